@@ -1,0 +1,20 @@
+#pragma once
+// Which instruction set our own SIMD kernels run with, decided once per process at run time.
+// Everything in simd/ is compiled once per entry of Isa from the same source (see vec.h).
+
+namespace resnet {
+
+/// `generic` is what the compiler assumes for the architecture (SSE2 on x86-64); `avx2` also needs
+/// FMA; `avx512` needs F, BW, DQ and VL.
+enum class Isa { generic, avx2, avx512 };
+
+/// The best instruction set of this CPU, not above the environment variable
+/// RESNET_MAX_ISA=generic|avx2|avx512. Throws UserError (code 2) for any other value of it.
+Isa detected_isa();
+
+const char* isa_name(Isa isa);
+
+/// Channels per block of the activation layout nChw{B}c the kernels of `isa` want: 8 or 16.
+constexpr int channel_block(Isa isa) { return isa == Isa::avx512 ? 16 : 8; }
+
+}  // namespace resnet

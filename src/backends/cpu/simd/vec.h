@@ -1,0 +1,86 @@
+#pragma once
+// Vectors of B floats by the compiler's vector extensions: one source for every instruction set. A
+// vector wider than the machine's is lowered by the compiler, so the width of the layout (B) and
+// the width of the registers are independent, and B = 16 can be tested on a CPU with 8 lanes.
+//
+// Every file in simd/ is compiled once per Isa with RESNET_ISA naming it. All code, this header
+// included, lives in namespace simd::RESNET_ISA and uses no std:: templates or inline functions:
+// the linker keeps one copy of those, perhaps the one compiled for a CPU this machine is not.
+// The arithmetic a*b + c is contracted to FMA (-ffp-contract=fast) where the instruction set has it.
+
+#include <cstddef>
+#include <cstdint>
+
+#ifndef RESNET_ISA
+#error "simd/ sources are compiled with RESNET_ISA=generic|avx2|avx512"
+#endif
+
+/// Unrolls the next loop completely, so that arrays indexed by its counter become registers.
+#if defined(__clang__)
+#define RESNET_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define RESNET_UNROLL _Pragma("GCC unroll 64")
+#endif
+#define RESNET_INLINE inline __attribute__((always_inline))
+
+namespace resnet::simd::RESNET_ISA {
+
+#ifdef RESNET_ISA_avx512
+constexpr int kBlock = 16;
+#else
+constexpr int kBlock = 8;
+#endif
+
+template <int B>
+struct VecOf {
+  typedef float type __attribute__((vector_size(B * 4)));
+  /// For loads and stores: any float's alignment, and may look at memory declared as float.
+  typedef float unaligned __attribute__((vector_size(B * 4), aligned(4), may_alias));
+};
+template <int B>
+using Vec = typename VecOf<B>::type;
+
+template <int B>
+RESNET_INLINE Vec<B> load(const float* p) {
+  return *reinterpret_cast<const typename VecOf<B>::unaligned*>(p);
+}
+template <int B>
+RESNET_INLINE void store(float* p, Vec<B> v) {
+  *reinterpret_cast<typename VecOf<B>::unaligned*>(p) = v;
+}
+template <int B>
+RESNET_INLINE Vec<B> splat(float value) {
+  return value - Vec<B>{};  // exact for every value, so it folds to a broadcast
+}
+template <int B>
+RESNET_INLINE Vec<B> zero() {
+  return Vec<B>{};
+}
+
+/// Lanes of the widest register of this build; GCC lowers comparisons of wider vectors to scalars.
+#if defined(__AVX512F__)
+constexpr int kNativeLanes = 16;
+#elif defined(__AVX__)
+constexpr int kNativeLanes = 8;
+#else
+constexpr int kNativeLanes = 4;
+#endif
+
+/// max(v, 0); a NaN stays a NaN, so that a diverging run is seen.
+template <int B>
+RESNET_INLINE Vec<B> relu(Vec<B> v) {
+  if constexpr (B > kNativeLanes) {
+    union {
+      Vec<B> whole;
+      Vec<B / 2> half[2];
+    } u = {v};
+    u.half[0] = relu<B / 2>(u.half[0]);
+    u.half[1] = relu<B / 2>(u.half[1]);
+    return u.whole;
+  } else {
+    const Vec<B> nothing = {};
+    return nothing > v ? nothing : v;
+  }
+}
+
+}  // namespace resnet::simd::RESNET_ISA
