@@ -1,0 +1,51 @@
+#include "ops/all.h"
+
+#include "ops/add.h"
+#include "ops/avg_pool.h"
+#include "ops/batch_norm.h"
+#include "ops/channel_sum.h"
+#include "ops/conv2d.h"
+#include "ops/fill.h"
+#include "ops/global_avg_pool.h"
+#include "ops/linear.h"
+#include "ops/max_pool.h"
+#include "ops/relu.h"
+#include "ops/reshape.h"
+#include "ops/running_average.h"
+#include "ops/sgd_update.h"
+#include "ops/softmax_cross_entropy.h"
+
+namespace resnet {
+
+std::span<const OpDef* const> all_ops() {
+  static constexpr const OpDef* kAll[] = {
+      &kAdd,
+      &kAvgPool,
+      &kAvgPoolGrad,
+      &kBatchNorm,
+      &kBatchNormGrad,
+      &kBatchNormInference,
+      &kChannelSum,
+      &kConv2d,
+      &kConv2dInputGrad,
+      &kConv2dWeightGrad,
+      &kFill,
+      &kGlobalAvgPool,
+      &kGlobalAvgPoolGrad,
+      &kLinear,
+      &kLinearInputGrad,
+      &kLinearWeightGrad,
+      &kMaxPool,
+      &kMaxPoolGrad,
+      &kRelu,
+      &kReluGrad,
+      &kReshape,
+      &kRunningAverage,
+      &kSgdUpdate,
+      &kSoftmaxCrossEntropy,
+      &kSoftmaxCrossEntropyGrad,
+  };
+  return kAll;
+}
+
+}  // namespace resnet
