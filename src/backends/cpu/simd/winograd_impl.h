@@ -1,0 +1,660 @@
+#pragma once
+// Winograd convolution for blocks of B channels and output tiles of M x M; N = M + 2 points per axis.
+//
+//   forward            for a block of tiles t:        V[xi][c][t] = B^T x B               (all c)
+//                      for a group of channels k:     P[xi][k][t] = sum_c V[xi][c][t] U[xi][c][k]
+//                                                     y = A^T P A + bias (+ residual) (relu)
+//   backward_data      the same on dy, with the weights rotated by 180 degrees and transposed
+//   backward_weights   V as in forward, Z[xi][k][t] = A dy A^T, dU[xi][c][k] += sum_t V Z; dw = G^T dU G
+//
+// Two ways to use threads. Small weights: a thread takes whole blocks of tiles whose V stays in its
+// L2, and streams U. Large weights ("team"): all threads work on one large block at a time, share V
+// and split the channels, so that U, tens of megabytes, is streamed once per large block. Sums over
+// c and t run in an order given by the problem alone, so threads never change a bit of the result.
+//
+// V, P and Z keep the B channels of a tile together, tiles one after another, one row per channel
+// block: [xi][block][t][B]. The row pitch is an odd number of vectors and the plane pitch an odd
+// number of cache lines, or the N*N streams of a transform would fall on the same few cache sets.
+// U and dU are [k panel][xi][c][2B]: a panel is the two vectors of k that one micro kernel holds.
+
+#include <omp.h>
+
+#include <utility>
+
+#include "backends/cpu/simd/vec.h"
+#include "backends/cpu/simd/winograd.h"
+#include "backends/cpu/simd/winograd_gemm.h"
+#include "backends/cpu/simd/winograd_transforms.h"
+
+namespace resnet::simd::RESNET_ISA {
+
+RESNET_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+RESNET_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+RESNET_INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
+RESNET_INLINE int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
+/// A pitch of at least `floats` that is an odd number of 64-byte lines.
+RESNET_INLINE int64_t odd_lines(int64_t floats) { return (ceil_div(floats, 16) | 1) * 16; }
+
+/// Items [begin, end) of `count` for worker `part` of `parts`.
+struct Share {
+  int64_t begin, end;
+  RESNET_INLINE Share(int64_t count, int64_t part, int64_t parts)
+      : begin(count * part / parts), end(count * (part + 1) / parts) {}
+};
+
+/// Cuts the caller's scratch into 64-byte aligned pieces; without a base it only adds up sizes.
+struct Arena {
+  float* base = nullptr;
+  int64_t used = 0;
+  RESNET_INLINE float* take(int64_t floats) {
+    float* p = base == nullptr ? nullptr : base + used;
+    used += round_up(floats, 16);
+    return p;
+  }
+};
+
+/// Blocked activations: [n][blocks][h][w][B].
+struct Maps {
+  int64_t n, blocks, h, w;
+};
+
+/// The tiles of a map. Tile t is (image, row, column), column fastest.
+struct Tiling {
+  int64_t rows, columns, count;
+  RESNET_INLINE Tiling(const Maps& y, int m)
+      : rows(ceil_div(y.h, m)), columns(ceil_div(y.w, m)), count(y.n * rows * columns) {}
+};
+
+/// Up to kStrip tiles of one tile row, from tile t on: what a separable transform does at a time.
+constexpr int kStrip = 16;
+struct Segment {
+  int64_t image, row, column, tiles;
+  RESNET_INLINE Segment(const Tiling& tiling, int64_t t, int64_t end)
+      : image(t / (tiling.columns * tiling.rows)),
+        row(t / tiling.columns % tiling.rows),
+        column(t % tiling.columns),
+        tiles(lesser(lesser(end - t, tiling.columns - column), kStrip)) {}
+};
+
+/// Transposes B rows of B floats in registers: at step S, lanes differing in bit S are exchanged.
+template <int B, int S, int... I>
+RESNET_INLINE void exchange(Vec<B>& low, Vec<B>& high, std::integer_sequence<int, I...>) {
+  const Vec<B> a = low, b = high;
+  low = __builtin_shufflevector(a, b, ((I & S) != 0 ? B + I - S : I)...);
+  high = __builtin_shufflevector(a, b, ((I & S) != 0 ? B + I : I + S)...);
+}
+template <int B, int S = 1>
+RESNET_INLINE void transpose(Vec<B> (&rows)[B]) {
+  RESNET_UNROLL
+  for (int i = 0; i < B; ++i) {
+    if ((i & S) == 0) exchange<B, S>(rows[i], rows[i + S], std::make_integer_sequence<int, B>());
+  }
+  if constexpr (2 * S < B) transpose<B, 2 * S>(rows);
+}
+
+template <int B, int M>
+struct Winograd {
+  using V = Vec<B>;
+  using Gemm = WinogradGemm<B>;
+  static constexpr int N = M + 2;
+  static constexpr int kPoints = N * N;
+  static constexpr int kPanel = Gemm::kPanel;
+  static constexpr int64_t kStripPitch = (kStrip * M + 2) * B;
+  static constexpr int64_t kStripFloats = N * kStripPitch;
+  /// Channel blocks summed per visit of the micro kernel, so that its piece of U stays in L1.
+  static constexpr int64_t kDepth = B == 16 ? 16 : 32;
+
+  // ---- activation transforms --------------------------------------------------------------------
+
+  /// One axis: kTaps = N is the input's B^T, kTaps = M the output gradient's A.
+  template <int kTaps>
+  static RESNET_INLINE void one_axis(const V (&d)[kTaps], V (&o)[N]) {
+    if constexpr (kTaps == N) {
+      WinogradTransform<M>::input(d, o);
+    } else {
+      WinogradTransform<M>::output_gradient(d, o);
+    }
+  }
+
+  static RESNET_INLINE void clear_columns(float* strip, int64_t from, int64_t to) {
+    for (int i = 0; i < N; ++i) {
+      for (int64_t j = from; j < to; ++j) store<B>(strip + i * kStripPitch + j * B, zero<B>());
+    }
+  }
+
+  /// Writes v[xi][t - t0] for tiles [t0, t1) of one channel block. kTaps = N reads windows that
+  /// overlap by 2, shifted by -pad; kTaps = M the tiles themselves and, if `total` is given, adds up
+  /// all it read per channel. zero_row: w*B zeros.
+  template <int kTaps>
+  static void transform(const float* x, const Maps& maps, int64_t block, int64_t pad, const Tiling& tiling, int64_t t0,
+                        int64_t t1, float* v, int64_t plane, float* strip, const float* zero_row, float* total) {
+    V sum = zero<B>();
+    for (int64_t t = t0; t < t1;) {
+      const Segment s(tiling, t, t1);
+      const int64_t x0 = s.column * M - pad;
+      const int64_t columns = (s.tiles - 1) * M + kTaps;
+      const int64_t first = lesser(greater(-x0, 0), columns), last = greater(lesser(columns, maps.w - x0), first);
+      const float* row[kTaps];
+      for (int r = 0; r < kTaps; ++r) {
+        const int64_t y = s.row * M - pad + r;
+        const bool inside = y >= 0 && y < maps.h;
+        row[r] = inside ? x + ((s.image * maps.blocks + block) * maps.h + y) * maps.w * B : zero_row;
+      }
+      clear_columns(strip, 0, first);
+      for (int64_t j = first; j < last; ++j) {
+        V d[kTaps], o[N];
+        RESNET_UNROLL
+        for (int r = 0; r < kTaps; ++r) d[r] = load<B>(row[r] + (x0 + j) * B);
+        if constexpr (kTaps == M) {
+          RESNET_UNROLL
+          for (int r = 0; r < kTaps; ++r) sum += d[r];
+        }
+        one_axis<kTaps>(d, o);
+        RESNET_UNROLL
+        for (int i = 0; i < N; ++i) store<B>(strip + i * kStripPitch + j * B, o[i]);
+      }
+      clear_columns(strip, last, columns);
+      for (int i = 0; i < N; ++i) {
+        float* out = v + i * N * plane + (t - t0) * B;
+        for (int64_t q = 0; q < s.tiles; ++q) {
+          V d[kTaps], o[N];
+          RESNET_UNROLL
+          for (int r = 0; r < kTaps; ++r) d[r] = load<B>(strip + i * kStripPitch + (q * M + r) * B);
+          one_axis<kTaps>(d, o);
+          RESNET_UNROLL
+          for (int j = 0; j < N; ++j) store<B>(out + j * plane + q * B, o[j]);
+        }
+      }
+      t += s.tiles;
+    }
+    if constexpr (kTaps == M) {
+      if (total != nullptr) store<B>(total, sum);
+    }
+  }
+
+  struct Epilogue {
+    const float* bias;
+    const float* residual;
+    bool relu;
+    int64_t channels;  ///< bias has as many entries
+  };
+
+  /// y = A^T P A + bias (+ residual) (relu) for tiles [t0, t1) of one channel block; p[xi][t - t0].
+  template <bool kResidual, bool kRelu>
+  static void inverse(const float* p, int64_t plane, const Maps& maps, int64_t block, const Tiling& tiling, int64_t t0,
+                      int64_t t1, const Epilogue& epilogue, float* y, float* strip) {
+    V bias = zero<B>();
+    if (epilogue.bias != nullptr) {
+      float padded[B] = {};
+      const int64_t count = lesser(B, epilogue.channels - block * B);
+      for (int64_t i = 0; i < count; ++i) padded[i] = epilogue.bias[block * B + i];
+      bias = load<B>(padded);
+    }
+    for (int64_t t = t0; t < t1;) {
+      const Segment s(tiling, t, t1);
+      for (int i = 0; i < N; ++i) {
+        const float* in = p + i * N * plane + (t - t0) * B;
+        for (int64_t q = 0; q < s.tiles; ++q) {
+          V d[N], o[M];
+          RESNET_UNROLL
+          for (int j = 0; j < N; ++j) d[j] = load<B>(in + j * plane + q * B);
+          WinogradTransform<M>::output(d, o);
+          RESNET_UNROLL
+          for (int j = 0; j < M; ++j) store<B>(strip + i * kStripPitch + (q * M + j) * B, o[j]);
+        }
+      }
+      const int64_t row_floats = maps.w * B;
+      const int64_t at = ((s.image * maps.blocks + block) * maps.h + s.row * M) * row_floats + s.column * M * B;
+      const int64_t columns = lesser(s.tiles * M, maps.w - s.column * M);
+      const int64_t rows = lesser(M, maps.h - s.row * M);
+      for (int64_t j = 0; j < columns; ++j) {
+        V d[N], o[M];
+        RESNET_UNROLL
+        for (int i = 0; i < N; ++i) d[i] = load<B>(strip + i * kStripPitch + j * B);
+        WinogradTransform<M>::output(d, o);
+        RESNET_UNROLL
+        for (int r = 0; r < M; ++r) {
+          if (r < rows) {
+            const int64_t here = at + r * row_floats + j * B;
+            V value = o[r] + bias;
+            if constexpr (kResidual) value += load<B>(epilogue.residual + here);
+            if constexpr (kRelu) value = relu<B>(value);
+            store<B>(y + here, value);
+          }
+        }
+      }
+      t += s.tiles;
+    }
+  }
+
+  static void inverse(const float* p, int64_t plane, const Maps& maps, int64_t block, const Tiling& tiling, int64_t t0,
+                      int64_t t1, const Epilogue& e, float* y, float* strip) {
+    const auto run = e.residual != nullptr ? (e.relu ? &inverse<true, true> : &inverse<true, false>)
+                                           : (e.relu ? &inverse<false, true> : &inverse<false, false>);
+    run(p, plane, maps, block, tiling, t0, t1, e, y, strip);
+  }
+
+  // ---- weights ----------------------------------------------------------------------------------
+
+  /// Floats between two points of a panel of U, and between two panels.
+  static RESNET_INLINE int64_t point_pitch(int64_t depth) { return odd_lines(depth * B * kPanel); }
+  static RESNET_INLINE int64_t panel_pitch(int64_t depth) { return kPoints * point_pitch(depth); }
+
+  static RESNET_INLINE void pack_vector(const V (&g)[3][3], float* u, int64_t pitch) {
+    V columns[3][N];
+    RESNET_UNROLL
+    for (int s = 0; s < 3; ++s) {
+      const V tap[3] = {g[0][s], g[1][s], g[2][s]};
+      WinogradTransform<M>::weight(tap, columns[s]);
+    }
+    RESNET_UNROLL
+    for (int i = 0; i < N; ++i) {
+      const V tap[3] = {columns[0][i], columns[1][i], columns[2][i]};
+      V o[N];
+      WinogradTransform<M>::weight(tap, o);
+      RESNET_UNROLL
+      for (int j = 0; j < N; ++j) store<B>(u + (i * N + j) * pitch, o[j]);
+    }
+  }
+
+  /// U's panel of output blocks 2*panel and 2*panel + 1. The weights have `depth` input blocks for the
+  /// convolution (w is [outputs][depth]) or, flipped, `depth` blocks of the forward's outputs
+  /// (w is [depth][outputs]). A last panel of one block leaves its second half unset.
+  static void pack_panel(const float* w, int64_t outputs, int64_t depth, bool flipped, int64_t panel, float* u) {
+    const int64_t pitch = point_pitch(depth);
+    for (int64_t v = 0; v < 2 && 2 * panel + v < outputs; ++v) {
+      const int64_t out = 2 * panel + v;
+      for (int64_t in = 0; in < depth; ++in) {
+        float* to = u + in * B * kPanel + v * B;
+        const float* from = w + (flipped ? in * outputs + out : out * depth + in) * 9 * B * B;
+        float turned[9 * B * B];
+        if (flipped) {
+          for (int tap = 0; tap < 9; ++tap) {
+            V rows[B];
+            RESNET_UNROLL
+            for (int i = 0; i < B; ++i) rows[i] = load<B>(from + (tap * B + i) * B);
+            transpose<B>(rows);
+            RESNET_UNROLL
+            for (int i = 0; i < B; ++i) store<B>(turned + ((8 - tap) * B + i) * B, rows[i]);
+          }
+          from = turned;
+        }
+        for (int c = 0; c < B; ++c) {
+          V g[3][3];
+          RESNET_UNROLL
+          for (int r = 0; r < 3; ++r) {
+            RESNET_UNROLL
+            for (int s = 0; s < 3; ++s) g[r][s] = load<B>(from + ((r * 3 + s) * B + c) * B);
+          }
+          pack_vector(g, to + c * kPanel, pitch);
+        }
+      }
+    }
+  }
+
+  // ---- forward and backward_data ----------------------------------------------------------------
+
+  struct ForwardPlan {
+    Maps in, out;
+    int64_t pad, channels;
+    bool flipped;
+    int threads;
+    Tiling tiling;
+    bool team;
+    int64_t tiles;  ///< per block
+    int64_t group;  ///< output blocks whose P is kept at a time, even
+    int64_t pitch, v_plane, p_plane;
+
+    RESNET_INLINE ForwardPlan(const WinogradProblem& p, bool data)
+        : in{p.n, ceil_div(p.c, B), p.h, p.w},
+          out{p.n, ceil_div(p.k, B), p.h + 2 * p.pad - 2, p.w + 2 * p.pad - 2},
+          pad(p.pad),
+          channels(p.k),
+          flipped(data),
+          threads(p.threads),
+          tiling(out, M) {
+      if (data) {
+        const Maps x = in;
+        in = out;
+        out = x;
+        pad = 2 - p.pad;
+        channels = p.c;
+        tiling = Tiling(out, M);
+      }
+      const int64_t weight_bytes = in.blocks * out.blocks * B * B * kPoints * 4;
+      team = weight_bytes > kTeamBytes;
+      group = lesser(round_up(out.blocks, 2), team ? kTeamGroup : kGroup);
+      const int64_t tile_bytes = kPoints * B * 4 * (team ? in.blocks : in.blocks + group);
+      const int64_t most = greater((team ? kTeamCache : kCache) / tile_bytes, Gemm::kRows);
+      const int64_t workers = team ? 1 : threads;
+      const int64_t rounds = ceil_div(tiling.count, most * workers);
+      tiles = lesser(round_up(ceil_div(tiling.count, rounds * workers), Gemm::kRows), round_up(tiling.count, 1));
+      pitch = (tiles | 1) * B;
+      v_plane = odd_lines(in.blocks * pitch);
+      p_plane = odd_lines(group * pitch);
+    }
+  };
+  static constexpr int64_t kCache = B == 16 ? 1 << 20 : 384 << 10;
+  static constexpr int64_t kTeamBytes = B == 16 ? 4 << 20 : 3 << 20;
+  static constexpr int64_t kTeamCache = 8 << 20;
+  static constexpr int64_t kGroup = 4;
+  static constexpr int64_t kTeamGroup = 4;
+
+  /// Scratch as thread `thread` sees it.
+  struct ForwardBuffers {
+    float *u = nullptr, *v = nullptr, *p = nullptr, *strip = nullptr, *zero_row = nullptr;
+    int64_t floats = 0;
+    RESNET_INLINE ForwardBuffers(const ForwardPlan& plan, bool packed, void* scratch, int thread) {
+      Arena arena{static_cast<float*>(scratch)};
+      u = packed ? nullptr : arena.take(packed_floats(plan.in.blocks, plan.out.blocks));
+      if (plan.team) v = arena.take(kPoints * plan.v_plane);
+      for (int i = 0; i < plan.threads; ++i) {
+        float* own_v = plan.team ? v : arena.take(kPoints * plan.v_plane);
+        float* own_p = arena.take(kPoints * plan.p_plane);
+        float* own_strip = arena.take(kStripFloats);
+        float* own_row = arena.take(plan.in.w * B);
+        if (i == thread) {
+          v = own_v;
+          p = own_p;
+          strip = own_strip;
+          zero_row = own_row;
+        }
+      }
+      floats = arena.used;
+    }
+  };
+
+  static RESNET_INLINE int64_t packed_floats(int64_t depth, int64_t outputs) {
+    return ceil_div(outputs, 2) * panel_pitch(depth);
+  }
+
+  /// P for output blocks [k0, k1) and `tiles` tiles.
+  static void products(const ForwardPlan& plan, const float* v, const float* u, int64_t k0, int64_t k1, int64_t tiles,
+                       float* p) {
+    const int64_t depth = plan.in.blocks;
+    for (int xi = 0; xi < kPoints; ++xi) {
+      for (int64_t d = 0; d < depth; d += kDepth) {
+        const int64_t blocks = lesser(kDepth, depth - d);
+        for (int64_t k = k0; k < k1; k += 2) {
+          const float* weights = u + k / 2 * panel_pitch(depth) + xi * point_pitch(depth) + d * B * kPanel;
+          const float* values = v + xi * plan.v_plane + d * plan.pitch;
+          float* to = p + xi * plan.p_plane + (k - k0) * plan.pitch;
+          if (k + 1 < k1) {
+            Gemm::template product_panel<2>(tiles, values, plan.pitch, blocks, weights, to, plan.pitch, d > 0);
+          } else {
+            Gemm::template product_panel<1>(tiles, values, plan.pitch, blocks, weights, to, plan.pitch, d > 0);
+          }
+        }
+      }
+    }
+  }
+
+  static void convolve(const ForwardPlan& plan, const float* x, const float* w, const float* packed,
+                       const Epilogue& epilogue, float* y, void* scratch) {
+#pragma omp parallel num_threads(plan.threads)
+    {
+      const int me = omp_get_thread_num(), workers = omp_get_num_threads();
+      const ForwardBuffers buffers(plan, packed != nullptr, scratch, me);
+      const float* u = packed;
+      if (packed == nullptr) {
+        const Share panels(ceil_div(plan.out.blocks, 2), me, workers);
+        for (int64_t i = panels.begin; i < panels.end; ++i) {
+          pack_panel(w, plan.out.blocks, plan.in.blocks, plan.flipped, i, buffers.u + i * panel_pitch(plan.in.blocks));
+        }
+        u = buffers.u;
+#pragma omp barrier
+      }
+      for (int64_t i = 0; i < plan.in.w * B; ++i) buffers.zero_row[i] = 0;
+
+      const int64_t blocks = ceil_div(plan.tiling.count, plan.tiles);
+      const int64_t groups = ceil_div(plan.out.blocks, plan.group);
+      const Share my_blocks(blocks, plan.team ? 0 : me, plan.team ? 1 : workers);
+      const Share my_inputs(plan.in.blocks, plan.team ? me : 0, plan.team ? workers : 1);
+      const Share my_groups(groups, plan.team ? me : 0, plan.team ? workers : 1);
+      for (int64_t b = my_blocks.begin; b < my_blocks.end; ++b) {
+        const int64_t t0 = b * plan.tiles, t1 = lesser(t0 + plan.tiles, plan.tiling.count);
+        for (int64_t c = my_inputs.begin; c < my_inputs.end; ++c) {
+          transform<N>(x, plan.in, c, plan.pad, plan.tiling, t0, t1, buffers.v + c * plan.pitch, plan.v_plane,
+                       buffers.strip, buffers.zero_row, nullptr);
+        }
+        if (plan.team) {
+#pragma omp barrier
+        }
+        for (int64_t g = my_groups.begin; g < my_groups.end; ++g) {
+          const int64_t k0 = g * plan.group, k1 = lesser(k0 + plan.group, plan.out.blocks);
+          products(plan, buffers.v, u, k0, k1, t1 - t0, buffers.p);
+          for (int64_t k = k0; k < k1; ++k) {
+            inverse(buffers.p + (k - k0) * plan.pitch, plan.p_plane, plan.out, k, plan.tiling, t0, t1, epilogue, y,
+                    buffers.strip);
+          }
+        }
+        if (plan.team) {
+#pragma omp barrier
+        }
+      }
+    }
+  }
+
+  static void forward(const WinogradProblem& p, const WinogradForward& a) {
+    const ForwardPlan plan(p, false);
+    convolve(plan, a.x, a.w, a.packed, {a.bias, a.residual, a.relu, p.k}, a.y, a.scratch);
+  }
+  static void backward_data(const WinogradProblem& p, const WinogradBackwardData& a) {
+    const ForwardPlan plan(p, true);
+    convolve(plan, a.dy, a.w, a.packed, {nullptr, nullptr, false, p.c}, a.dx, a.scratch);
+  }
+
+  static size_t packed_weight_bytes(const WinogradProblem& p, WinogradPass pass) {
+    const ForwardPlan plan(p, pass == WinogradPass::backward_data);
+    return static_cast<size_t>(packed_floats(plan.in.blocks, plan.out.blocks)) * sizeof(float);
+  }
+  static void pack_weights(const WinogradProblem& p, WinogradPass pass, const float* w, float* packed) {
+    const ForwardPlan plan(p, pass == WinogradPass::backward_data);
+    const int64_t panels = ceil_div(plan.out.blocks, 2);
+#pragma omp parallel for num_threads(plan.threads) schedule(static)
+    for (int64_t i = 0; i < panels; ++i) {
+      pack_panel(w, plan.out.blocks, plan.in.blocks, plan.flipped, i, packed + i * panel_pitch(plan.in.blocks));
+    }
+  }
+
+  // ---- backward_weights -------------------------------------------------------------------------
+
+  /// Blocks of tiles are dealt to `slices` partial sums dU, a number that depends on the sizes only;
+  /// with one slice the team shares each block.
+  struct WeightPlan {
+    Maps in, out;
+    int64_t pad, channels;
+    int threads;
+    Tiling tiling;
+    int64_t tiles, blocks, slices;
+    int64_t pitch, v_plane, z_plane, du_floats;
+
+    RESNET_INLINE explicit WeightPlan(const WinogradProblem& p)
+        : in{p.n, ceil_div(p.c, B), p.h, p.w},
+          out{p.n, ceil_div(p.k, B), p.h + 2 * p.pad - 2, p.w + 2 * p.pad - 2},
+          pad(p.pad),
+          channels(p.k),
+          threads(p.threads),
+          tiling(out, M) {
+      du_floats = packed_floats(in.blocks, out.blocks);
+      const bool small = du_floats * 4 <= kSliceBytes;
+      const int64_t tile_bytes = kPoints * B * 4 * (in.blocks + out.blocks);
+      tiles = (small ? kSliceCache : kTeamCache) / tile_bytes;
+      tiles = lesser(greater(lesser(tiles, 256), 32), tiling.count);
+      blocks = ceil_div(tiling.count, tiles);
+      slices = small ? lesser(8, blocks) : 1;
+      pitch = (tiles | 1) * B;
+      v_plane = odd_lines(in.blocks * pitch);
+      z_plane = odd_lines(out.blocks * pitch);
+    }
+    RESNET_INLINE bool team() const { return slices == 1; }
+  };
+  static constexpr int64_t kSliceBytes = 3 << 20;
+  static constexpr int64_t kSliceCache = 1 << 20;
+
+  struct WeightBuffers {
+    float *du = nullptr, *totals = nullptr, *v = nullptr, *z = nullptr, *strip = nullptr, *zero_row = nullptr;
+    int64_t floats = 0;
+    RESNET_INLINE WeightBuffers(const WeightPlan& plan, void* scratch, int thread) {
+      Arena arena{static_cast<float*>(scratch)};
+      du = arena.take(plan.slices * plan.du_floats);
+      totals = arena.take(plan.blocks * plan.out.blocks * B);
+      for (int i = 0; i < plan.threads; ++i) {
+        if (i == 0 || !plan.team()) {
+          float* own_v = arena.take(kPoints * plan.v_plane);
+          float* own_z = arena.take(kPoints * plan.z_plane);
+          if (i == 0 || i == thread) {
+            v = own_v;
+            z = own_z;
+          }
+        }
+        float* own_strip = arena.take(kStripFloats);
+        float* own_row = arena.take(greater(plan.in.w, plan.out.w) * B);
+        if (i == thread) {
+          strip = own_strip;
+          zero_row = own_row;
+        }
+      }
+      floats = arena.used;
+    }
+  };
+
+  static void backward_weights(const WinogradProblem& p, const WinogradBackwardWeights& a) {
+    const WeightPlan plan(p);
+    const int64_t panels = ceil_div(plan.out.blocks, 2), pitch = point_pitch(plan.in.blocks);
+#pragma omp parallel num_threads(plan.threads)
+    {
+      const int me = omp_get_thread_num(), workers = omp_get_num_threads();
+      const bool team = plan.team();
+      const WeightBuffers buffers(plan, a.scratch, me);
+      for (int64_t i = 0; i < greater(plan.in.w, plan.out.w) * B; ++i) buffers.zero_row[i] = 0;
+
+      const Share my_slices(plan.slices, team ? 0 : me, team ? 1 : workers);
+      const int64_t maps = plan.in.blocks + plan.out.blocks;
+      const Share my_maps(maps, team ? me : 0, team ? workers : 1);
+      const Share my_products(panels * kPoints, team ? me : 0, team ? workers : 1);
+      for (int64_t slice = my_slices.begin; slice < my_slices.end; ++slice) {
+        const Share my_blocks(plan.blocks, slice, plan.slices);
+        float* du = buffers.du + slice * plan.du_floats;
+        for (int64_t b = my_blocks.begin; b < my_blocks.end; ++b) {
+          const int64_t t0 = b * plan.tiles, t1 = lesser(t0 + plan.tiles, plan.tiling.count);
+          for (int64_t i = my_maps.begin; i < my_maps.end; ++i) {
+            const int64_t k = i - plan.in.blocks;
+            if (k < 0) {
+              transform<N>(a.x, plan.in, i, plan.pad, plan.tiling, t0, t1, buffers.v + i * plan.pitch, plan.v_plane,
+                           buffers.strip, buffers.zero_row, nullptr);
+            } else {
+              transform<M>(a.dy, plan.out, k, 0, plan.tiling, t0, t1, buffers.z + k * plan.pitch, plan.z_plane,
+                           buffers.strip, buffers.zero_row, buffers.totals + (b * plan.out.blocks + k) * B);
+            }
+          }
+          if (team) {
+#pragma omp barrier
+          }
+          for (int64_t i = my_products.begin; i < my_products.end; ++i) {
+            const int64_t panel = i / kPoints, xi = i % kPoints;
+            const float* v = buffers.v + xi * plan.v_plane;
+            const float* z = buffers.z + xi * plan.z_plane + 2 * panel * plan.pitch;
+            float* to = du + i * pitch;
+            const bool accumulate = b > my_blocks.begin;
+            if (2 * panel + 1 < plan.out.blocks) {
+              Gemm::template outer_panel<2>(plan.in.blocks, v, plan.pitch, z, t1 - t0, to, accumulate);
+            } else {
+              Gemm::template outer_panel<1>(plan.in.blocks, v, plan.pitch, z, t1 - t0, to, accumulate);
+            }
+          }
+          if (team) {
+#pragma omp barrier
+          }
+        }
+      }
+#pragma omp barrier
+      const Share my_outputs(plan.out.blocks, me, workers);
+      for (int64_t k = my_outputs.begin; k < my_outputs.end; ++k) {
+        unpack_gradient(plan, buffers.du, k, a.dw);
+        if (a.dbias == nullptr) continue;
+        V sum = zero<B>();
+        for (int64_t b = 0; b < plan.blocks; ++b) sum += load<B>(buffers.totals + (b * plan.out.blocks + k) * B);
+        const int64_t count = lesser(B, plan.channels - k * B);
+        for (int64_t i = 0; i < count; ++i) a.dbias[k * B + i] = sum[static_cast<int>(i)];
+      }
+    }
+  }
+
+  /// dw = G^T (sum of slices dU) G for one block of output channels.
+  static void unpack_gradient(const WeightPlan& plan, const float* du, int64_t k, float* dw) {
+    const int64_t pitch = point_pitch(plan.in.blocks);
+    const float* from = du + k / 2 * panel_pitch(plan.in.blocks) + k % 2 * B;
+    for (int64_t c = 0; c < plan.in.blocks * B; ++c) {
+      V columns[N][3];
+      RESNET_UNROLL
+      for (int i = 0; i < N; ++i) {
+        V u[N];
+        RESNET_UNROLL
+        for (int j = 0; j < N; ++j) u[j] = load<B>(from + (i * N + j) * pitch + c * kPanel);
+        for (int64_t s = 1; s < plan.slices; ++s) {
+          RESNET_UNROLL
+          for (int j = 0; j < N; ++j) u[j] += load<B>(from + s * plan.du_floats + (i * N + j) * pitch + c * kPanel);
+        }
+        WinogradTransform<M>::weight_gradient(u, columns[i]);
+      }
+      float* to = dw + (k * plan.in.blocks + c / B) * 9 * B * B + c % B * B;
+      RESNET_UNROLL
+      for (int s = 0; s < 3; ++s) {
+        V u[N], g[3];
+        RESNET_UNROLL
+        for (int i = 0; i < N; ++i) u[i] = columns[i][s];
+        WinogradTransform<M>::weight_gradient(u, g);
+        RESNET_UNROLL
+        for (int r = 0; r < 3; ++r) store<B>(to + (r * 3 + s) * B * B, g[r]);
+      }
+    }
+  }
+
+  static size_t scratch_bytes(const WinogradProblem& p, WinogradPass pass, bool packed) {
+    const int64_t floats =
+        pass == WinogradPass::backward_weights
+            ? WeightBuffers(WeightPlan(p), nullptr, 0).floats
+            : ForwardBuffers(ForwardPlan(p, pass == WinogradPass::backward_data), packed, nullptr, 0).floats;
+    return static_cast<size_t>(floats) * sizeof(float);
+  }
+};
+
+/// The run-time choice of M.
+template <int B>
+struct WinogradByTile {
+  static size_t packed_weight_bytes(const WinogradProblem& p, WinogradPass pass) {
+    return p.tile == 2   ? Winograd<B, 2>::packed_weight_bytes(p, pass)
+           : p.tile == 3 ? Winograd<B, 3>::packed_weight_bytes(p, pass)
+                         : Winograd<B, 4>::packed_weight_bytes(p, pass);
+  }
+  static void pack_weights(const WinogradProblem& p, WinogradPass pass, const float* w, float* packed) {
+    if (p.tile == 2) return Winograd<B, 2>::pack_weights(p, pass, w, packed);
+    if (p.tile == 3) return Winograd<B, 3>::pack_weights(p, pass, w, packed);
+    Winograd<B, 4>::pack_weights(p, pass, w, packed);
+  }
+  static size_t scratch_bytes(const WinogradProblem& p, WinogradPass pass, bool packed) {
+    return p.tile == 2   ? Winograd<B, 2>::scratch_bytes(p, pass, packed)
+           : p.tile == 3 ? Winograd<B, 3>::scratch_bytes(p, pass, packed)
+                         : Winograd<B, 4>::scratch_bytes(p, pass, packed);
+  }
+  static void forward(const WinogradProblem& p, const WinogradForward& a) {
+    if (p.tile == 2) return Winograd<B, 2>::forward(p, a);
+    if (p.tile == 3) return Winograd<B, 3>::forward(p, a);
+    Winograd<B, 4>::forward(p, a);
+  }
+  static void backward_data(const WinogradProblem& p, const WinogradBackwardData& a) {
+    if (p.tile == 2) return Winograd<B, 2>::backward_data(p, a);
+    if (p.tile == 3) return Winograd<B, 3>::backward_data(p, a);
+    Winograd<B, 4>::backward_data(p, a);
+  }
+  static void backward_weights(const WinogradProblem& p, const WinogradBackwardWeights& a) {
+    if (p.tile == 2) return Winograd<B, 2>::backward_weights(p, a);
+    if (p.tile == 3) return Winograd<B, 3>::backward_weights(p, a);
+    Winograd<B, 4>::backward_weights(p, a);
+  }
+  static constexpr WinogradKernels kernels = {B,       packed_weight_bytes, pack_weights,    scratch_bytes,
+                                              forward, backward_data,       backward_weights};
+};
+
+}  // namespace resnet::simd::RESNET_ISA

@@ -1,0 +1,174 @@
+#pragma once
+// One-dimensional Winograd transforms F(M, 3) for M = 2, 3, 4 (Cook-Toom; Lavin & Gray 2015). With
+// finite points p_i, N_i = prod_{j != i} (p_i - p_j) and the point at infinity last:
+//   B^T: row i holds the coefficients of prod_{j != i} (x - p_j), the last row of prod_j (x - p_j);
+//   G:   row i is (1, p_i, p_i^2) / N_i, the last row (0, 0, 1);
+//   A^T: column i is (1, p_i, ..., p_i^(M-1)), the last column (0, ..., 0, 1).
+// Points come in pairs +-p, so that both rows of a pair share their even and odd halves. All the
+// constants of B^T and A^T are exact in f32. The points were chosen by measured error:
+//   M = 2: 0, +-1;   M = 3: +-1/2, +-5/4 (half the error of 0, +-1, 2);   M = 4: 0, +-5/8, +-3/2.
+//
+// V is a vector of floats; every function maps registers to registers.
+
+#include "backends/cpu/simd/vec.h"
+
+namespace resnet::simd::RESNET_ISA {
+
+template <int M>
+struct WinogradTransform;
+
+template <>
+struct WinogradTransform<2> {
+  /// B^T d: 4 inputs to 4 points.
+  template <class V>
+  static RESNET_INLINE void input(const V (&d)[4], V (&o)[4]) {
+    o[0] = d[2] - d[0];
+    o[1] = d[2] + d[1];
+    o[2] = d[2] - d[1];
+    o[3] = d[3] - d[1];
+  }
+  /// A^T m: 4 points to 2 outputs.
+  template <class V>
+  static RESNET_INLINE void output(const V (&m)[4], V (&y)[2]) {
+    y[0] = m[0] + (m[1] + m[2]);
+    y[1] = (m[1] - m[2]) + m[3];
+  }
+  /// A y: the adjoint of output().
+  template <class V>
+  static RESNET_INLINE void output_gradient(const V (&y)[2], V (&o)[4]) {
+    o[0] = y[0];
+    o[1] = y[0] + y[1];
+    o[2] = y[0] - y[1];
+    o[3] = y[1];
+  }
+  /// G g: 3 weights to 4 points.
+  template <class V>
+  static RESNET_INLINE void weight(const V (&g)[3], V (&o)[4]) {
+    const V even = (g[0] + g[2]) * 0.5f, odd = g[1] * 0.5f;
+    o[0] = -g[0];
+    o[1] = even + odd;
+    o[2] = even - odd;
+    o[3] = g[2];
+  }
+  /// G^T u: the adjoint of weight().
+  template <class V>
+  static RESNET_INLINE void weight_gradient(const V (&u)[4], V (&g)[3]) {
+    const V even = (u[1] + u[2]) * 0.5f, odd = (u[1] - u[2]) * 0.5f;
+    g[0] = even - u[0];
+    g[1] = odd;
+    g[2] = even + u[3];
+  }
+};
+
+template <>
+struct WinogradTransform<3> {
+  static constexpr float a = 0.5f, b = 1.25f, aa = a * a, bb = b * b;
+  static constexpr float sum = aa + bb, product = aa * bb;
+  static constexpr float na = 1 / (2 * a * (aa - bb)), nb = 1 / (2 * b * (bb - aa));  // 1/N at +p; at -p its negative
+
+  template <class V>
+  static RESNET_INLINE void input(const V (&d)[5], V (&o)[5]) {
+    const V a_odd = d[3] - bb * d[1], a_even = d[2] - bb * d[0];
+    const V b_odd = d[3] - aa * d[1], b_even = d[2] - aa * d[0];
+    o[0] = a_odd + a * a_even;
+    o[1] = a_odd - a * a_even;
+    o[2] = b_odd + b * b_even;
+    o[3] = b_odd - b * b_even;
+    o[4] = (d[4] - sum * d[2]) + product * d[0];
+  }
+  template <class V>
+  static RESNET_INLINE void output(const V (&m)[5], V (&y)[3]) {
+    const V a_sum = m[0] + m[1], a_difference = m[0] - m[1];
+    const V b_sum = m[2] + m[3], b_difference = m[2] - m[3];
+    y[0] = a_sum + b_sum;
+    y[1] = a * a_difference + b * b_difference;
+    y[2] = (m[4] + aa * a_sum) + bb * b_sum;
+  }
+  template <class V>
+  static RESNET_INLINE void output_gradient(const V (&y)[3], V (&o)[5]) {
+    const V a_even = y[0] + aa * y[2], b_even = y[0] + bb * y[2];
+    o[0] = a_even + a * y[1];
+    o[1] = a_even - a * y[1];
+    o[2] = b_even + b * y[1];
+    o[3] = b_even - b * y[1];
+    o[4] = y[2];
+  }
+  template <class V>
+  static RESNET_INLINE void weight(const V (&g)[3], V (&o)[5]) {
+    const V a_even = (g[0] + aa * g[2]) * na, a_odd = g[1] * (a * na);
+    const V b_even = (g[0] + bb * g[2]) * nb, b_odd = g[1] * (b * nb);
+    o[0] = a_odd + a_even;
+    o[1] = a_odd - a_even;
+    o[2] = b_odd + b_even;
+    o[3] = b_odd - b_even;
+    o[4] = g[2];
+  }
+  template <class V>
+  static RESNET_INLINE void weight_gradient(const V (&u)[5], V (&g)[3]) {
+    const V a_even = (u[0] - u[1]) * na, a_odd = (u[0] + u[1]) * (a * na);
+    const V b_even = (u[2] - u[3]) * nb, b_odd = (u[2] + u[3]) * (b * nb);
+    g[0] = a_even + b_even;
+    g[1] = a_odd + b_odd;
+    g[2] = (u[4] + aa * a_even) + bb * b_even;
+  }
+};
+
+template <>
+struct WinogradTransform<4> {
+  static constexpr float a = 0.625f, b = 1.5f, aa = a * a, bb = b * b;
+  static constexpr float sum = aa + bb, product = aa * bb;
+  static constexpr float n0 = 1 / product, na = 1 / (2 * aa * (aa - bb)), nb = 1 / (2 * bb * (bb - aa));
+
+  template <class V>
+  static RESNET_INLINE void input(const V (&d)[6], V (&o)[6]) {
+    const V a_even = d[4] - bb * d[2], a_odd = d[3] - bb * d[1];
+    const V b_even = d[4] - aa * d[2], b_odd = d[3] - aa * d[1];
+    o[0] = (d[4] - sum * d[2]) + product * d[0];
+    o[1] = a_even + a * a_odd;
+    o[2] = a_even - a * a_odd;
+    o[3] = b_even + b * b_odd;
+    o[4] = b_even - b * b_odd;
+    o[5] = (d[5] - sum * d[3]) + product * d[1];
+  }
+  template <class V>
+  static RESNET_INLINE void output(const V (&m)[6], V (&y)[4]) {
+    const V a_sum = m[1] + m[2], a_difference = m[1] - m[2];
+    const V b_sum = m[3] + m[4], b_difference = m[3] - m[4];
+    y[0] = m[0] + (a_sum + b_sum);
+    y[1] = a * a_difference + b * b_difference;
+    y[2] = aa * a_sum + bb * b_sum;
+    y[3] = (m[5] + (aa * a) * a_difference) + (bb * b) * b_difference;
+  }
+  template <class V>
+  static RESNET_INLINE void output_gradient(const V (&y)[4], V (&o)[6]) {
+    const V a_even = y[0] + aa * y[2], a_odd = y[1] + aa * y[3];
+    const V b_even = y[0] + bb * y[2], b_odd = y[1] + bb * y[3];
+    o[0] = y[0];
+    o[1] = a_even + a * a_odd;
+    o[2] = a_even - a * a_odd;
+    o[3] = b_even + b * b_odd;
+    o[4] = b_even - b * b_odd;
+    o[5] = y[3];
+  }
+  template <class V>
+  static RESNET_INLINE void weight(const V (&g)[3], V (&o)[6]) {
+    const V a_even = (g[0] + aa * g[2]) * na, a_odd = g[1] * (a * na);
+    const V b_even = (g[0] + bb * g[2]) * nb, b_odd = g[1] * (b * nb);
+    o[0] = g[0] * n0;
+    o[1] = a_even + a_odd;
+    o[2] = a_even - a_odd;
+    o[3] = b_even + b_odd;
+    o[4] = b_even - b_odd;
+    o[5] = g[2];
+  }
+  template <class V>
+  static RESNET_INLINE void weight_gradient(const V (&u)[6], V (&g)[3]) {
+    const V a_even = (u[1] + u[2]) * na, a_odd = (u[1] - u[2]) * (a * na);
+    const V b_even = (u[3] + u[4]) * nb, b_odd = (u[3] - u[4]) * (b * nb);
+    g[0] = (u[0] * n0 + a_even) + b_even;
+    g[1] = a_odd + b_odd;
+    g[2] = (u[5] + aa * a_even) + bb * b_even;
+  }
+};
+
+}  // namespace resnet::simd::RESNET_ISA
