@@ -25,9 +25,9 @@ struct MapSize {
 };
 
 /// mean and biased variance of every channel over N, H, W. One read of x. The variance has no
-/// cancellation: squares are summed about the mean of each run of 32 pixels.
+/// cancellation: squares are summed about the mean of each run of 64 pixels.
 struct BatchNormStatistics {
-  MapSize size;
+  MapSize size = {};
   const float* x = nullptr;
   float* mean = nullptr;      ///< [C]
   float* variance = nullptr;  ///< [C]
@@ -37,7 +37,7 @@ struct BatchNormStatistics {
 
 /// y = act((x - mean) / sqrt(variance + eps) * gamma + beta [+ residual]). y may be x or residual.
 struct BatchNormApply {
-  MapSize size;
+  MapSize size = {};
   const float* x = nullptr;
   const float* mean = nullptr;
   const float* variance = nullptr;
@@ -54,7 +54,7 @@ struct BatchNormApply {
 /// Statistics and apply in one call: channel blocks whose batch fits the cache are read from memory
 /// once. mean and variance are outputs; y may be x or residual. Same bits as the two calls.
 struct BatchNormTraining {
-  MapSize size;
+  MapSize size = {};
   const float* x = nullptr;
   const float* gamma = nullptr;
   const float* beta = nullptr;
@@ -74,7 +74,7 @@ struct BatchNormTraining {
 ///   dx = gamma / sqrt(variance + eps) * g                                       otherwise
 /// dx may be dy, or dresidual may be dy, not both; otherwise no output may overlap dy, x or y.
 struct BatchNormBackward {
-  MapSize size;
+  MapSize size = {};
   const float* dy = nullptr;
   const float* x = nullptr;
   const float* y = nullptr;  ///< the forward's output if it had a relu, else null
@@ -103,7 +103,7 @@ struct Elementwise {
 
 /// sum[C] of a blocked tensor over N, H, W (a bias's gradient).
 struct ChannelSum {
-  MapSize size;
+  MapSize size = {};
   const float* x = nullptr;
   float* sum = nullptr;     ///< [C]
   void* scratch = nullptr;  ///< channel_sum_scratch_bytes
@@ -129,8 +129,8 @@ struct PoolWindow {
 /// beats everything (the last NaN, as in PyTorch). index, if not null, receives r * kernel_w + s
 /// of the winner, in y's blocked layout with u8 elements; it needs kernel_h * kernel_w <= 256.
 struct MaxPool {
-  MapSize size;  ///< of x
-  PoolWindow window;
+  MapSize size = {};  ///< of x
+  PoolWindow window = {};
   int64_t Ho = 0, Wo = 0;
   const float* x = nullptr;
   float* y = nullptr;
@@ -139,8 +139,8 @@ struct MaxPool {
 };
 
 struct MaxPoolBackward {
-  MapSize size;  ///< of dx
-  PoolWindow window;
+  MapSize size = {};  ///< of dx
+  PoolWindow window = {};
   int64_t Ho = 0, Wo = 0;
   const float* dy = nullptr;
   const uint8_t* index = nullptr;
@@ -152,8 +152,8 @@ struct MaxPoolBackward {
 /// inside the map. `x` is the gradient dy and `y` is dx for avg_pool_backward; size is always the larger map's (x of
 /// the forward). The global forms use the window of the whole map: window, Ho, Wo and count_padding are unused.
 struct AvgPool {
-  MapSize size;
-  PoolWindow window;
+  MapSize size = {};
+  PoolWindow window = {};
   int64_t Ho = 0, Wo = 0;
   const float* x = nullptr;
   float* y = nullptr;
@@ -211,7 +211,7 @@ struct RunningAverage {
 
 /// Between plain NCHW and blocked. Plain [N, C*H*W] (flatten) has the same bytes as plain NCHW. No aliasing.
 struct ActivationLayout {
-  MapSize size;
+  MapSize size = {};
   const float* from = nullptr;
   float* to = nullptr;
   int threads = 1;

@@ -1,0 +1,303 @@
+#include "backends/cpu/conv2d_onednn.h"
+
+#include <cstring>
+
+#include "backends/cpu/onednn.h"
+
+namespace resnet::cpu {
+namespace {
+
+using dnnl::memory;
+using Tag = memory::format_tag;
+
+constexpr size_t kAlign = 64;
+size_t align_up(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+
+memory::desc activation_desc(const ValueInfo& value) {
+  const Tag tag = value.layout.kind == Layout::Kind::plain ? Tag::nchw : value.layout.block == 16 ? Tag::nChw16c : Tag::nChw8c;
+  return {value.type.shape.dims(), memory::data_type::f32, tag};
+}
+
+/// The weights as stored; grouped ones are described after unblocking, as goihw.
+memory::desc weight_desc(const ValueInfo& value, int64_t groups) {
+  const Shape& w = value.type.shape;
+  if (groups > 1) return {{groups, w[0] / groups, w[1], w[2], w[3]}, memory::data_type::f32, Tag::goihw};
+  const Tag tag = value.layout.kind == Layout::Kind::plain ? Tag::oihw : value.layout.block == 16 ? Tag::OIhw16i16o : Tag::OIhw8i8o;
+  return {w.dims(), memory::data_type::f32, tag};
+}
+
+memory::desc any_layout(const memory::desc& desc) { return {desc.dims(), memory::data_type::f32, Tag::any}; }
+
+/// One operand: where the caller has it, and what the primitive reads or writes.
+struct Operand {
+  memory user;
+  memory inner;      ///< the same object as `user` unless converted
+  dnnl::reorder to;  ///< user -> inner for inputs, inner -> user for the result
+  bool converted = false;
+  size_t offset = 0;  ///< of inner, in scratch
+
+  void init(const memory::desc& user_desc, const memory::desc& inner_desc, bool is_result) {
+    user = memory(user_desc, engine(), nullptr);
+    converted = user_desc != inner_desc;
+    inner = converted ? memory(inner_desc, engine(), nullptr) : user;
+    if (!converted) return;
+    dnnl::primitive_attr attr = scratchpad_from_user();
+    const memory::desc& from = is_result ? inner_desc : user_desc;
+    const memory::desc& into = is_result ? user_desc : inner_desc;
+    const dnnl::reorder::primitive_desc pd(engine(), from, engine(), into, attr);
+    check(pd.scratchpad_desc().get_size() == 0, "onednn: a reorder wants scratch");
+    to = dnnl::reorder(pd);
+  }
+};
+
+class OnednnConvolution : public Kernel {
+ public:
+  OnednnConvolution(const ConvProblem& problem, const CpuContext& context) : problem_(problem), context_(context) {}
+
+  /// False when oneDNN has no implementation.
+  bool build(OnednnAlgorithm algorithm) {
+    const memory::desc x = activation_desc(problem_.x_info);
+    const memory::desc w = weight_desc(problem_.w_info, problem_.attrs.groups);
+    const memory::desc y = activation_desc(problem_.y_info);
+    // Exact layouts first, then free weights (small next to the activations), then free everything.
+    for (int freedom = 0; freedom < 4; ++freedom) {
+      const memory::desc try_x = freedom >= 2 ? any_layout(x) : x;
+      const memory::desc try_w = freedom >= 1 ? any_layout(w) : w;
+      const memory::desc try_y = freedom >= 3 ? any_layout(y) : y;
+      if (!create(algorithm, try_x, try_w, try_y)) continue;
+      const bool jit = info_.find("jit") != std::string::npos;
+      if (!jit && freedom < 3) continue;
+      finish(x, w, y);
+      return true;
+    }
+    return false;
+  }
+
+  size_t scratch_bytes() const override { return scratch_bytes_; }
+  size_t held_bytes() const override { return held_weights_.size(); }
+  void constants_changed() override { weights_ready_ = false; }
+
+  std::string algorithm() const override {
+    std::string text = "onednn " + info_;
+    for (const auto& [operand, name] : {std::pair{&x_, " +x"}, std::pair{&w_, " +w"}, std::pair{&y_, " +y"}}) {
+      if (operand->converted) text += name;
+    }
+    return text;
+  }
+
+  void run(const KernelCall& call) override {
+    auto* scratch = static_cast<std::byte*>(call.scratch);
+    scratchpad_.set_data_handle(scratch);
+    const bool forward = problem_.pass == ConvPass::forward;
+    const bool weight_grad = problem_.pass == ConvPass::weight_grad;
+    const void* x = problem_.pass == ConvPass::input_grad ? call.out[0] : call.in[0];
+    const void* y = forward ? call.out[0] : weight_grad ? call.in[1] : call.in[0];
+    const void* w = weight_grad ? call.out[0] : call.in[1];
+    const size_t residual = problem_.attrs.bias ? 3 : 2;
+    if (forward && problem_.attrs.residual && call.out[0] != call.in[residual]) {
+      std::memcpy(call.out[0], call.in[residual], storage_bytes(problem_.y_info.type, problem_.y_info.layout));
+    }
+    if (forward && problem_.attrs.bias) bias_.set_data_handle(const_cast<void*>(call.in[2]));
+    bind(x_, x, scratch);
+    bind(y_, y, scratch);
+    bind_weights(w, scratch);
+
+    if (problem_.pass != ConvPass::input_grad) convert(x_);
+    if (!weight_grad) convert_weights(w, scratch);
+    if (!forward || problem_.attrs.residual) convert(y_);  // with a residual the result starts from it
+    primitive_.execute(stream(), arguments_);
+    if (problem_.pass == ConvPass::input_grad) convert_back(x_);
+    if (forward) convert_back(y_);
+    if (weight_grad) {
+      convert_back(w_);
+      if (unblocked_bytes_ > 0) reblock_weights(w, scratch);
+    }
+    stream().wait();
+  }
+
+ private:
+  bool create(OnednnAlgorithm algorithm, const memory::desc& x, const memory::desc& w, const memory::desc& y) {
+    const Conv2dAttrs& a = problem_.attrs;
+    const auto kind = algorithm == OnednnAlgorithm::winograd ? dnnl::algorithm::convolution_winograd : dnnl::algorithm::convolution_direct;
+    const memory::dims strides{a.stride.h, a.stride.w};
+    const memory::dims dilates{a.dilation.h - 1, a.dilation.w - 1};
+    const memory::dims pad{a.pad.h, a.pad.w};
+    // oneDNN wants the right padding that its output size follows from; the floor may leave some out.
+    auto right = [&](int axis, int64_t stride, int64_t dilation, int64_t before) {
+      const int64_t reach = (problem_.y[axis] - 1) * stride + dilation * (problem_.w[axis] - 1) + 1;
+      return reach - problem_.x[axis] - before;
+    };
+    const memory::dims pad_right{right(2, a.stride.h, a.dilation.h, a.pad.h), right(3, a.stride.w, a.dilation.w, a.pad.w)};
+    dnnl::primitive_attr attr = scratchpad_from_user();
+    try {
+      if (problem_.pass == ConvPass::forward) {
+        dnnl::post_ops ops;
+        if (a.residual) ops.append_sum();
+        if (a.relu) ops.append_eltwise(1.0f, dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+        attr.set_post_ops(ops);
+        const auto prop = problem_.constant_weights ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training;
+        const memory::desc bias({problem_.w[0]}, memory::data_type::f32, Tag::a);
+        const auto desc = a.bias ? dnnl::convolution_forward::desc(prop, kind, x, w, bias, y, strides, dilates, pad, pad_right)
+                                 : dnnl::convolution_forward::desc(prop, kind, x, w, y, strides, dilates, pad, pad_right);
+        const dnnl::convolution_forward::primitive_desc pd(desc, attr, engine(), true);
+        if (!pd) return false;
+        take(pd, pd.src_desc(), pd.weights_desc(), pd.dst_desc());
+        primitive_ = dnnl::convolution_forward(pd);
+        return true;
+      }
+      // The gradients want a forward hint; its layouts are free, as only its geometry matters.
+      const auto forward = dnnl::convolution_forward::desc(dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct,
+                                                           any_layout(x), any_layout(w), any_layout(y), strides, dilates, pad, pad_right);
+      const dnnl::convolution_forward::primitive_desc hint(forward, engine(), true);
+      if (!hint) return false;
+      if (problem_.pass == ConvPass::input_grad) {
+        const dnnl::convolution_backward_data::desc desc(kind, x, w, y, strides, dilates, pad, pad_right);
+        const dnnl::convolution_backward_data::primitive_desc pd(desc, attr, engine(), hint, true);
+        if (!pd) return false;
+        take(pd, pd.diff_src_desc(), pd.weights_desc(), pd.diff_dst_desc());
+        primitive_ = dnnl::convolution_backward_data(pd);
+      } else {
+        const dnnl::convolution_backward_weights::desc desc(kind, x, w, y, strides, dilates, pad, pad_right);
+        const dnnl::convolution_backward_weights::primitive_desc pd(desc, attr, engine(), hint, true);
+        if (!pd) return false;
+        take(pd, pd.src_desc(), pd.diff_weights_desc(), pd.diff_dst_desc());
+        primitive_ = dnnl::convolution_backward_weights(pd);
+      }
+      return true;
+    } catch (const dnnl::error&) {
+      return false;  // "not implemented" for these layouts: the caller tries freer ones
+    }
+  }
+
+  template <class PrimitiveDesc>
+  void take(const PrimitiveDesc& pd, const memory::desc& x, const memory::desc& w, const memory::desc& y) {
+    info_ = pd.impl_info_str();
+    inner_x_ = x;
+    inner_w_ = w;
+    inner_y_ = y;
+    scratchpad_ = memory(pd.scratchpad_desc(), engine(), nullptr);
+    scratch_bytes_ = align_up(pd.scratchpad_desc().get_size());
+  }
+
+  void finish(const memory::desc& x, const memory::desc& w, const memory::desc& y) {
+    x_.init(x, inner_x_, problem_.pass == ConvPass::input_grad);
+    w_.init(w, inner_w_, problem_.pass == ConvPass::weight_grad);
+    y_.init(y, inner_y_, problem_.pass == ConvPass::forward);
+    if (problem_.attrs.residual && y_.converted) {
+      // the residual must come in through the same conversion as the result goes out
+      residual_in_ = dnnl::reorder(dnnl::reorder::primitive_desc(engine(), y, engine(), inner_y_));
+    }
+    auto reserve = [&](Operand& operand) {
+      if (!operand.converted) return;
+      operand.offset = scratch_bytes_;
+      scratch_bytes_ += align_up(operand.inner.get_desc().get_size());
+    };
+    reserve(x_);
+    reserve(y_);
+    // Grouped weights in blocked storage are first unblocked to row-major.
+    if (problem_.attrs.groups > 1 && problem_.w_info.layout.kind == Layout::Kind::weights) {
+      unblocked_bytes_ = align_up(static_cast<size_t>(problem_.w.elements()) * sizeof(float));
+    }
+    if (problem_.constant_weights && (w_.converted || unblocked_bytes_ > 0)) {
+      held_weights_.resize(unblocked_bytes_ + (w_.converted ? w_.inner.get_desc().get_size() : 0) + kAlign);
+    } else {
+      unblocked_offset_ = scratch_bytes_;
+      scratch_bytes_ += unblocked_bytes_;
+      reserve(w_);
+    }
+    using Arguments = std::unordered_map<int, memory>;
+    switch (problem_.pass) {
+      case ConvPass::forward:
+        arguments_ = Arguments{{DNNL_ARG_SRC, x_.inner}, {DNNL_ARG_WEIGHTS, w_.inner}, {DNNL_ARG_DST, y_.inner}};
+        if (problem_.attrs.bias) {
+          bias_ = memory({{problem_.w[0]}, memory::data_type::f32, Tag::a}, engine(), nullptr);
+          arguments_.insert({DNNL_ARG_BIAS, bias_});
+        }
+        break;
+      case ConvPass::input_grad:
+        arguments_ = Arguments{{DNNL_ARG_DIFF_SRC, x_.inner}, {DNNL_ARG_WEIGHTS, w_.inner}, {DNNL_ARG_DIFF_DST, y_.inner}};
+        break;
+      case ConvPass::weight_grad:
+        arguments_ = Arguments{{DNNL_ARG_SRC, x_.inner}, {DNNL_ARG_DIFF_WEIGHTS, w_.inner}, {DNNL_ARG_DIFF_DST, y_.inner}};
+        break;
+    }
+    arguments_.insert({DNNL_ARG_SCRATCHPAD, scratchpad_});
+  }
+
+  static void bind(Operand& operand, const void* user, std::byte* scratch) {
+    operand.user.set_data_handle(const_cast<void*>(user));
+    if (operand.converted) operand.inner.set_data_handle(scratch + operand.offset);
+  }
+
+  std::byte* weight_space(std::byte* scratch) {
+    if (held_weights_.empty()) return scratch + unblocked_offset_;
+    const auto address = reinterpret_cast<uintptr_t>(held_weights_.data());
+    return held_weights_.data() + (align_up(address) - address);
+  }
+
+  void bind_weights(const void* w, std::byte* scratch) {
+    std::byte* space = weight_space(scratch);
+    w_.user.set_data_handle(unblocked_bytes_ > 0 ? static_cast<void*>(space) : const_cast<void*>(w));
+    if (!w_.converted) return;
+    w_.inner.set_data_handle(held_weights_.empty() ? scratch + w_.offset : space + unblocked_bytes_);
+  }
+
+  void convert_weights(const void* w, std::byte* scratch) {
+    if (!held_weights_.empty() && weights_ready_) return;
+    if (unblocked_bytes_ > 0) context_.simd.weights_to_plain(weight_layout(w, weight_space(scratch)));
+    convert(w_);
+    weights_ready_ = true;
+  }
+
+  void reblock_weights(const void* w, std::byte* scratch) {
+    context_.simd.weights_to_blocked(weight_layout(weight_space(scratch), const_cast<void*>(w)));
+  }
+
+  simd::WeightLayout weight_layout(const void* from, void* to) const {
+    return {.O = problem_.w[0],
+            .I = problem_.w[1],
+            .H = problem_.w[2],
+            .W = problem_.w[3],
+            .from = static_cast<const float*>(from),
+            .to = static_cast<float*>(to),
+            .threads = context_.threads};
+  }
+
+  void convert(Operand& operand) {
+    if (!operand.converted) return;
+    if (&operand == &y_ && problem_.pass == ConvPass::forward) {
+      residual_in_.execute(stream(), operand.user, operand.inner);
+    } else {
+      operand.to.execute(stream(), operand.user, operand.inner);
+    }
+  }
+  static void convert_back(Operand& operand) {
+    if (operand.converted) operand.to.execute(stream(), operand.inner, operand.user);
+  }
+
+  ConvProblem problem_;
+  CpuContext context_;
+  std::string info_;
+  memory::desc inner_x_, inner_w_, inner_y_;
+  Operand x_, w_, y_;
+  dnnl::reorder residual_in_;
+  memory bias_, scratchpad_;
+  dnnl::primitive primitive_;
+  std::unordered_map<int, memory> arguments_;
+  size_t scratch_bytes_ = 0;
+  size_t unblocked_bytes_ = 0;
+  size_t unblocked_offset_ = 0;
+  std::vector<std::byte> held_weights_;
+  bool weights_ready_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_onednn_convolution(const ConvProblem& problem, OnednnAlgorithm algorithm,
+                                                const CpuContext& context) {
+  auto kernel = std::make_unique<OnednnConvolution>(problem, context);
+  if (!kernel->build(algorithm)) return nullptr;
+  return kernel;
+}
+
+}  // namespace resnet::cpu

@@ -1,0 +1,219 @@
+#include "backends/cpu/cpu_backend.h"
+
+#include <omp.h>
+
+#include <algorithm>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "backends/cpu/kernels.h"
+#include "backends/cpu/onednn.h"
+#include "ops/add.h"
+#include "ops/avg_pool.h"
+#include "ops/batch_norm.h"
+#include "ops/channel_sum.h"
+#include "ops/conv2d.h"
+#include "ops/fill.h"
+#include "ops/global_avg_pool.h"
+#include "ops/linear.h"
+#include "ops/max_pool.h"
+#include "ops/relu.h"
+#include "ops/reshape.h"
+#include "ops/running_average.h"
+#include "ops/sgd_update.h"
+#include "ops/softmax_cross_entropy.h"
+
+namespace resnet {
+namespace cpu {
+namespace {
+
+/// The processor's name as the kernel tells it.
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("model name", 0) == 0 || line.rfind("cpu model", 0) == 0) return line.substr(line.find(':') + 1);
+  }
+  return "unknown processor";
+}
+
+bool all_blocked(const NodeRequest& request) {
+  auto blocked = [](const ValueInfo& value) { return value.type.shape.rank() != 4 || is_blocked(value); };
+  for (const ValueInfo& value : request.in) {
+    if (!blocked(value)) return false;
+  }
+  for (const ValueInfo& value : request.out) {
+    if (!blocked(value)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Support only_f32(const NodeRequest& request) {
+  for (const auto& values : {request.in, request.out}) {
+    for (const ValueInfo& value : values) {
+      if (value.type.dtype == DType::f64) return Support::no(fmt::format("dtype f64; {} accepts f32", request.op.name));
+    }
+  }
+  return Support::yes();
+}
+
+Support only_blocked_f32(const NodeRequest& request) {
+  if (Support support = only_f32(request); !support.ok) return support;
+  if (request.in[0].type.shape.rank() != 4) {
+    return Support::no(fmt::format("rank {}; {} accepts [N,C,H,W]", request.in[0].type.shape.rank(), request.op.name));
+  }
+  if (!all_blocked(request)) return Support::no("a value of rank 4 is not channel-blocked");
+  return Support::yes();
+}
+
+namespace {
+
+template <Support (*check_request)(const NodeRequest&)>
+Support adapt(const NodeRequest& request, const CpuContext&) {
+  return check_request(request);
+}
+
+Support supports_elementwise(const NodeRequest& request, const CpuContext&) {
+  if (Support support = only_f32(request); !support.ok) return support;
+  for (const ValueInfo& value : request.in) {
+    if (!(value.layout == request.out[0].layout)) return Support::no("operands differ in layout");
+  }
+  return Support::yes();
+}
+
+Support supports_reshape(const NodeRequest& request, const CpuContext&) {
+  if (is_blocked(request.in[0]) && is_blocked(request.out[0])) return Support::no("both sides have rank 4");
+  return only_f32(request);
+}
+
+Support supports_channel_sum(const NodeRequest& request, const CpuContext&) {
+  if (request.in[0].type.shape.rank() == 4 && !is_blocked(request.in[0])) return Support::no("not channel-blocked");
+  if (request.in[0].type.shape.rank() != 4 && request.in[0].type.shape.rank() != 2) return Support::no("rank is neither 2 nor 4");
+  return only_f32(request);
+}
+
+Support supports_fill(const NodeRequest& request, const CpuContext&) {
+  const auto& attrs = std::get<FillAttrs>(request.attributes);
+  const Layout& layout = request.out[0].layout;
+  const bool padded = storage_elements(attrs.type.shape, layout) != attrs.type.shape.elements();
+  if (padded && attrs.value != 0) return Support::no("a padded layout can be filled with zero only");
+  return only_f32(request);
+}
+
+struct Entry {
+  const OpDef* op;
+  SupportsNode supports;
+  MakeKernel make;
+};
+
+constexpr SupportsNode kF32 = adapt<only_f32>;
+constexpr SupportsNode kBlocked = adapt<only_blocked_f32>;
+
+const Entry kTable[] = {
+    {&kConv2d, supports_conv2d, make_conv2d},
+    {&kConv2dInputGrad, supports_conv2d, make_conv2d_input_grad},
+    {&kConv2dWeightGrad, supports_conv2d, make_conv2d_weight_grad},
+    {&kBatchNorm, kBlocked, make_batch_norm},
+    {&kBatchNormInference, kBlocked, make_batch_norm_inference},
+    {&kBatchNormGrad, kBlocked, make_batch_norm_grad},
+    {&kRelu, supports_elementwise, make_relu},
+    {&kReluGrad, supports_elementwise, make_relu_grad},
+    {&kAdd, supports_elementwise, make_add},
+    {&kMaxPool, kBlocked, make_max_pool},
+    {&kMaxPoolGrad, kBlocked, make_max_pool_grad},
+    {&kAvgPool, kBlocked, make_avg_pool},
+    {&kAvgPoolGrad, kBlocked, make_avg_pool_grad},
+    {&kGlobalAvgPool, kBlocked, make_global_avg_pool},
+    {&kGlobalAvgPoolGrad, kBlocked, make_global_avg_pool_grad},
+    {&kReshape, supports_reshape, make_reshape},
+    {&kLinear, kF32, make_linear},
+    {&kLinearInputGrad, kF32, make_linear_input_grad},
+    {&kLinearWeightGrad, kF32, make_linear_weight_grad},
+    {&kChannelSum, supports_channel_sum, make_channel_sum},
+    {&kSoftmaxCrossEntropy, kF32, make_softmax_cross_entropy},
+    {&kSoftmaxCrossEntropyGrad, kF32, make_softmax_cross_entropy_grad},
+    {&kSgdUpdate, kF32, make_sgd_update},
+    {&kRunningAverage, kF32, make_running_average},
+    {&kFill, supports_fill, make_fill},
+};
+
+const Entry* find_entry(const OpDef& op) {
+  for (const Entry& entry : kTable) {
+    if (entry.op == &op) return &entry;
+  }
+  return nullptr;
+}
+
+class CpuBackend : public Backend {
+ public:
+  explicit CpuBackend(const CpuBackendOptions& options)
+      : isa_(detected_isa()),
+        tuning_(machine(isa_, options.threads)),
+        context_{isa_, channel_block(isa_), options.threads, options.algorithms, simd::simd_kernels(isa_), tuning_} {
+    omp_set_num_threads(options.threads);
+  }
+
+  std::string name() const override { return "cpu"; }
+  int threads() const override { return context_.threads; }
+
+  Support supports(const NodeRequest& request) const override {
+    const Entry* entry = find_entry(request.op);
+    if (!entry) return Support::no(fmt::format("the cpu backend has no kernel for {}", request.op.name));
+    return entry->supports(request, context_);
+  }
+
+  Layout layout(const TensorType& type, const ValueRole& role) const override {
+    if (type.shape.rank() != 4) return {};
+    const bool is_weight = role.kind == NodeKind::state || role.producer == &kConv2dWeightGrad;
+    if (is_weight) {
+      // Few input channels (the stem) would mostly be padding.
+      return type.shape[1] >= context_.block ? Layout{Layout::Kind::weights, context_.block} : Layout{};
+    }
+    const bool image = role.kind == NodeKind::input && type.shape[1] < context_.block &&
+                       std::all_of(role.readers.begin(), role.readers.end(),
+                                   [](const OpDef* op) { return op == &kConv2d || op == &kConv2dWeightGrad; });
+    return image ? Layout{} : Layout{Layout::Kind::channels, context_.block};
+  }
+
+  std::unique_ptr<Kernel> prepare(const NodeRequest& request) override {
+    omp_set_num_threads(context_.threads);
+    const Entry* entry = find_entry(request.op);
+    check(entry != nullptr, "cpu backend: prepare without supports");
+    return entry->make(request, context_);
+  }
+
+  std::map<std::string, std::string> choices() const override { return tuning_.used(); }
+  void adopt(const std::map<std::string, std::string>& choices) override { tuning_.adopt(choices); }
+
+ private:
+  static std::string machine(Isa isa, int threads) {
+    const dnnl_version_t* version = dnnl_version();
+    return fmt::format("{} {} {} threads onednn {}.{}.{} kernels 1", processor_name(), isa_name(isa), threads,
+                       version->major, version->minor, version->patch);
+  }
+
+  Isa isa_;
+  TuningCache tuning_;
+  CpuContext context_;
+};
+
+}  // namespace
+}  // namespace cpu
+
+std::unique_ptr<Backend> make_cpu_backend(CpuBackendOptions options) {
+  check(options.threads >= 1, "make_cpu_backend: threads < 1");
+  return std::make_unique<cpu::CpuBackend>(options);
+}
+
+ConvAlgorithms conv_algorithms_from_environment() {
+  const char* text = std::getenv("RESNET_CONV_ALGORITHM");
+  const std::string value = text ? text : "auto";
+  if (value == "auto" || value.empty()) return ConvAlgorithms::automatic;
+  if (value == "direct") return ConvAlgorithms::direct;
+  if (value == "winograd") return ConvAlgorithms::winograd;
+  throw UserError("environment RESNET_CONV_ALGORITHM: '{}'; expected auto, direct or winograd", escape_control(value));
+}
+
+}  // namespace resnet

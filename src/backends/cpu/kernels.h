@@ -1,0 +1,91 @@
+#pragma once
+// The cpu backend's kernels: one file per op, each with a `supports` and a `make`. Shared helpers for
+// writing them are here too.
+
+#include <functional>
+#include <memory>
+
+#include "backends/cpu/simd_kernels.h"
+#include "backends/cpu/tuning_cache.h"
+#include "backends/cpu/cpu_backend.h"
+#include "plan/backend.h"
+
+namespace resnet::cpu {
+
+/// What every kernel is built with.
+struct CpuContext {
+  Isa isa;
+  int block;    ///< channels in a block: 8 or 16
+  int threads;
+  ConvAlgorithms algorithms;
+  const simd::SimdKernels& simd;
+  TuningCache& tuning;
+};
+
+using MakeKernel = std::unique_ptr<Kernel> (*)(const NodeRequest&, CpuContext&);
+using SupportsNode = Support (*)(const NodeRequest&, const CpuContext&);
+
+/// A kernel of ours that is one call of a function: most ops need no more.
+class SimdKernel : public Kernel {
+ public:
+  using Run = std::function<void(const KernelCall&)>;
+  explicit SimdKernel(Run run, size_t scratch_bytes = 0, std::string algorithm = "simd")
+      : run_(std::move(run)), scratch_bytes_(scratch_bytes), algorithm_(std::move(algorithm)) {}
+  size_t scratch_bytes() const override { return scratch_bytes_; }
+  std::string algorithm() const override { return algorithm_; }
+  void run(const KernelCall& call) override { run_(call); }
+
+ private:
+  Run run_;
+  size_t scratch_bytes_;
+  std::string algorithm_;
+};
+
+inline const float* input(const KernelCall& call, size_t i) { return static_cast<const float*>(call.in[i]); }
+inline float* output(const KernelCall& call, size_t i) { return static_cast<float*>(call.out[i]); }
+
+/// N, C, H, W of a value of rank 4.
+inline simd::MapSize map_size(const Shape& s) { return {s[0], s[1], s[2], s[3]}; }
+
+inline bool is_blocked(const ValueInfo& value) { return value.layout.kind == Layout::Kind::channels; }
+
+/// f32 everywhere but where `integers` lists i32/u8 inputs or outputs by dtype.
+Support only_f32(const NodeRequest& request);
+/// only_f32, and all float values of rank 4 blocked.
+Support only_blocked_f32(const NodeRequest& request);
+
+// conv2d.cpp
+Support supports_conv2d(const NodeRequest&, const CpuContext&);
+std::unique_ptr<Kernel> make_conv2d(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_conv2d_input_grad(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_conv2d_weight_grad(const NodeRequest&, CpuContext&);
+// batch_norm.cpp
+std::unique_ptr<Kernel> make_batch_norm(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_batch_norm_inference(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_batch_norm_grad(const NodeRequest&, CpuContext&);
+// relu.cpp, add.cpp
+std::unique_ptr<Kernel> make_relu(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_relu_grad(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_add(const NodeRequest&, CpuContext&);
+// max_pool.cpp, avg_pool.cpp, global_avg_pool.cpp
+std::unique_ptr<Kernel> make_max_pool(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_max_pool_grad(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_avg_pool(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_avg_pool_grad(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_global_avg_pool(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_global_avg_pool_grad(const NodeRequest&, CpuContext&);
+// reshape.cpp, linear.cpp, channel_sum.cpp
+std::unique_ptr<Kernel> make_reshape(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_linear(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_linear_input_grad(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_linear_weight_grad(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_channel_sum(const NodeRequest&, CpuContext&);
+// softmax_cross_entropy.cpp
+std::unique_ptr<Kernel> make_softmax_cross_entropy(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_softmax_cross_entropy_grad(const NodeRequest&, CpuContext&);
+// sgd_update.cpp, running_average.cpp, fill.cpp
+std::unique_ptr<Kernel> make_sgd_update(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_running_average(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_fill(const NodeRequest&, CpuContext&);
+
+}  // namespace resnet::cpu

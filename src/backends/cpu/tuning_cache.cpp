@@ -1,0 +1,75 @@
+#include "backends/cpu/tuning_cache.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/format.h"
+#include "base/rng.h"
+
+namespace resnet::cpu {
+namespace {
+
+std::filesystem::path cache_directory() {
+  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg == '/') return std::filesystem::path(xdg) / "resnet";
+  if (const char* home = std::getenv("HOME"); home && *home == '/') return std::filesystem::path(home) / ".cache" / "resnet";
+  return {};
+}
+
+std::map<std::string, std::string> read_choices(const std::string& path) {
+  std::ifstream file(path);
+  const auto json = nlohmann::json::parse(file, nullptr, false);
+  std::map<std::string, std::string> choices;
+  if (!json.is_object()) return choices;
+  for (const auto& [problem, algorithm] : json.items()) {
+    if (algorithm.is_string()) choices[problem] = algorithm.get<std::string>();
+  }
+  return choices;
+}
+
+}  // namespace
+
+TuningCache::TuningCache(const std::string& machine) {
+  const std::filesystem::path directory = cache_directory();
+  if (directory.empty()) return;
+  path_ = directory / fmt::format("algorithms-{:016x}.json", hash_text(machine));
+  known_ = read_choices(path_);
+}
+
+std::optional<std::string> TuningCache::find(const std::string& problem) const {
+  for (const auto* choices : {&adopted_, &known_}) {
+    if (auto found = choices->find(problem); found != choices->end()) return used_[problem] = found->second;
+  }
+  return std::nullopt;
+}
+
+void TuningCache::remember(const std::string& problem, const std::string& algorithm) {
+  known_[problem] = used_[problem] = algorithm;
+  save();
+}
+
+void TuningCache::adopt(const std::map<std::string, std::string>& choices) { adopted_ = choices; }
+
+void TuningCache::save() const {
+  if (path_.empty()) return;
+  // Another process may have measured other problems meanwhile: keep its answers too.
+  std::map<std::string, std::string> merged = read_choices(path_);
+  merged.insert(known_.begin(), known_.end());
+  std::error_code ignored;
+  std::filesystem::create_directories(std::filesystem::path(path_).parent_path(), ignored);
+  const std::string temporary = fmt::format("{}.{}.tmp", path_, ::getpid());
+  {
+    std::ofstream file(temporary);
+    file << nlohmann::json(merged).dump(1) << '\n';
+    if (!file.flush()) {
+      std::filesystem::remove(temporary, ignored);
+      return;
+    }
+  }
+  std::filesystem::rename(temporary, path_, ignored);
+}
+
+}  // namespace resnet::cpu

@@ -1,0 +1,33 @@
+#pragma once
+// Which algorithm won for which problem: measured once, then remembered on disk under
+// XDG_CACHE_HOME/resnet, in a file named after everything that could change the answer.
+
+#include <map>
+#include <optional>
+#include <string>
+
+namespace resnet::cpu {
+
+class TuningCache {
+ public:
+  /// `machine` names CPU, instruction set, threads and library versions. A missing, unreadable or
+  /// damaged file only means measuring again.
+  explicit TuningCache(const std::string& machine);
+
+  std::optional<std::string> find(const std::string& problem) const;
+  /// Remembers and writes the file (temporary file and rename, so readers never see half of it).
+  void remember(const std::string& problem, const std::string& algorithm);
+
+  const std::map<std::string, std::string>& used() const { return used_; }
+  void adopt(const std::map<std::string, std::string>& choices);
+
+ private:
+  void save() const;
+
+  std::string path_;  ///< empty: no cache directory can be found
+  std::map<std::string, std::string> known_;
+  std::map<std::string, std::string> adopted_;
+  mutable std::map<std::string, std::string> used_;
+};
+
+}  // namespace resnet::cpu

@@ -1,0 +1,47 @@
+#pragma once
+// Layers with parameters, as plain functions of a scope and a value.
+
+#include "models/scope.h"
+#include "ops/add.h"
+#include "ops/batch_norm.h"
+#include "ops/conv2d.h"
+#include "ops/global_avg_pool.h"
+#include "ops/linear.h"
+#include "ops/max_pool.h"
+#include "ops/relu.h"
+#include "ops/reshape.h"
+
+namespace resnet {
+
+/// Xavier (Glorot and Bengio 2010): U(-b, b), b = sqrt(6 / (fan_in + fan_out)); `weight` is [O, I, ...].
+Initializer xavier_uniform(const Shape& weight);
+/// Kaiming (He et al. 2015, arXiv:1502.01852): N(0, 2 / fan_out), torchvision's choice for its ResNets.
+Initializer kaiming_normal_fan_out(const Shape& weight);
+/// PyTorch's default: U(-b, b), b = 1 / sqrt(fan_in), for weights and the biases beside them.
+Initializer uniform_fan_in(const Shape& weight);
+Initializer constant(double value);
+
+enum class WeightInit { xavier, kaiming, pytorch };
+
+struct ConvOptions {
+  int64_t kernel = 3;
+  int64_t stride = 1;
+  int64_t pad = 0;
+  int64_t dilation = 1;
+  int64_t groups = 1;
+  bool bias = false;
+  WeightInit init = WeightInit::kaiming;
+};
+
+/// x [N,C,H,W] -> [N,channels,Ho,Wo]; parameters `weight` [channels, C/groups, kernel, kernel] and, if
+/// asked for, `bias` (uniform fan-in, PyTorch's default, whatever the weight's initialisation).
+Value conv(Scope s, Value x, int64_t channels, const ConvOptions& options);
+
+/// PyTorch's BatchNorm2d: eps 1e-5, momentum 0.1; parameters `weight`, `bias`, buffers `running_mean`,
+/// `running_var`. In training the batch's statistics normalise and the running ones are updated after the step.
+Value batch_norm(Scope s, Value x);
+
+/// x [N,I] -> [N,outputs]; parameters `weight` [outputs, I] and `bias`.
+Value linear(Scope s, Value x, int64_t outputs, WeightInit init = WeightInit::pytorch);
+
+}  // namespace resnet

@@ -1,0 +1,52 @@
+#include "models/torchvision.h"
+
+namespace resnet::torchvision {
+namespace {
+
+Value conv3x3(Scope s, Value x, int64_t width, int64_t stride = 1) {
+  return conv(s, x, width, {.kernel = 3, .stride = stride, .pad = 1});
+}
+
+Value conv1x1(Scope s, Value x, int64_t width, int64_t stride = 1) {
+  return conv(s, x, width, {.kernel = 1, .stride = stride});
+}
+
+/// x itself, or a strided 1x1 convolution and batch norm where the shape changes (option B).
+Value shortcut(Scope s, Value x, int64_t channels, int64_t stride) {
+  if (stride == 1 && x.shape()[1] == channels) return x;
+  return batch_norm(s / 1, conv1x1(s / 0, x, channels, stride));
+}
+
+}  // namespace
+
+Value basic_block(Scope s, Value x, int64_t width, int64_t stride) {
+  Value y = relu(batch_norm(s / "bn1", conv3x3(s / "conv1", x, width, stride)));
+  y = batch_norm(s / "bn2", conv3x3(s / "conv2", y, width));
+  return relu(y + shortcut(s / "downsample", x, width, stride));
+}
+
+Value bottleneck(Scope s, Value x, int64_t width, int64_t stride) {
+  constexpr int64_t kExpansion = 4;
+  Value y = relu(batch_norm(s / "bn1", conv1x1(s / "conv1", x, width)));
+  y = relu(batch_norm(s / "bn2", conv3x3(s / "conv2", y, width, stride)));
+  y = batch_norm(s / "bn3", conv1x1(s / "conv3", y, width * kExpansion));
+  return relu(y + shortcut(s / "downsample", x, width * kExpansion, stride));
+}
+
+Value resnet(Scope s, Value x, const Architecture& architecture) {
+  x = conv(s / "conv1", x, 64, {.kernel = 7, .stride = 2, .pad = 3});
+  x = relu(batch_norm(s / "bn1", x));
+  x = max_pool(x, {.kernel = {3, 3}, .stride = {2, 2}, .pad = {1, 1}}, "maxpool");
+  for (int64_t stage = 0; stage < 4; ++stage) {
+    const Scope layer = s / ("layer" + std::to_string(stage + 1));
+    const int64_t width = int64_t{64} << stage;
+    for (int64_t i = 0; i < architecture.depths[static_cast<size_t>(stage)]; ++i) {
+      const int64_t stride = stage > 0 && i == 0 ? 2 : 1;
+      x = architecture.block == Block::basic ? basic_block(layer / i, x, width, stride)
+                                             : bottleneck(layer / i, x, width, stride);
+    }
+  }
+  return linear(s / "fc", flatten(global_avg_pool(x)), architecture.num_classes);
+}
+
+}  // namespace resnet::torchvision

@@ -1,0 +1,84 @@
+#pragma once
+// What the planner asks of a backend: can you run this node, how should this value lie in memory, and
+// make me the kernel. A backend answers before anything runs, with a reason a person can act on.
+
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "graph/graph.h"
+#include "plan/layout.h"
+
+namespace resnet {
+
+/// A value as a backend sees it.
+struct ValueInfo {
+  TensorType type;
+  Layout layout;
+};
+
+/// One node with the layouts of everything around it. `constant[i]` tells that input i is a state that
+/// no assignment of the graph changes, so that a kernel may prepare it once (see Kernel::prepare).
+struct NodeRequest {
+  const OpDef& op;
+  const Attributes& attributes;
+  std::span<const ValueInfo> in;
+  std::span<const ValueInfo> out;
+  std::span<const char> constant;
+  std::string_view name;
+};
+
+struct Support {
+  bool ok = true;
+  std::string reason;
+  static Support yes() { return {}; }
+  static Support no(std::string why) { return {false, std::move(why)}; }
+};
+
+struct KernelCall {
+  std::span<const void* const> in;
+  std::span<void* const> out;
+  void* scratch = nullptr;  ///< scratch_bytes() bytes, 64-byte aligned, contents undefined
+};
+
+/// A node made ready to run. run() allocates nothing and may be called any number of times.
+class Kernel {
+ public:
+  virtual ~Kernel() = default;
+  virtual size_t scratch_bytes() const { return 0; }
+  /// The algorithm for the plan dump, e.g. "winograd f4", "onednn jit:avx2".
+  virtual std::string algorithm() const = 0;
+  virtual void run(const KernelCall& call) = 0;
+  /// Bytes that the kernel itself holds (packed constant weights).
+  virtual size_t held_bytes() const { return 0; }
+  /// Constant inputs have new contents: forget what was prepared from them.
+  virtual void constants_changed() {}
+};
+
+/// Who makes and reads a value decides its layout: an image read by convolutions alone stays as it was
+/// fed. (A result that an op may write over its input always takes that input's layout; the planner
+/// asks only for the others.)
+struct ValueRole {
+  NodeKind kind = NodeKind::op;       ///< of the producer
+  const OpDef* producer = nullptr;    ///< null for leaves
+  std::span<const OpDef* const> readers;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string name() const = 0;
+  virtual int threads() const = 0;
+  virtual Support supports(const NodeRequest& request) const = 0;
+  virtual Layout layout(const TensorType& type, const ValueRole& role) const = 0;
+  /// Chooses an algorithm (by measurement where there are several) and builds the kernel.
+  virtual std::unique_ptr<Kernel> prepare(const NodeRequest& request) = 0;
+
+  /// The choices made so far (problem -> algorithm), and choices to follow instead of measuring: a
+  /// resumed run adopts its checkpoint's, for another algorithm would round differently.
+  virtual std::map<std::string, std::string> choices() const { return {}; }
+  virtual void adopt(const std::map<std::string, std::string>& choices) { static_cast<void>(choices); }
+};
+
+}  // namespace resnet

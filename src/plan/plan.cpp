@@ -1,0 +1,306 @@
+#include "plan/plan.h"
+
+#include <algorithm>
+#include <optional>
+
+namespace resnet {
+namespace {
+
+constexpr size_t kAlign = 64;
+
+size_t align_up(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+
+class Planner {
+ public:
+  Planner(const Graph& graph, Backend& backend) : graph_(graph), backend_(backend) {}
+
+  Plan run(const PlanProgress& progress) {
+    order();
+    choose_layouts();
+    make_steps(progress);
+    place();
+    check_plan();
+    return std::move(plan_);
+  }
+
+ private:
+  struct Use {
+    std::vector<const OpDef*> readers;
+    std::vector<int32_t> reader_nodes;
+  };
+
+  /// Dependency order, with every update of a state after all other readers of that state.
+  void order() {
+    const std::vector<int32_t> live = graph_.live_nodes();
+    for (int32_t id : live) {
+      for (const Value& input : graph_.node(id).inputs) {
+        Use& use = uses_[input];
+        use.readers.push_back(graph_.node(id).op);
+        use.reader_nodes.push_back(id);
+      }
+    }
+    std::map<int32_t, std::vector<int32_t>> must_precede;  // update node -> readers of the old state
+    for (const auto& [state, value] : graph_.assignments()) {
+      for (int32_t reader : uses_[state].reader_nodes) {
+        if (reader != value.node) must_precede[value.node].push_back(reader);
+      }
+    }
+    // live is already a topological order; emit it, holding updates back until their readers are out.
+    std::map<int32_t, int> waiting;
+    std::map<int32_t, std::vector<int32_t>> wakes;
+    for (auto& [update, readers] : must_precede) {
+      std::sort(readers.begin(), readers.end());
+      readers.erase(std::unique(readers.begin(), readers.end()), readers.end());
+      waiting[update] = static_cast<int>(readers.size());
+      for (int32_t reader : readers) wakes[reader].push_back(update);
+    }
+    std::map<int32_t, bool> emitted;
+    std::vector<int32_t> held;
+    auto emit = [&](auto&& self, int32_t id) -> void {
+      order_.push_back(id);
+      emitted[id] = true;
+      std::vector<int32_t> woken = wakes[id];
+      std::erase_if(woken, [&](int32_t update) { return --waiting[update] > 0; });
+      for (int32_t update : woken) {
+        if (std::erase(held, update) > 0) self(self, update);
+      }
+    };
+    for (int32_t id : live) {
+      if (graph_.node(id).kind != NodeKind::op) continue;
+      if (auto found = waiting.find(id); found != waiting.end() && found->second > 0) {
+        held.push_back(id);
+      } else {
+        emit(emit, id);
+      }
+    }
+    check(held.empty(), "plan: an updated state is read by something that needs the update");
+  }
+
+  void choose_layouts() {
+    auto add = [&](Value value, const Node& node) {
+      const Use& use = uses_[value];
+      const ValueRole role{node.kind, node.op, use.readers};
+      Buffer buffer;
+      const std::optional<Layout> inherited = inherited_layout(value, node);
+      buffer.value = {value.type(), inherited ? *inherited : backend_.layout(value.type(), role)};
+      buffer.bytes = align_up(storage_bytes(buffer.value.type, buffer.value.layout));
+      buffer.first = -1;
+      plan_.buffers.push_back(std::move(buffer));
+      buffer_of_[value] = static_cast<int>(plan_.buffers.size() - 1);
+    };
+    for (int32_t id : graph_.live_nodes()) {
+      const Node& node = graph_.node(id);
+      if (node.kind == NodeKind::op) continue;
+      const Value value{const_cast<Graph*>(&graph_), id, 0};
+      add(value, node);
+      if (node.kind == NodeKind::state) {
+        plan_.buffers.back().state = node.name;
+        plan_.states.push_back(buffer_of_[value]);
+      } else {
+        plan_.inputs[node.name] = buffer_of_[value];
+      }
+    }
+    std::map<Value, Value> assigned;  // new value -> state
+    for (const auto& [state, value] : graph_.assignments()) assigned[value] = state;
+    for (int32_t id : order_) {
+      const Node& node = graph_.node(id);
+      for (size_t i = 0; i < node.outputs.size(); ++i) {
+        const Value value{const_cast<Graph*>(&graph_), id, static_cast<int32_t>(i)};
+        if (auto found = assigned.find(value); found != assigned.end()) {
+          check(overwrites(node, static_cast<int>(i), found->second),
+                "plan: a state must be assigned by an op that updates it in place");
+          buffer_of_[value] = buffer_of_.at(found->second);
+        } else {
+          add(value, node);
+        }
+      }
+    }
+    for (const auto& [name, value] : graph_.outputs()) plan_.outputs[name] = buffer_of_.at(value);
+  }
+
+  /// The layout of an elementwise result is its input's.
+  std::optional<Layout> inherited_layout(Value value, const Node& node) {
+    if (node.kind != NodeKind::op) return std::nullopt;
+    for (const InPlace& pair : node.op->in_place) {
+      if (pair.output != value.output || static_cast<size_t>(pair.input) >= node.inputs.size()) continue;
+      const ValueInfo& input = buffer(buffer_of_.at(node.inputs[static_cast<size_t>(pair.input)])).value;
+      if (input.type == value.type()) return input.layout;
+    }
+    return std::nullopt;
+  }
+
+  static bool overwrites(const Node& node, int output, Value input) {
+    for (const InPlace& pair : node.op->in_place) {
+      if (pair.output == output && static_cast<size_t>(pair.input) < node.inputs.size() &&
+          node.inputs[static_cast<size_t>(pair.input)] == input) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  void make_steps(const PlanProgress& progress) {
+    const int last_step = static_cast<int>(order_.size()) - 1;
+    for (auto& [name, index] : plan_.inputs) plan_.buffers[static_cast<size_t>(index)].first = 0;
+    for (size_t at = 0; at < order_.size(); ++at) {
+      const Node& node = graph_.node(order_[at]);
+      const int step_index = static_cast<int>(at);
+      Step step;
+      step.node = order_[at];
+      std::vector<ValueInfo> in;
+      std::vector<ValueInfo> out;
+      std::vector<char> constant;
+      std::vector<TensorType> in_types;
+      for (const Value& value : node.inputs) {
+        step.in.push_back(buffer_of_.at(value));
+        in.push_back(buffer(step.in.back()).value);
+        in_types.push_back(value.type());
+        constant.push_back(graph_.node(value).kind == NodeKind::state && !graph_.assignments().contains(value));
+      }
+      for (size_t i = 0; i < node.outputs.size(); ++i) {
+        step.out.push_back(buffer_of_.at({const_cast<Graph*>(&graph_), order_[at], static_cast<int32_t>(i)}));
+        out.push_back(buffer(step.out.back()).value);
+      }
+      for (int b : step.in) touch(b, step_index);
+      for (int b : step.out) touch(b, step_index);
+      const NodeRequest request{*node.op, node.attributes, in, out, constant, node.name};
+      if (const Support support = backend_.supports(request); !support.ok) {
+        throw UserError("backend '{}' cannot run {} '{}': {}; try --backend reference", backend_.name(), node.op->name,
+                        node.name, support.reason);
+      }
+      step.kernel = backend_.prepare(request);
+      step.cost = node.op->cost(node.attributes, in_types, node.outputs);
+      if (const size_t bytes = step.kernel->scratch_bytes(); bytes > 0) {
+        Buffer scratch;
+        scratch.value = {{DType::u8, Shape{static_cast<int64_t>(bytes)}}, {}};
+        scratch.bytes = align_up(bytes);
+        scratch.first = scratch.last = step_index;
+        plan_.buffers.push_back(scratch);
+        step.scratch = static_cast<int>(plan_.buffers.size() - 1);
+      }
+      plan_.steps.push_back(std::move(step));
+      if (progress) progress(step_index + 1, last_step + 1);
+    }
+    for (auto& [name, index] : plan_.outputs) touch(index, last_step);
+  }
+
+  Buffer& buffer(int index) { return plan_.buffers[static_cast<size_t>(index)]; }
+
+  void touch(int index, int step) {
+    Buffer& b = buffer(index);
+    if (b.first < 0) b.first = step;
+    b.last = std::max(b.last, step);
+  }
+
+  /// An elementwise result may take over the bytes of an input that dies at that step: such buffers
+  /// are merged into one before placement.
+  std::vector<int> merge_in_place() {
+    std::vector<int> root(plan_.buffers.size());
+    for (size_t i = 0; i < root.size(); ++i) root[i] = static_cast<int>(i);
+    auto find = [&](int i) {
+      while (root[static_cast<size_t>(i)] != i) i = root[static_cast<size_t>(i)];
+      return i;
+    };
+    std::vector<char> pinned(plan_.buffers.size(), 0);
+    for (const auto& [name, index] : plan_.inputs) pinned[static_cast<size_t>(index)] = 1;  // may be fed once, read often
+    for (size_t at = 0; at < plan_.steps.size(); ++at) {
+      const Step& step = plan_.steps[at];
+      const Node& node = graph_.node(step.node);
+      std::vector<char> taken(step.in.size(), 0);
+      for (const InPlace& pair : node.op->in_place) {
+        if (static_cast<size_t>(pair.input) >= step.in.size() || static_cast<size_t>(pair.output) >= step.out.size()) continue;
+        const int out = step.out[static_cast<size_t>(pair.output)];
+        const int in = find(step.in[static_cast<size_t>(pair.input)]);
+        if (taken[static_cast<size_t>(pair.input)] || root[static_cast<size_t>(out)] != out || out == in) continue;
+        if (!buffer(out).state.empty() || !buffer(in).state.empty() || pinned[static_cast<size_t>(in)]) continue;
+        const int in_last = buffer(in).last;
+        const bool same_storage = buffer(in).bytes == buffer(out).bytes &&
+                                  buffer(step.in[static_cast<size_t>(pair.input)]).value.layout == buffer(out).value.layout;
+        const bool read_twice = std::count_if(step.in.begin(), step.in.end(), [&](int b) { return find(b) == in; }) > 1;
+        if (in_last != static_cast<int>(at) || !same_storage || read_twice) continue;
+        root[static_cast<size_t>(out)] = in;
+        buffer(in).last = std::max(buffer(in).last, buffer(out).last);
+        taken[static_cast<size_t>(pair.input)] = 1;
+      }
+    }
+    for (size_t i = 0; i < root.size(); ++i) root[i] = find(static_cast<int>(i));
+    return root;
+  }
+
+  /// Greedy by size: the largest buffers first, each at the lowest offset free during its life.
+  void place() {
+    root_ = merge_in_place();
+    std::vector<int> by_size;
+    for (size_t i = 0; i < plan_.buffers.size(); ++i) {
+      const Buffer& b = plan_.buffers[i];
+      if (b.state.empty() && root_[i] == static_cast<int>(i) && b.bytes > 0) by_size.push_back(static_cast<int>(i));
+    }
+    std::stable_sort(by_size.begin(), by_size.end(), [&](int a, int b) { return buffer(a).bytes > buffer(b).bytes; });
+    std::vector<int> placed;  // kept sorted by offset
+    for (int index : by_size) {
+      Buffer& b = buffer(index);
+      size_t offset = 0;
+      for (int other : placed) {
+        const Buffer& o = buffer(other);
+        if (o.last < b.first || o.first > b.last) continue;
+        if (o.offset >= offset + b.bytes) break;
+        offset = std::max(offset, o.offset + o.bytes);
+      }
+      b.offset = offset;
+      plan_.arena_bytes = std::max(plan_.arena_bytes, offset + b.bytes);
+      placed.insert(std::upper_bound(placed.begin(), placed.end(), index,
+                                     [&](int a, int c) { return buffer(a).offset < buffer(c).offset; }),
+                    index);
+    }
+    for (size_t i = 0; i < root_.size(); ++i) plan_.buffers[i].offset = buffer(root_[i]).offset;
+  }
+
+  void check_plan() {
+    std::vector<int> alive;
+    for (size_t i = 0; i < plan_.buffers.size(); ++i) {
+      if (plan_.buffers[i].state.empty() && root_[i] == static_cast<int>(i) && plan_.buffers[i].bytes > 0) alive.push_back(static_cast<int>(i));
+    }
+    std::sort(alive.begin(), alive.end(), [&](int a, int b) { return buffer(a).offset < buffer(b).offset; });
+    for (size_t i = 0; i < alive.size(); ++i) {
+      const Buffer& a = buffer(alive[i]);
+      for (size_t j = i + 1; j < alive.size() && buffer(alive[j]).offset < a.offset + a.bytes; ++j) {
+        const Buffer& b = buffer(alive[j]);
+        check(a.last < b.first || b.last < a.first, "plan: two live buffers share bytes");
+      }
+    }
+  }
+
+  const Graph& graph_;
+  Backend& backend_;
+  Plan plan_;
+  std::vector<int32_t> order_;
+  std::map<Value, Use> uses_;
+  std::map<Value, int> buffer_of_;
+  std::vector<int> root_;
+};
+
+}  // namespace
+
+Plan make_plan(const Graph& graph, Backend& backend, const PlanProgress& progress) {
+  verify(graph);
+  return Planner(graph, backend).run(progress);
+}
+
+std::string print(const Graph& graph, const Plan& plan) {
+  std::string text = fmt::format("{:>4}  {:<26} {:<28} {:<26} {:>12} {:>14} {:>10}\n", "step", "op", "name", "algorithm",
+                                 "MFLOP", "offset", "KiB");
+  for (size_t i = 0; i < plan.steps.size(); ++i) {
+    const Step& step = plan.steps[i];
+    const Node& node = graph.node(step.node);
+    const Buffer* out = step.out.empty() ? nullptr : &plan.buffers[static_cast<size_t>(step.out[0])];
+    const std::string where = !out ? "" : out->state.empty() ? fmt::format("{}", out->offset) : "@" + out->state;
+    text += fmt::format("{:>4}  {:<26} {:<28} {:<26} {:>12.2f} {:>14} {:>10}  {}\n", i, node.op->name, node.name,
+                        step.kernel->algorithm(), step.cost.flops / 1e6, where, out ? out->bytes / 1024 : 0,
+                        out ? out->value.layout.str() : "");
+  }
+  text += fmt::format("arena: {} bytes ({:.1f} MiB), {} steps\n", plan.arena_bytes,
+                      static_cast<double>(plan.arena_bytes) / (1 << 20), plan.steps.size());
+  return text;
+}
+
+}  // namespace resnet

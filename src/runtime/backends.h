@@ -1,0 +1,23 @@
+#pragma once
+// The only place that names backends.
+
+#include <memory>
+#include <string>
+
+#include "plan/backend.h"
+
+namespace resnet {
+
+/// "cpu" or "reference"; throws UserError with the nearest names otherwise.
+std::unique_ptr<Backend> make_backend(const std::string& name, int threads);
+
+/// Peak f32 multiply-add rate of `threads` threads, measured now (about 0.2 s), in FLOP/s.
+double fma_peak(int threads);
+
+/// CPUs this process may use: affinity and cgroup limits counted.
+int available_threads();
+
+/// "avx2", "avx512", "generic": what the cpu backend's kernels run with; for logs and checkpoints.
+std::string instruction_set();
+
+}  // namespace resnet

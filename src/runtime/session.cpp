@@ -1,0 +1,172 @@
+#include "runtime/session.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+namespace resnet {
+
+AlignedMemory::AlignedMemory(size_t bytes) : bytes_(bytes) {
+  if (bytes == 0) return;
+  constexpr size_t kHugePage = size_t{2} << 20;
+  bytes_ = bytes >= kHugePage ? (bytes + kHugePage - 1) / kHugePage * kHugePage : (bytes + 63) / 64 * 64;
+  data_ = static_cast<std::byte*>(std::aligned_alloc(bytes >= kHugePage ? kHugePage : 64, bytes_));
+  if (!data_) throw ResourceError(ExitCode::limit, "memory: {} bytes are not to be had; try a smaller batch", bytes);
+  // Large pages save a few per cent on arenas; where the system has none the advice is ignored.
+  if (bytes >= kHugePage) madvise(data_, bytes_, MADV_HUGEPAGE);
+  std::memset(data_, 0, bytes_);
+}
+
+AlignedMemory::~AlignedMemory() { std::free(data_); }
+
+AlignedMemory::AlignedMemory(AlignedMemory&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+
+AlignedMemory& AlignedMemory::operator=(AlignedMemory&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+const Buffer& Program::buffer(const std::map<std::string, int>& names, const std::string& name) const {
+  const auto found = names.find(name);
+  if (found == names.end()) throw InternalError(fmt::format("program has no input or output '{}'", name));
+  return plan_.buffers[static_cast<size_t>(found->second)];
+}
+
+std::byte* Program::address(int index) const {
+  const Buffer& b = plan_.buffers[static_cast<size_t>(index)];
+  return b.state.empty() ? session_->arena_.data() + b.offset : session_->states_.at(b.state).memory.data();
+}
+
+void Program::bind() {
+  steps_.clear();
+  for (const Step& step : plan_.steps) {
+    Bound bound{step.kernel.get(), {}, {}, step.scratch < 0 ? nullptr : address(step.scratch)};
+    for (int b : step.in) bound.in.push_back(address(b));
+    for (int b : step.out) bound.out.push_back(address(b));
+    steps_.push_back(std::move(bound));
+  }
+  step_seconds_.assign(steps_.size(), 0);
+}
+
+void Program::set_input(const std::string& name, const Tensor& tensor) {
+  const Buffer& b = buffer(plan_.inputs, name);
+  if (tensor.type() != b.value.type) {
+    throw InternalError(fmt::format("input '{}' is {}, was given {}", name, b.value.type.str(), tensor.type().str()));
+  }
+  to_layout(tensor, b.value.layout, address(plan_.inputs.at(name)));
+}
+
+void* Program::input_data(const std::string& name) {
+  check(buffer(plan_.inputs, name).value.layout.kind == Layout::Kind::plain, "input_data: the input is not row-major");
+  return address(plan_.inputs.at(name));
+}
+
+void Program::run() {
+  if (seen_version_ != session_->version_) {
+    for (const Bound& step : steps_) step.kernel->constants_changed();
+    seen_version_ = session_->version_;
+  }
+  if (!graph_->assignments().empty()) ++session_->version_;
+  if (!profiling_) {
+    for (const Bound& step : steps_) step.kernel->run({step.in, step.out, step.scratch});
+    return;
+  }
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    steps_[i].kernel->run({steps_[i].in, steps_[i].out, steps_[i].scratch});
+    step_seconds_[i] += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+}
+
+Tensor Program::output(const std::string& name) const {
+  const Buffer& b = buffer(plan_.outputs, name);
+  Tensor tensor(b.value.type);
+  from_layout(address(plan_.outputs.at(name)), b.value.layout, tensor);
+  return tensor;
+}
+
+double Program::scalar(const std::string& name) const {
+  const Tensor tensor = output(name);
+  check(tensor.elements() == 1, "Program::scalar: more than one element");
+  return with_float(tensor.dtype(), [&](auto tag) { return static_cast<double>(tensor.as<decltype(tag)>()[0]); });
+}
+
+double Program::flops() const {
+  double total = 0;
+  for (const Step& step : plan_.steps) total += step.cost.flops;
+  return total;
+}
+
+Program& Session::compile(std::unique_ptr<Graph> graph, const PlanProgress& progress) {
+  auto program = std::unique_ptr<Program>(new Program);
+  program->session_ = this;
+  program->graph_ = std::move(graph);
+  program->plan_ = make_plan(*program->graph_, *backend_, progress);
+  for (int index : program->plan_.states) {
+    const Buffer& b = program->plan_.buffers[static_cast<size_t>(index)];
+    const auto found = states_.find(b.state);
+    if (found == states_.end()) {
+      states_.emplace(b.state, State{b.value, AlignedMemory(storage_bytes(b.value.type, b.value.layout))});
+    } else {
+      check(found->second.value.type == b.value.type && found->second.value.layout == b.value.layout,
+            "Session::compile: a state has another type or layout in an earlier program");
+    }
+  }
+  programs_.push_back(std::move(program));
+  if (programs_.back()->plan_.arena_bytes > arena_.size()) {
+    arena_ = AlignedMemory();  // give back before asking for more
+    arena_ = AlignedMemory(programs_.back()->plan_.arena_bytes);
+    for (auto& each : programs_) each->bind();
+  } else {
+    programs_.back()->bind();
+  }
+  return *programs_.back();
+}
+
+void Session::release(const Program& program) {
+  std::erase_if(programs_, [&](const auto& each) { return each.get() == &program; });
+}
+
+const Session::State& Session::state(const std::string& name) const {
+  const auto found = states_.find(name);
+  if (found == states_.end()) throw InternalError(fmt::format("session has no state '{}'", name));
+  return found->second;
+}
+
+const TensorType& Session::state_type(const std::string& name) const { return state(name).value.type; }
+
+Tensor Session::read_state(const std::string& name) const {
+  const State& s = state(name);
+  Tensor tensor(s.value.type);
+  from_layout(s.memory.data(), s.value.layout, tensor);
+  return tensor;
+}
+
+void Session::write_state(const std::string& name, const Tensor& tensor) {
+  const State& s = state(name);
+  if (tensor.type() != s.value.type) {
+    throw InternalError(fmt::format("state '{}' is {}, was given {}", name, s.value.type.str(), tensor.type().str()));
+  }
+  to_layout(tensor, s.value.layout, s.memory.data());
+  ++version_;
+}
+
+size_t Session::state_bytes() const {
+  size_t total = 0;
+  for (const auto& [name, s] : states_) total += s.memory.size();
+  return total;
+}
+
+size_t Session::held_bytes() const {
+  size_t total = 0;
+  for (const auto& program : programs_) {
+    for (const Step& step : program->plan_.steps) total += step.kernel->held_bytes();
+  }
+  return total;
+}
+
+}  // namespace resnet

@@ -1,0 +1,117 @@
+#pragma once
+// Runs plans: the states that outlast a step, one arena that all programs of a session share, and the
+// programs. Only one program runs at a time.
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/tensor.h"
+#include "plan/plan.h"
+
+namespace resnet {
+
+/// Memory aligned for SIMD and large pages, zero at first.
+class AlignedMemory {
+ public:
+  AlignedMemory() = default;
+  /// Throws ResourceError (limit) when it is not to be had.
+  explicit AlignedMemory(size_t bytes);
+  ~AlignedMemory();
+  AlignedMemory(AlignedMemory&& other) noexcept;
+  AlignedMemory& operator=(AlignedMemory&& other) noexcept;
+  std::byte* data() const { return data_; }
+  size_t size() const { return bytes_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+class Session;
+
+/// One compiled graph: a list of kernel calls with their pointers bound.
+class Program {
+ public:
+  /// Copies `tensor` (row-major, of the input's type) in. Throws InternalError on a wrong name or type.
+  void set_input(const std::string& name, const Tensor& tensor);
+  /// Where a plain input or output lies, for callers that fill or read it in place.
+  void* input_data(const std::string& name);
+  void run();
+  Tensor output(const std::string& name) const;
+  /// A float output of one element.
+  double scalar(const std::string& name) const;
+
+  const Plan& plan() const { return plan_; }
+  const Graph& graph() const { return *graph_; }
+  size_t arena_bytes() const { return plan_.arena_bytes; }
+  /// FLOPs of one run by the ops' own counts (direct convolution).
+  double flops() const;
+
+  /// Seconds spent in each step so far; filled only after profile(true).
+  void profile(bool on) { profiling_ = on; }
+  const std::vector<double>& step_seconds() const { return step_seconds_; }
+
+ private:
+  friend class Session;
+  Program() = default;
+  void bind();
+  const Buffer& buffer(const std::map<std::string, int>& names, const std::string& name) const;
+  std::byte* address(int buffer) const;
+
+  struct Bound {
+    Kernel* kernel;
+    std::vector<const void*> in;
+    std::vector<void*> out;
+    void* scratch;
+  };
+
+  Session* session_ = nullptr;
+  std::unique_ptr<Graph> graph_;
+  Plan plan_;
+  std::vector<Bound> steps_;
+  uint64_t seen_version_ = 0;  ///< of the session's states, when constants were last prepared
+  bool profiling_ = false;
+  std::vector<double> step_seconds_;
+};
+
+class Session {
+ public:
+  explicit Session(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
+
+  /// Plans the graph on this session's backend. States are shared by name with the programs compiled
+  /// before; a new one starts zero. Growing the arena rebinds the older programs.
+  Program& compile(std::unique_ptr<Graph> graph, const PlanProgress& progress = {});
+  /// Forgets a program and its kernels (its states stay).
+  void release(const Program& program);
+
+  /// States by name, row-major. Throws InternalError on an unknown name or another type.
+  Tensor read_state(const std::string& name) const;
+  void write_state(const std::string& name, const Tensor& tensor);
+  bool has_state(const std::string& name) const { return states_.contains(name); }
+  const TensorType& state_type(const std::string& name) const;
+
+  Backend& backend() { return *backend_; }
+  size_t arena_bytes() const { return arena_.size(); }
+  size_t state_bytes() const;
+  /// Packed constant weights that kernels hold.
+  size_t held_bytes() const;
+
+ private:
+  friend class Program;
+  struct State {
+    ValueInfo value;
+    AlignedMemory memory;
+  };
+
+  const State& state(const std::string& name) const;
+
+  std::unique_ptr<Backend> backend_;
+  std::map<std::string, State> states_;
+  uint64_t version_ = 1;  ///< counts every change of any state
+  AlignedMemory arena_;
+  std::vector<std::unique_ptr<Program>> programs_;
+};
+
+}  // namespace resnet
