@@ -1,0 +1,88 @@
+#pragma once
+// What the sources of the SIMD kernels share: the parts of the table, helpers over Vec<B>, and how
+// work and partial sums are split. Compiled once per Isa, see vec.h.
+
+#include <omp.h>
+
+#include "backends/cpu/simd/vec.h"
+#include "backends/cpu/simd_kernels.h"
+
+namespace resnet::simd::RESNET_ISA {
+
+// Each source adds its kernels for blocks of B channels to a table (kernel_table.cpp).
+template <int B>
+void add_batch_norm(SimdKernels& table);
+template <int B>
+void add_elementwise(SimdKernels& table);
+template <int B>
+void add_layout(SimdKernels& table);
+template <int B>
+void add_loss(SimdKernels& table);
+template <int B>
+void add_pool(SimdKernels& table);
+template <int B>
+void add_reduce(SimdKernels& table);
+
+/// Sums run in f32 over at most this many pixels, then continue in double.
+constexpr int64_t kRun = 64;
+
+RESNET_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+RESNET_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+RESNET_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct Range {
+  int64_t first, last;
+};
+
+/// The part of `count` items that belongs to one thread of a team.
+RESNET_INLINE Range share(int64_t count, int64_t thread, int64_t threads) {
+  return {count * thread / threads, count * (thread + 1) / threads};
+}
+
+/// One thread where waking a team costs more than the work over this many bytes.
+RESNET_INLINE int useful_threads(int threads, int64_t bytes) { return bytes < 32768 ? 1 : threads; }
+
+/// A sum over a batch is taken in parts of whole images, then over the parts in order: enough parts
+/// for any team, few enough that small maps do not spend their time adding parts. It depends on the
+/// size alone, so the result does not depend on the threads.
+struct Parts {
+  int64_t images, count;  ///< images in a part; parts
+};
+RESNET_INLINE Parts parts_of(const MapSize& size) {
+  const int64_t images = larger(1, 256 / larger(1, size.H * size.W));
+  return {images, ceil_div(size.N, images)};
+}
+
+/// Lanes b of the channel vector p[C] that exist in the block starting at `channel`; 0 elsewhere.
+template <int B>
+RESNET_INLINE Vec<B> load_channels(const float* p, int64_t channel, int64_t C) {
+  if (channel + B <= C) return load<B>(p + channel);
+  float lanes[B] = {};
+  for (int64_t c = channel; c < C; ++c) lanes[c - channel] = p[c];
+  return load<B>(lanes);
+}
+
+/// sum[b] += v[b] in double.
+template <int B>
+RESNET_INLINE void add_to(double* sum, Vec<B> v) {
+  float lanes[B];
+  store<B>(lanes, v);
+  for (int b = 0; b < B; ++b) sum[b] += static_cast<double>(lanes[b]);
+}
+
+/// f32 sum of at most kRun pixels, in four chains.
+template <int B>
+RESNET_INLINE Vec<B> sum_of_run(const float* x, int64_t pixels) {
+  Vec<B> sum[4] = {};
+  int64_t p = 0;
+  for (; p + 4 <= pixels; p += 4) {
+    sum[0] += load<B>(x + p * B);
+    sum[1] += load<B>(x + (p + 1) * B);
+    sum[2] += load<B>(x + (p + 2) * B);
+    sum[3] += load<B>(x + (p + 3) * B);
+  }
+  for (; p < pixels; ++p) sum[0] += load<B>(x + p * B);
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+}  // namespace resnet::simd::RESNET_ISA
