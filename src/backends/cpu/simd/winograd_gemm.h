@@ -17,18 +17,18 @@ struct WinogradGemm {
     store<B>(to, accumulate ? load<B>(to) + sum : sum);
   }
 
-  /// m[t][k] (+)= sum over `blocks` blocks of v[block][t][c] * u[block * B + c][k], for R tiles and the
-  /// first W of a panel's two vectors. Rows of v lie `pitch` floats apart, those of m `m_pitch`.
+  /// m[t][k] (+)= sum over `blocks` blocks of v[block][t][c] * u[block * B + c][k], for R <= kRows tiles
+  /// and the first W of a panel's two vectors. v is [block][kRows][B], so that all a micro kernel
+  /// reads is contiguous: no two of its lines share an L1 set. m's rows lie `m_pitch` floats apart.
   template <int R, int W>
-  static void product(const float* v, int64_t pitch, int64_t blocks, const float* u, float* m, int64_t m_pitch,
-                      bool accumulate) {
+  static void product(const float* v, int64_t blocks, const float* u, float* m, int64_t m_pitch, bool accumulate) {
     V sum[R][W];
     RESNET_UNROLL
     for (int i = 0; i < R; ++i) {
       RESNET_UNROLL
       for (int j = 0; j < W; ++j) sum[i][j] = zero<B>();
     }
-    for (int64_t block = 0; block < blocks; ++block, v += pitch, u += B * kPanel) {
+    for (int64_t block = 0; block < blocks; ++block, v += kRows * B, u += B * kPanel) {
       for (int c = 0; c < B; ++c) {
         V weight[W];
         RESNET_UNROLL
@@ -49,23 +49,23 @@ struct WinogradGemm {
   }
 
   template <int R, int W>
-  static void product_tail(int64_t rows, const float* v, int64_t pitch, int64_t blocks, const float* u, float* m,
-                           int64_t m_pitch, bool accumulate) {
+  static void product_tail(int64_t rows, const float* v, int64_t blocks, const float* u, float* m, int64_t m_pitch,
+                           bool accumulate) {
     if constexpr (R > 0) {
-      if (rows == R) return product<R, W>(v, pitch, blocks, u, m, m_pitch, accumulate);
-      product_tail<R - 1, W>(rows, v, pitch, blocks, u, m, m_pitch, accumulate);
+      if (rows == R) return product<R, W>(v, blocks, u, m, m_pitch, accumulate);
+      product_tail<R - 1, W>(rows, v, blocks, u, m, m_pitch, accumulate);
     }
   }
 
-  /// The above for any number of tiles.
+  /// The above for any number of tiles; groups of kRows tiles lie `group_pitch` floats apart in v.
   template <int W>
-  static void product_panel(int64_t tiles, const float* v, int64_t pitch, int64_t blocks, const float* u, float* m,
-                            int64_t m_pitch, bool accumulate) {
+  static void product_panel(int64_t tiles, const float* v, int64_t group_pitch, int64_t blocks, const float* u,
+                            float* m, int64_t m_pitch, bool accumulate) {
     int64_t t = 0;
-    for (; t + kRows <= tiles; t += kRows) {
-      product<kRows, W>(v + t * B, pitch, blocks, u, m + t * B, m_pitch, accumulate);
+    for (; t + kRows <= tiles; t += kRows, v += group_pitch, m += kRows * B) {
+      product<kRows, W>(v, blocks, u, m, m_pitch, accumulate);
     }
-    product_tail<kRows - 1, W>(tiles - t, v + t * B, pitch, blocks, u, m + t * B, m_pitch, accumulate);
+    product_tail<kRows - 1, W>(tiles - t, v, blocks, u, m, m_pitch, accumulate);
   }
 
   /// du[c][k] (+)= sum over tiles of v[t][c] * z[t][k]: R0 channels from the row at v, then R1 from the

@@ -12,9 +12,10 @@
 // and split the channels, so that U, tens of megabytes, is streamed once per large block. Sums over
 // c and t run in an order given by the problem alone, so threads never change a bit of the result.
 //
-// V, P and Z keep the B channels of a tile together, tiles one after another, one row per channel
-// block: [xi][block][t][B]. The row pitch is an odd number of vectors and the plane pitch an odd
-// number of cache lines, or the N*N streams of a transform would fall on the same few cache sets.
+// P is [xi][block][t][B], and so are V and Z in backward_weights. For forward, V is cut into the runs
+// of tiles one micro kernel takes: [xi][t / kRows][block][t % kRows][B]. The pitch of a row of tiles
+// is an odd number of vectors and that of a plane (one xi) an odd number of cache lines, or the N*N
+// streams of a transform would fall on the same few cache sets.
 // U and dU are [k panel][xi][c][2B]: a panel is the two vectors of k that one micro kernel holds.
 
 #include <omp.h>
@@ -122,12 +123,17 @@ struct Winograd {
     }
   }
 
+  /// Where the tiles of a block go in V and Z: `run` tiles together, runs `run_pitch` floats apart.
+  struct Rows {
+    int64_t run, run_pitch, plane;
+  };
+
   /// Writes v[xi][t - t0] for tiles [t0, t1) of one channel block. kTaps = N reads windows that
   /// overlap by 2, shifted by -pad; kTaps = M the tiles themselves and, if `total` is given, adds up
   /// all it read per channel. zero_row: w*B zeros.
   template <int kTaps>
   static void transform(const float* x, const Maps& maps, int64_t block, int64_t pad, const Tiling& tiling, int64_t t0,
-                        int64_t t1, float* v, int64_t plane, float* strip, const float* zero_row, float* total) {
+                        int64_t t1, float* v, const Rows& rows, float* strip, const float* zero_row, float* total) {
     V sum = zero<B>();
     for (int64_t t = t0; t < t1;) {
       const Segment s(tiling, t, t1);
@@ -154,16 +160,22 @@ struct Winograd {
         for (int i = 0; i < N; ++i) store<B>(strip + i * kStripPitch + j * B, o[i]);
       }
       clear_columns(strip, last, columns);
-      for (int i = 0; i < N; ++i) {
-        float* out = v + i * N * plane + (t - t0) * B;
-        for (int64_t q = 0; q < s.tiles; ++q) {
-          V d[kTaps], o[N];
-          RESNET_UNROLL
-          for (int r = 0; r < kTaps; ++r) d[r] = load<B>(strip + i * kStripPitch + (q * M + r) * B);
-          one_axis<kTaps>(d, o);
-          RESNET_UNROLL
-          for (int j = 0; j < N; ++j) store<B>(out + j * plane + q * B, o[j]);
+      for (int64_t q = 0; q < s.tiles;) {
+        const int64_t at = t - t0 + q, end = lesser(s.tiles, q + rows.run - at % rows.run);
+        float* out = v + at / rows.run * rows.run_pitch + at % rows.run * B;
+        for (int i = 0; i < N; ++i) {
+          const float* in = strip + i * kStripPitch + q * M * B;
+          float* to = out + i * N * rows.plane;
+          for (int64_t n = end - q; n > 0; --n, in += M * B, to += B) {
+            V d[kTaps], o[N];
+            RESNET_UNROLL
+            for (int r = 0; r < kTaps; ++r) d[r] = load<B>(in + r * B);
+            one_axis<kTaps>(d, o);
+            RESNET_UNROLL
+            for (int j = 0; j < N; ++j) store<B>(to + j * rows.plane, o[j]);
+          }
         }
+        q = end;
       }
       t += s.tiles;
     }
@@ -328,13 +340,13 @@ struct Winograd {
       const int64_t most = greater((team ? kTeamCache : kCache) / tile_bytes, Gemm::kRows);
       const int64_t workers = team ? 1 : threads;
       const int64_t rounds = ceil_div(tiling.count, most * workers);
-      tiles = lesser(round_up(ceil_div(tiling.count, rounds * workers), Gemm::kRows), round_up(tiling.count, 1));
+      tiles = round_up(ceil_div(tiling.count, rounds * workers), Gemm::kRows);
       pitch = (tiles | 1) * B;
-      v_plane = odd_lines(in.blocks * pitch);
+      v_plane = odd_lines(in.blocks * tiles * B);
       p_plane = odd_lines(group * pitch);
     }
   };
-  static constexpr int64_t kCache = B == 16 ? 1 << 20 : 384 << 10;
+  static constexpr int64_t kCache = B == 16 ? 1280 << 10 : 700 << 10;
   static constexpr int64_t kTeamBytes = B == 16 ? 4 << 20 : 3 << 20;
   static constexpr int64_t kTeamCache = 8 << 20;
   static constexpr int64_t kGroup = 4;
@@ -377,12 +389,14 @@ struct Winograd {
         const int64_t blocks = lesser(kDepth, depth - d);
         for (int64_t k = k0; k < k1; k += 2) {
           const float* weights = u + k / 2 * panel_pitch(depth) + xi * point_pitch(depth) + d * B * kPanel;
-          const float* values = v + xi * plan.v_plane + d * plan.pitch;
+          const float* values = v + xi * plan.v_plane + d * Gemm::kRows * B;
           float* to = p + xi * plan.p_plane + (k - k0) * plan.pitch;
           if (k + 1 < k1) {
-            Gemm::template product_panel<2>(tiles, values, plan.pitch, blocks, weights, to, plan.pitch, d > 0);
+            Gemm::template product_panel<2>(tiles, values, depth * Gemm::kRows * B, blocks, weights, to, plan.pitch,
+                                            d > 0);
           } else {
-            Gemm::template product_panel<1>(tiles, values, plan.pitch, blocks, weights, to, plan.pitch, d > 0);
+            Gemm::template product_panel<1>(tiles, values, depth * Gemm::kRows * B, blocks, weights, to, plan.pitch,
+                                            d > 0);
           }
         }
       }
@@ -410,11 +424,12 @@ struct Winograd {
       const int64_t groups = ceil_div(plan.out.blocks, plan.group);
       const Share my_blocks(blocks, plan.team ? 0 : me, plan.team ? 1 : workers);
       const Share my_inputs(plan.in.blocks, plan.team ? me : 0, plan.team ? workers : 1);
+      const Rows rows = {Gemm::kRows, plan.in.blocks * Gemm::kRows * B, plan.v_plane};
       const Share my_groups(groups, plan.team ? me : 0, plan.team ? workers : 1);
       for (int64_t b = my_blocks.begin; b < my_blocks.end; ++b) {
         const int64_t t0 = b * plan.tiles, t1 = lesser(t0 + plan.tiles, plan.tiling.count);
         for (int64_t c = my_inputs.begin; c < my_inputs.end; ++c) {
-          transform<N>(x, plan.in, c, plan.pad, plan.tiling, t0, t1, buffers.v + c * plan.pitch, plan.v_plane,
+          transform<N>(x, plan.in, c, plan.pad, plan.tiling, t0, t1, buffers.v + c * Gemm::kRows * B, rows,
                        buffers.strip, buffers.zero_row, nullptr);
         }
         if (plan.team) {
@@ -541,11 +556,12 @@ struct Winograd {
           for (int64_t i = my_maps.begin; i < my_maps.end; ++i) {
             const int64_t k = i - plan.in.blocks;
             if (k < 0) {
-              transform<N>(a.x, plan.in, i, plan.pad, plan.tiling, t0, t1, buffers.v + i * plan.pitch, plan.v_plane,
-                           buffers.strip, buffers.zero_row, nullptr);
+              transform<N>(a.x, plan.in, i, plan.pad, plan.tiling, t0, t1, buffers.v + i * plan.pitch,
+                           Rows{plan.tiles, 0, plan.v_plane}, buffers.strip, buffers.zero_row, nullptr);
             } else {
-              transform<M>(a.dy, plan.out, k, 0, plan.tiling, t0, t1, buffers.z + k * plan.pitch, plan.z_plane,
-                           buffers.strip, buffers.zero_row, buffers.totals + (b * plan.out.blocks + k) * B);
+              transform<M>(a.dy, plan.out, k, 0, plan.tiling, t0, t1, buffers.z + k * plan.pitch,
+                           Rows{plan.tiles, 0, plan.z_plane}, buffers.strip, buffers.zero_row,
+                           buffers.totals + (b * plan.out.blocks + k) * B);
             }
           }
           if (team) {
