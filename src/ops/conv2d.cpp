@@ -25,10 +25,22 @@ Shape output_shape(const ShapeRule& rule, const Conv2dAttrs& a, const Shape& x, 
           window_count(rule, "width", x[3], columns_of(a, w))};
 }
 
+// The kernel's rows (or columns) that meet the image at all: one of three for a 3x3 kernel over one padded pixel. The
+// rest multiply padding only, so the matrices leave them out.
+Range used(const Window& window, int64_t size, int64_t outputs) {
+  Range range{window.kernel, 0};
+  for (int64_t i = 0; i < window.kernel; ++i) {
+    const Range seen = inside(i * window.dilation - window.pad, window.stride, size, outputs);
+    if (seen.begin < seen.end) range = {std::min(range.begin, i), i + 1};
+  }
+  return {std::min(range.begin, range.end), range.end};
+}
+
 // The usual letters of a convolution, per group: `channels` of the input and `filters` of the output.
 struct Geometry {
   int64_t N, H, W, R, S, Ho, Wo, groups, channels, filters;
   Window rows, columns;
+  Range r, s;  ///< the used part of the kernel
 
   Geometry(const Conv2dAttrs& a, const Shape& x, const Shape& w, const Shape& y)
       : N(x[0]),
@@ -42,28 +54,49 @@ struct Geometry {
         channels(w[1]),
         filters(w[0] / a.groups),
         rows(rows_of(a, w)),
-        columns(columns_of(a, w)) {}
+        columns(columns_of(a, w)),
+        r(used(rows, H, Ho)),
+        s(used(columns, W, Wo)) {}
 
-  int64_t taps() const { return channels * R * S; }
+  int64_t taps() const { return channels * (r.end - r.begin) * (s.end - s.begin); }
   int64_t outputs() const { return Ho * Wo; }
   double flops() const {
     return 2.0 * static_cast<double>(N * groups * filters) * static_cast<double>(outputs()) *
-           static_cast<double>(taps());
+           static_cast<double>(channels * R * S);
   }
   /// Images whose unfolded pixels are worked on together: enough for long inner loops, few enough for the cache.
   int64_t images_at_once() const { return std::clamp<int64_t>(1024 / outputs(), 1, N); }
 };
+
+// Calls visit(element of the weight) for one group's used taps: filter by filter, in the order of each_run's taps.
+template <class Visit>
+void each_weight(const Geometry& g, int64_t group, Visit&& visit) {
+  for (int64_t plane = group * g.filters * g.channels; plane < (group + 1) * g.filters * g.channels; ++plane) {
+    for (int64_t r = g.r.begin; r < g.r.end; ++r) {
+      for (int64_t s = g.s.begin; s < g.s.end; ++s) visit((plane * g.R + r) * g.S + s);
+    }
+  }
+}
+
+template <class T>
+std::vector<double> gather_weights(const Geometry& g, const T* w, int64_t group) {
+  std::vector<double> filters;
+  filters.reserve(static_cast<size_t>(g.filters * g.taps()));
+  each_weight(g, group, [&](int64_t i) { filters.push_back(static_cast<double>(w[i])); });
+  return filters;
+}
 
 // The one place that knows which input pixel meets which weight. For `images` images from `first` on, calls
 // run(tap, column, pixel, length): tap `tap` at output columns column..column+length-1 reads the input's
 // elements pixel, pixel + stride.w, ...; what lies in the padding is left out.
 template <class Run>
 void each_run(const Geometry& g, int64_t group, int64_t first, int64_t images, Run&& run) {
+  int64_t tap = 0;
   for (int64_t c = 0; c < g.channels; ++c) {
-    for (int64_t r = 0; r < g.R; ++r) {
+    for (int64_t r = g.r.begin; r < g.r.end; ++r) {
       const int64_t dy = r * g.rows.dilation - g.rows.pad;
       const Range ho_range = inside(dy, g.rows.stride, g.H, g.Ho);
-      for (int64_t s = 0; s < g.S; ++s) {
+      for (int64_t s = g.s.begin; s < g.s.end; ++s, ++tap) {
         const int64_t dx = s * g.columns.dilation - g.columns.pad;
         const Range wo_range = inside(dx, g.columns.stride, g.W, g.Wo);
         const int64_t length = wo_range.end - wo_range.begin;
@@ -71,7 +104,7 @@ void each_run(const Geometry& g, int64_t group, int64_t first, int64_t images, R
         for (int64_t i = 0; i < images; ++i) {
           const int64_t plane = ((first + i) * g.groups + group) * g.channels + c;
           for (int64_t ho = ho_range.begin; ho < ho_range.end; ++ho) {
-            run((c * g.R + r) * g.S + s, (i * g.Ho + ho) * g.Wo + wo_range.begin,
+            run(tap, (i * g.Ho + ho) * g.Wo + wo_range.begin,
                 (plane * g.H + ho * g.rows.stride + dy) * g.W + wo_range.begin * g.columns.stride + dx, length);
           }
         }
@@ -104,8 +137,7 @@ std::vector<double> gather_outputs(const Geometry& g, const T* dy, int64_t group
 template <class T>
 void forward(const Geometry& g, const T* x, const T* w, const T* bias, const T* residual, bool relu, T* y) {
   for (int64_t group = 0; group < g.groups; ++group) {
-    const int64_t weights = g.filters * g.taps();
-    const std::vector<double> filters(w + group * weights, w + (group + 1) * weights);
+    const std::vector<double> filters = gather_weights(g, w, group);
     for (int64_t first = 0; first < g.N; first += g.images_at_once()) {
       const int64_t images = std::min(g.images_at_once(), g.N - first);
       const int64_t columns = images * g.outputs();
@@ -132,7 +164,7 @@ void forward(const Geometry& g, const T* x, const T* w, const T* bias, const T* 
 template <class T>
 void input_gradient(const Geometry& g, const T* dy, const T* w, T* dx) {
   for (int64_t group = 0; group < g.groups; ++group) {
-    const std::vector<double> filters = transposed(w + group * g.filters * g.taps(), g.filters, g.taps());
+    const std::vector<double> filters = transposed(gather_weights(g, w, group).data(), g.filters, g.taps());
     for (int64_t first = 0; first < g.N; first += g.images_at_once()) {
       const int64_t images = std::min(g.images_at_once(), g.N - first);
       const int64_t columns = images * g.outputs();
@@ -161,6 +193,7 @@ void input_gradient(const Geometry& g, const T* dy, const T* w, T* dx) {
 // dW = dy * unfold(x)^T.
 template <class T>
 void weight_gradient(const Geometry& g, const T* x, const T* dy, T* dw) {
+  std::fill_n(dw, g.groups * g.filters * g.channels * g.R * g.S, T{0});
   for (int64_t group = 0; group < g.groups; ++group) {
     std::vector<double> sums(static_cast<size_t>(g.filters * g.taps()));
     for (int64_t first = 0; first < g.N; first += g.images_at_once()) {
@@ -174,9 +207,8 @@ void weight_gradient(const Geometry& g, const T* x, const T* dy, T* dw) {
       });
       add_product(rows.data(), unfolded.data(), sums.data(), g.filters, columns, g.taps());
     }
-    for (int64_t i = 0; i < g.filters * g.taps(); ++i) {
-      dw[group * g.filters * g.taps() + i] = static_cast<T>(sums[static_cast<size_t>(i)]);
-    }
+    auto sum = sums.begin();
+    each_weight(g, group, [&](int64_t i) { dw[i] = static_cast<T>(*sum++); });
   }
 }
 
