@@ -1,0 +1,60 @@
+#pragma once
+// From 8-bit pixels to the network's input. The one function behind training, evaluation, prediction and serving,
+// so that a model sees at work exactly what it saw in training.
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "data/resize.h"
+
+namespace resnet {
+
+/// Pixels of one image, channel by channel: u8 [channels, height, width]. Borrowed.
+struct ImageView {
+  std::span<const uint8_t> pixels;
+  int64_t channels = 1;
+  int64_t height = 0;
+  int64_t width = 0;
+};
+
+/// What a model file records of its input; the defaults are the lecture's.
+struct Preprocessing {
+  int64_t image_size = 96;  ///< side of the square the whole image is resized to, in pixels
+  Interpolation interpolation = Interpolation::bilinear;
+  std::vector<float> mean = {};  ///< one value per channel, of the scale 0..1; empty: 0
+  std::vector<float> std = {};   ///< one value per channel, not 0; empty: 1
+  bool operator==(const Preprocessing&) const = default;
+};
+
+/// The largest side a network's input may have.
+inline constexpr int64_t kMaxImageSize = 8192;
+
+/// Throws UserError unless image_size is in 1..kMaxImageSize, and mean and std are empty or hold one finite value per
+/// channel, std none of 0.
+void validate(const Preprocessing& preprocessing, int64_t channels);
+
+/// Tables and working memory that calls of preprocess share; one per thread.
+class PreprocessScratch {
+ private:
+  friend void preprocess(const ImageView&, const Preprocessing&, PreprocessScratch&, std::span<float>);
+  const Resizer& resizer(int64_t height, int64_t width, const Preprocessing& preprocessing);
+  void make_levels(const Preprocessing& preprocessing, int64_t channels);
+
+  std::optional<Preprocessing> preprocessing_;  // what the tables below were made for
+  std::unordered_map<uint64_t, Resizer> resizers_;
+  std::vector<std::array<float, 256>> levels_;  // per channel: the input's value for each pixel value
+  std::vector<uint8_t> resized_;
+  std::vector<uint8_t> working_;
+};
+
+/// out [channels, S, S] = (resized / 255 - mean) / std, each step in f32 as torchvision's ToTensor and Normalize do it;
+/// resized is Pillow's image.resize((S, S), interpolation), S = image_size.
+/// `preprocessing` must have passed validate(). Throws UserError for a side outside 1..kMaxImageSide.
+void preprocess(const ImageView& image, const Preprocessing& preprocessing, PreprocessScratch& scratch,
+                std::span<float> out);
+
+}  // namespace resnet
