@@ -29,8 +29,8 @@ struct LoaderOptions {
   uint64_t seed = 0;
   int64_t limit = 0;  ///< use only the first `limit` images; 0: all
   int workers = 1;    ///< threads that prepare batches ahead; 0: prepared inside next()
-  Preprocessing preprocessing;
-  LoaderPosition start;
+  Preprocessing preprocessing = {};
+  LoaderPosition start = {};
   int64_t epochs = 1;  ///< next() ends before epoch `epochs`, counted from 0 whatever `start` is
 };
 
