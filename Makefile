@@ -1,0 +1,102 @@
+# The front door. `make` builds, `make train` trains the lecture's net, `make test` proves the build; `make help` lists the rest.
+# Every target first installs the Debian packages it needs and skips what is already done.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+JOBS ?= $(shell nproc)
+PREFIX ?= /usr/local
+RESNET := build/release/resnet
+# Warnings are errors in CI only, so that a newer compiler's new warning does not stop a user's build.
+WERROR := $(if $(CI),ON,OFF)
+
+# What `make train` trains: the lecture's net on Fashion-MNIST with the course's optimiser and batch size.
+RUN ?= runs/lecture
+TRAIN_ARGS ?= --model lecture_resnet18 --data fashion-mnist --epochs 1
+
+.PHONY: all packages build train test asan tsan coverage fuzz format format-check tidy layers install bench-training \
+        bench-inference clean help
+.DEFAULT_GOAL := all
+
+all: build ## install missing packages and build build/release/resnet
+
+packages:
+	@tools/install_packages.sh build
+
+build: packages
+	@[ -f build/release/build.ninja ] || cmake --preset release -DRESNET_WERROR=$(WERROR)
+	@cmake --build build/release --target resnet -j $(JOBS)
+
+train: build ## train the lecture's net, then evaluate the best model (RUN=, TRAIN_ARGS=)
+	@if [ -f $(RUN)/.done ]; then \
+	  echo "make train: $(RUN) is trained already; remove it to train again" >&2; \
+	else \
+	  $(RESNET) train $(TRAIN_ARGS) --output $(RUN) $$([ -e $(RUN)/last ] && echo --resume) && touch $(RUN)/.done; \
+	fi
+	@$(RESNET) evaluate $(RUN)/best.safetensors --data fashion-mnist
+	@echo "learning curve: $$(ls $(RUN)/plots/*.svg | tr '\n' ' ')" >&2
+
+test: ## build everything and run every test, the layer and format checks among them
+	@tools/install_packages.sh build test
+	@cmake --preset release -DRESNET_WERROR=$(WERROR) -DRESNET_BUILD_TESTS=ON -DRESNET_BUILD_BENCH=ON
+	@cmake --build build/release -j $(JOBS)
+	@ctest --test-dir build/release --output-on-failure -j $(JOBS)
+
+# The oracles run PyTorch beside the program; under a sanitizer they would only be slow.
+asan: ## the test suite under AddressSanitizer and UndefinedBehaviorSanitizer
+	@tools/install_packages.sh build test
+	@cmake --preset asan
+	@cmake --build build/asan -j $(JOBS)
+	@ctest --preset asan -j $(JOBS)
+
+tsan: ## the test suite under ThreadSanitizer
+	@tools/install_packages.sh build test
+	@cmake --preset tsan
+	@cmake --build build/tsan -j $(JOBS)
+	@ctest --preset tsan -j $(JOBS)
+
+coverage: ## line and branch coverage, of the whole and of the readers
+	@tools/install_packages.sh build test
+	@cmake --preset coverage
+	@cmake --build build/coverage -j $(JOBS)
+	@find build/coverage -name '*.gcda' -delete
+	@ctest --preset coverage -j $(JOBS)
+	@tools/coverage.sh build/coverage
+
+FUZZ_SECONDS ?= 60
+fuzz: ## every fuzzer for FUZZ_SECONDS (60) each
+	@tools/install_packages.sh build test
+	@cmake --preset fuzz
+	@cmake --build build/fuzz -j $(JOBS)
+	@tools/run_fuzzers.sh build/fuzz $(FUZZ_SECONDS)
+
+format: ## rewrite every C++ file as .clang-format has it
+	@tools/check_format.sh --fix
+
+format-check:
+	@tools/check_format.sh
+
+layers: ## check who includes whom (tools/layers.toml)
+	@tools/check_layers.py
+
+tidy: ## clang-tidy over src/
+	@tools/install_packages.sh build test
+	@cmake --preset tidy
+	@run-clang-tidy -quiet -p build/tidy -j $(JOBS) "^$(CURDIR)/src/"
+
+install: build ## install the program under PREFIX (/usr/local; DESTDIR is honoured)
+	@cmake --install build/release --prefix $(PREFIX)
+
+bench-training: build ## training speed and memory against PyTorch, paired and interleaved
+	@tools/install_packages.sh build test
+	@/usr/bin/python3 bench/training_vs_pytorch.py
+
+bench-inference: build ## inference speed against PyTorch and ONNX Runtime, paired and interleaved
+	@tools/install_packages.sh build test bench
+	@/usr/bin/python3 bench/inference_vs_peers.py
+
+clean: ## remove build/ (trained runs stay)
+	@rm -rf build
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
