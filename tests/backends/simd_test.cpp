@@ -131,7 +131,7 @@ void expect_meaningful(const Doubles& expected, const char* what) {
 
 void expect_same_bytes(const Floats& a, const Floats& b, const char* what) {
   ASSERT_EQ(a.size(), b.size());
-  EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0) << what << " depends on the threads";
+  EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0) << what << " differs";
 }
 
 bool is_large(const MapSize& s) { return elements(s) > 1000000; }
@@ -439,6 +439,70 @@ TEST_P(SimdTest, BatchNormBackwardMatchesDoubleInPlaceAndNot) {
             if (with_residual) expect_within(dresidual[0], want_dr, Doubles(elements(s)), "dresidual");
           }
   }
+}
+
+TEST_P(SimdTest, LargeOutputsThatBypassTheCachesHaveTheSameBytes) {
+  // Apart and aligned, an output of this size is streamed to memory; in place or unaligned it is not.
+  const MapSize s{4, 17, 320, 320};
+  const size_t n = blocked_elements(s);
+  const Floats xb = blocked(s, noise(1, elements(s), 2)), yb = blocked(s, noise(2, elements(s)));
+  const Floats mean = noise(3, 17, 2, 0.1), variance(17, 1.5f), gamma = noise(4, 17), beta = noise(5, 17);
+  Scratch out(n * sizeof(float)), scratch(batch_norm_scratch_bytes(s));
+  float* streamed = static_cast<float*>(out.data());
+  Floats dgamma(17), dbeta(17);
+  for (int threads : {1, 2}) {
+    Floats in_place = xb;
+    for (const bool apart : {true, false})
+      kernels.batch_norm_apply({.size = s,
+                                .x = apart ? xb.data() : in_place.data(),
+                                .mean = mean.data(),
+                                .variance = variance.data(),
+                                .gamma = gamma.data(),
+                                .beta = beta.data(),
+                                .residual = yb.data(),
+                                .y = apart ? streamed : in_place.data(),
+                                .relu = true,
+                                .scratch = scratch.data(),
+                                .threads = threads});
+    expect_same_bytes(Floats(streamed, streamed + n), in_place, "y");
+    in_place = xb;
+    for (const bool apart : {true, false})
+      kernels.batch_norm_backward({.size = s,
+                                   .dy = apart ? xb.data() : in_place.data(),
+                                   .x = xb.data(),
+                                   .y = yb.data(),
+                                   .mean = mean.data(),
+                                   .variance = variance.data(),
+                                   .gamma = gamma.data(),
+                                   .dx = apart ? streamed : in_place.data(),
+                                   .dgamma = dgamma.data(),
+                                   .dbeta = dbeta.data(),
+                                   .scratch = scratch.data(),
+                                   .threads = threads});
+    expect_same_bytes(Floats(streamed, streamed + n), in_place, "dx");
+  }
+  const MapSize half{s.N, s.C, 160, 160};
+  Floats y(blocked_elements(half)), plain_dx(n + 1);
+  std::vector<uint8_t> index(y.size());
+  kernels.max_pool({.size = s,
+                    .window = {3, 3, 2, 2, 1, 1},
+                    .Ho = 160,
+                    .Wo = 160,
+                    .x = xb.data(),
+                    .y = y.data(),
+                    .index = index.data()});
+  const bool unaligned = reinterpret_cast<uintptr_t>(plain_dx.data()) % 64 != 0;
+  float* dx = plain_dx.data() + (unaligned ? 0 : 1);
+  for (float* to : {streamed, dx})
+    kernels.max_pool_backward({.size = s,
+                               .window = {3, 3, 2, 2, 1, 1},
+                               .Ho = 160,
+                               .Wo = 160,
+                               .dy = y.data(),
+                               .index = index.data(),
+                               .dx = to,
+                               .threads = 2});
+  expect_same_bytes(Floats(streamed, streamed + n), Floats(dx, dx + n), "dx");
 }
 
 TEST_P(SimdTest, BatchNormBackwardWithoutDxStillGivesTheParameters) {

@@ -24,16 +24,18 @@ struct Schedule {
   int64_t group;  ///< channel blocks taken through both passes together
   int threads;
 
-  /// `tensors` are those a pass reads or writes.
+  /// `tensors` are those the second pass reads or writes again; 0 without a second pass.
   Schedule(const MapSize& size_, int threads_, int64_t tensors)
       : size(size_), parts(parts_of(size_)), pixels(size_.H * size_.W), blocks(ceil_div(size_.C, B)) {
     const int64_t block_bytes = size.N * pixels * B * 4;
     const int64_t fitting = kCacheBytes / larger(1, block_bytes * tensors);
-    // Where one block is too large, groups would only make the memory accesses jump.
-    group = fitting == 0 ? blocks : smaller(fitting, blocks);
+    // Where there is nothing to keep or one block is too large to be kept, groups would only make
+    // the memory accesses jump.
+    group = tensors == 0 || fitting == 0 ? blocks : smaller(fitting, blocks);
     threads = useful_threads(threads_, block_bytes * blocks);
   }
 
+  int64_t bytes() const { return size.N * blocks * pixels * B * 4; }
   int64_t last_image(int64_t part) const { return smaller(size.N, (part + 1) * parts.images); }
   int64_t offset(int64_t n, int64_t block) const { return (n * blocks + block) * pixels * B; }
   /// Partial sums are [part][block][2][B].
@@ -91,6 +93,9 @@ void add_moments(const float* x, int64_t pixels, double* sum, double* square) {
     Vec<B> squares[4] = {};
     int64_t p = 0;
     for (; p + 4 <= count; p += 4) {
+      // The next run, which nothing else asks memory for while this one is looked at again.
+      RESNET_UNROLL
+      for (int line = 0; line < B * 4 / 16; ++line) __builtin_prefetch(run + (kRun + p) * B + line * 16);
       RESNET_UNROLL
       for (int i = 0; i < 4; ++i) {
         const Vec<B> d = load<B>(run + (p + i) * B) - mean;
@@ -119,27 +124,35 @@ struct Affine {
   Vec<B> mean, scale, beta;
 };
 
-template <int B, bool Residual, bool Relu>
+template <int B, bool Residual, bool Relu, bool Stream>
 void apply_block(const float* x, const float* residual, float* y, int64_t pixels, const Affine<B>& affine) {
   for (int64_t i = 0; i < pixels * B; i += B) {
     // Subtracting the mean first keeps the digits that x * scale + shift would lose.
     Vec<B> v = (load<B>(x + i) - affine.mean) * affine.scale + affine.beta;
     if constexpr (Residual) v += load<B>(residual + i);
     if constexpr (Relu) v = RESNET_ISA::relu<B>(v);
-    store<B>(y + i, v);
+    Stream ? store_streaming<B>(y + i, v) : store<B>(y + i, v);
   }
+}
+
+template <int B, bool Stream>
+RESNET_INLINE auto choose_apply(bool residual, bool relu) {
+  return residual ? (relu ? apply_block<B, true, true, Stream> : apply_block<B, true, false, Stream>)
+                  : (relu ? apply_block<B, false, true, Stream> : apply_block<B, false, false, Stream>);
 }
 
 /// args.mean and args.variance are outputs of the statistics, or inputs without them.
 template <int B>
 void forward(const BatchNormTraining& args, bool statistics, bool apply) {
-  const Schedule<B> schedule(args.size, args.threads, args.residual ? 3 : 2);
+  const int64_t tensors = args.residual ? 3 : 2;
+  const Schedule<B> schedule(args.size, args.threads, statistics && apply ? tensors : 0);
   const int64_t C = args.size.C, pixels = schedule.pixels;
   double* sums = static_cast<double*>(args.scratch);
   float* scales = reinterpret_cast<float*>(sums + schedule.partials());  // [blocks * B]
   const double inverse_count = 1.0 / static_cast<double>(args.size.N * pixels);
-  const auto apply_any = args.residual ? (args.relu ? apply_block<B, true, true> : apply_block<B, true, false>)
-                                       : (args.relu ? apply_block<B, false, true> : apply_block<B, false, false>);
+  const bool stream = args.y != args.x && args.y != args.residual && worth_streaming(args.y, schedule.bytes());
+  const auto apply_any = stream ? choose_apply<B, true>(args.residual != nullptr, args.relu)
+                                : choose_apply<B, false>(args.residual != nullptr, args.relu);
 #pragma omp parallel num_threads(schedule.threads)
   for (int64_t first = 0; first < schedule.blocks; first += schedule.group) {
     const int64_t last = smaller(schedule.blocks, first + schedule.group);
@@ -173,12 +186,13 @@ void forward(const BatchNormTraining& args, bool statistics, bool apply) {
     if (apply)
       schedule.for_items_backwards(first, last, [&](int64_t part, int64_t begin, int64_t end) {
         for (int64_t n = schedule.last_image(part) - 1; n >= part * schedule.parts.images; --n)
-          for (int64_t block = end - 1; block >= begin; --block) {
+          for (int64_t block = begin; block < end; ++block) {
             const int64_t at = schedule.offset(n, block), channel = block * B;
             const Affine<B> affine = {load_channels<B>(args.mean, channel, C), load<B>(scales + channel),
                                       load_channels<B>(args.beta, channel, C)};
             apply_any(args.x + at, args.residual ? args.residual + at : nullptr, args.y + at, pixels, affine);
           }
+        if (stream) end_streaming();
       });
   }
 }
@@ -263,19 +277,20 @@ struct GradientCoefficients {
   Vec<B> mean, scale, mean_g, slope;
 };
 
-template <int B, bool Relu>
+template <int B, bool Relu, bool Stream>
 void gradient_block(const float* dy, const float* x, const float* y, float* dx, int64_t pixels,
                     const GradientCoefficients<B>& k) {
   for (int64_t i = 0; i < pixels * B; i += B) {
     const Vec<B> g = masked<B, Relu>(dy + i, y + i);
-    store<B>(dx + i, k.scale * ((g - k.mean_g) - (load<B>(x + i) - k.mean) * k.slope));
+    const Vec<B> v = k.scale * ((g - k.mean_g) - (load<B>(x + i) - k.mean) * k.slope);
+    Stream ? store_streaming<B>(dx + i, v) : store<B>(dx + i, v);
   }
 }
 
 template <int B>
 void batch_norm_backward(const BatchNormBackward& args) {
   const bool relu = args.y != nullptr, residual = args.dresidual != nullptr;
-  const Schedule<B> schedule(args.size, args.threads, 2 + (relu ? 1 : 0) + (residual ? 1 : 0));
+  const Schedule<B> schedule(args.size, args.threads, args.dx ? 2 + (relu ? 1 : 0) + (residual ? 1 : 0) : 0);
   const int64_t C = args.size.C, pixels = schedule.pixels;
   double* sums = static_cast<double*>(args.scratch);
   float* scales = reinterpret_cast<float*>(sums + schedule.partials());  // [blocks * B] each
@@ -286,7 +301,10 @@ void batch_norm_backward(const BatchNormBackward& args) {
                             : (residual ? add_gradients<B, false, true> : add_gradients<B, false, false>);
   // The first pass has left g in dresidual, if there is one.
   const float* g_from = residual ? args.dresidual : args.dy;
-  const auto gradient_any = relu && !residual ? gradient_block<B, true> : gradient_block<B, false>;
+  const bool stream = args.dx != args.dy && worth_streaming(args.dx, schedule.bytes());
+  const auto gradient_any = relu && !residual
+                                ? (stream ? gradient_block<B, true, true> : gradient_block<B, true, false>)
+                                : (stream ? gradient_block<B, false, true> : gradient_block<B, false, false>);
 #pragma omp parallel num_threads(schedule.threads)
   for (int64_t first = 0; first < schedule.blocks; first += schedule.group) {
     const int64_t last = smaller(schedule.blocks, first + schedule.group);
@@ -319,12 +337,13 @@ void batch_norm_backward(const BatchNormBackward& args) {
     if (args.dx)
       schedule.for_items_backwards(first, last, [&](int64_t part, int64_t begin, int64_t end) {
         for (int64_t n = schedule.last_image(part) - 1; n >= part * schedule.parts.images; --n)
-          for (int64_t block = end - 1; block >= begin; --block) {
+          for (int64_t block = begin; block < end; ++block) {
             const int64_t at = schedule.offset(n, block), channel = block * B;
             const GradientCoefficients<B> k = {load_channels<B>(args.mean, channel, C), load<B>(scales + channel),
                                                load<B>(mean_gs + channel), load<B>(slopes + channel)};
             gradient_any(g_from + at, args.x + at, (relu ? args.y : args.x) + at, args.dx + at, pixels, k);
           }
+        if (stream) end_streaming();
       });
   }
 }

@@ -3,6 +3,9 @@
 // work and partial sums are split. Compiled once per Isa, see vec.h.
 
 #include <omp.h>
+#ifdef __SSE__
+#include <immintrin.h>
+#endif
 
 #include "backends/cpu/simd/vec.h"
 #include "backends/cpu/simd_kernels.h"
@@ -60,6 +63,41 @@ RESNET_INLINE Vec<B> load_channels(const float* p, int64_t channel, int64_t C) {
   float lanes[B] = {};
   for (int64_t c = channel; c < C; ++c) lanes[c - channel] = p[c];
   return load<B>(lanes);
+}
+
+/// Stores past the caches, which saves reading the lines first: for outputs too large to be found
+/// in a cache again. p is aligned to 64 bytes; end_streaming() comes before anybody reads.
+template <int B>
+RESNET_INLINE void store_streaming(float* p, Vec<B> v) {
+#ifdef __AVX512F__
+  if constexpr (B == 16) return _mm512_stream_ps(p, (__m512)v);
+#endif
+#ifdef __AVX__
+  if constexpr (B == 8) return _mm256_stream_ps(p, (__m256)v);
+#endif
+#ifdef __SSE__
+  if constexpr (B == 4) {
+    return _mm_stream_ps(p, (__m128)v);
+  } else {
+    union {
+      Vec<B> whole;
+      Vec<B / 2> half[2];
+    } u = {v};
+    store_streaming<B / 2>(p, u.half[0]);
+    store_streaming<B / 2>(p + B / 2, u.half[1]);
+  }
+#else
+  store<B>(p, v);
+#endif
+}
+RESNET_INLINE void end_streaming() {
+#ifdef __SSE__
+  _mm_sfence();
+#endif
+}
+/// Whether to stream an output of `bytes` to p, of which nothing is cached because it is also read.
+RESNET_INLINE bool worth_streaming(const float* p, int64_t bytes) {
+  return bytes > (24 << 20) && reinterpret_cast<uintptr_t>(p) % 64 == 0;
 }
 
 /// sum[b] += v[b] in double.
