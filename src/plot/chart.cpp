@@ -1,0 +1,529 @@
+#include "plot/chart.h"
+
+#include <cairo-svg.h>
+#include <cairo.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <memory>
+#include <optional>
+
+#include "base/error.h"
+
+#if defined(__has_feature)
+#define RESNET_HAS_FEATURE(x) __has_feature(x)
+#else
+#define RESNET_HAS_FEATURE(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || RESNET_HAS_FEATURE(address_sanitizer)
+// Fontconfig keeps a kilobyte for the process's life (the same after one chart and after 300) behind pointers that
+// LeakSanitizer cannot see. In this file, so that every program that draws has it.
+extern "C" __attribute__((visibility("default"))) const char* __lsan_default_suppressions();
+extern "C" const char* __lsan_default_suppressions() { return "leak:libfontconfig"; }
+#endif
+
+namespace resnet {
+
+namespace {
+
+struct Color {
+  double red, green, blue;
+};
+constexpr Color rgb(uint32_t hex) {
+  return {((hex >> 16) & 255) / 255.0, ((hex >> 8) & 255) / 255.0, (hex & 255) / 255.0};
+}
+constexpr Color kInk = rgb(0x222222);
+constexpr Color kQuiet = rgb(0x666666);
+constexpr Color kAxis = rgb(0x888888);
+constexpr Color kGrid = rgb(0xe6e6e6);
+/// Okabe and Ito 2008, the ones that stand out on white first; yellow does not and is left out.
+constexpr std::array<Color, 7> kPalette{rgb(0x0072b2), rgb(0xd55e00), rgb(0x009e73), rgb(0xcc79a7),
+                                        rgb(0x56b4e9), rgb(0xe69f00), rgb(0x000000)};
+
+constexpr double kTitleSize = 15;
+constexpr double kLabelSize = 12.5;
+constexpr double kTickSize = 11.5;
+constexpr double kLabelGap = 16;  // between the baselines of two curve labels
+
+struct Range {
+  double low = 0;
+  double high = 1;
+};
+
+/// Cairo fails for good on text that is not UTF-8, and control characters have no glyph: both become '?'.
+std::string drawable(const std::string& text) {
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const auto byte = [&](size_t at) { return at < text.size() ? static_cast<unsigned char>(text[at]) : 0u; };
+    const unsigned lead = byte(i);
+    const size_t length = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
+    bool valid = length > 0 && lead >= 0x20 && lead != 0x7f;
+    for (size_t k = 1; k < length; ++k) valid = valid && (byte(i + k) & 0xc0) == 0x80;
+    // Overlong forms, surrogates and code points past U+10FFFF show in the second byte.
+    valid = valid && !(lead == 0xe0 && byte(i + 1) < 0xa0) && !(lead == 0xed && byte(i + 1) > 0x9f) &&
+            !(lead == 0xf0 && byte(i + 1) < 0x90) && !(lead == 0xf4 && byte(i + 1) > 0x8f);
+    out += valid ? text.substr(i, length) : "?";
+    i += valid ? length : 1;
+  }
+  return out;
+}
+
+/// The value to draw; nothing for a gap. Magnitudes at the ends of double's range would overflow the axis.
+std::optional<double> usable(double value, bool log_scale) {
+  if (!std::isfinite(value) || std::abs(value) > 1e290) return std::nullopt;
+  if (log_scale) return value > 1e-290 ? std::optional(std::log10(value)) : std::nullopt;
+  return std::abs(value) < 1e-290 ? 0.0 : value;
+}
+
+/// Smallest of 1, 2, 5 times a power of ten that cuts `span` into at most `most` steps.
+double nice_step(double span, int most) {
+  const double raw = span / most;
+  const double power = std::pow(10.0, std::floor(std::log10(raw)));
+  for (const double factor : {1.0, 2.0, 5.0}) {
+    if (factor * power >= raw * (1 - 1e-9)) return factor * power;
+  }
+  return 10 * power;
+}
+
+struct Tick {
+  double at = 0;  // on the axis: the logarithm on a log axis
+  std::string label;
+};
+
+struct Axis {
+  Range range;
+  std::vector<Tick> ticks;
+};
+
+std::string tick_label(double value, double step, double largest) {
+  if (largest >= 1e6 || step < 1e-4) return fmt::format("{:.6g}", value);
+  const int decimals = std::max(0, -static_cast<int>(std::floor(std::log10(step) + 1e-9)));
+  return fmt::format("{:.{}f}", value == 0 ? 0.0 : value, decimals);  // no "-0"
+}
+
+/// 0.918, 1.20, 345, 1.2e-05
+std::string three_digits(double value) {
+  const double magnitude = std::abs(value);
+  if (magnitude >= 99.95 && magnitude < 1e6) return fmt::format("{:.0f}", value);
+  if (magnitude >= 1e6 || (magnitude < 1e-4 && magnitude > 0)) return fmt::format("{:.3g}", value);
+  return fmt::format("{:#.3g}", value);
+}
+
+/// `snap`: the axis ends at ticks; otherwise at the data.
+Axis linear_axis(Range data, int most_ticks, bool snap, bool whole_numbers) {
+  const double magnitude = std::max(std::abs(data.low), std::abs(data.high));
+  if (data.high - data.low <= 1e-9 * magnitude || magnitude == 0) {
+    const double pad = magnitude > 0 && !whole_numbers ? 0.1 * magnitude : 0.5;
+    data = {data.low - pad, data.high + pad};
+  }
+  double step = nice_step(data.high - data.low, most_ticks);
+  if (whole_numbers) step = std::max(step, 1.0);
+  const double slack = 1e-6;  // of a step, for bounds that are ticks but for rounding
+  const double first = snap ? std::floor(data.low / step + slack) : std::ceil(data.low / step - slack);
+  const double last = snap ? std::ceil(data.high / step - slack) : std::floor(data.high / step + slack);
+  Axis axis{.range = snap ? Range{first * step, last * step} : data, .ticks = {}};
+  const double largest = std::max(std::abs(axis.range.low), std::abs(axis.range.high));
+  for (double i = first; i <= last; ++i) axis.ticks.push_back({i * step, tick_label(i * step, step, largest)});
+  return axis;
+}
+
+/// `data` in decades. Ticks at 1, 2, 5 times each power of ten when there are few decades, else at powers only.
+Axis log_axis(Range data, int most_ticks) {
+  const double decades = data.high - data.low;
+  std::vector<double> ticks;
+  if (decades <= 2) {
+    for (double power = std::floor(data.low) - 1; power <= std::ceil(data.high); ++power) {
+      for (const double factor : {1.0, 2.0, 5.0}) ticks.push_back(power + std::log10(factor));
+    }
+  } else {
+    const double step = std::max(1.0, nice_step(decades, most_ticks));
+    for (double i = std::floor(data.low / step); i <= std::ceil(data.high / step); ++i) ticks.push_back(i * step);
+  }
+  // The axis ends at the ticks around the data.
+  const double slack = 1e-9;
+  while (ticks.size() > 2 && ticks[1] <= data.low + slack) ticks.erase(ticks.begin());
+  while (ticks.size() > 2 && ticks[ticks.size() - 2] >= data.high - slack) ticks.pop_back();
+  Axis axis{.range = {ticks.front(), ticks.back()}, .ticks = {}};
+  for (const double tick : ticks) axis.ticks.push_back({tick, fmt::format("{:.6g}", std::pow(10.0, tick))});
+  return axis;
+}
+
+struct Point {
+  double x, y;
+};
+
+/// A curve as runs of points without a gap, in axis coordinates.
+struct Curve {
+  std::string name;
+  std::vector<std::vector<Point>> runs;
+  double last_value = 0;  // of y, as given
+  size_t points = 0;
+};
+
+Curve curve_of(const Series& series, bool log_y) {
+  check(series.x.size() == series.y.size(), "chart: a series whose x and y differ in length");
+  Curve curve;
+  curve.name = drawable(series.name);
+  bool open = false;
+  for (size_t i = 0; i < series.x.size(); ++i) {
+    const auto x = usable(series.x[i], false);
+    const auto y = usable(series.y[i], log_y);
+    if (!x || !y) {
+      open = false;
+      continue;
+    }
+    if (!open) curve.runs.emplace_back();
+    open = true;
+    curve.runs.back().push_back({*x, *y});
+    curve.last_value = series.y[i];
+    ++curve.points;
+  }
+  return curve;
+}
+
+/// Where points share a column of pixels, only the first, lowest, highest and last can be seen: a curve of a
+/// million steps draws the same with a few thousand points.
+std::vector<Point> thinned(const std::vector<Point>& pixels) {
+  std::vector<Point> out;
+  for (size_t begin = 0; begin < pixels.size();) {
+    size_t end = begin;
+    size_t low = begin;
+    size_t high = begin;
+    for (; end < pixels.size() && std::floor(2 * pixels[end].x) == std::floor(2 * pixels[begin].x); ++end) {
+      if (pixels[end].y < pixels[low].y) low = end;
+      if (pixels[end].y > pixels[high].y) high = end;
+    }
+    std::array<size_t, 4> kept{begin, std::min(low, high), std::max(low, high), end - 1};
+    for (size_t i = 0; i < kept.size(); ++i) {
+      if (i == 0 || kept[i] != kept[i - 1]) out.push_back(pixels[kept[i]]);
+    }
+    begin = end;
+  }
+  return out;
+}
+
+/// Thin words for cairo.
+class Canvas {
+ public:
+  explicit Canvas(cairo_surface_t* surface) : cairo_(cairo_create(surface), &cairo_destroy) {
+    // Without hinting, text is as wide in the SVG as in the PNG and at any zoom.
+    const std::unique_ptr<cairo_font_options_t, decltype(&cairo_font_options_destroy)> options(
+        cairo_font_options_create(), &cairo_font_options_destroy);
+    cairo_font_options_set_hint_metrics(options.get(), CAIRO_HINT_METRICS_OFF);
+    cairo_font_options_set_hint_style(options.get(), CAIRO_HINT_STYLE_NONE);
+    cairo_font_options_set_antialias(options.get(), CAIRO_ANTIALIAS_GRAY);
+    cairo_set_font_options(cairo_.get(), options.get());
+    cairo_set_line_join(cairo_.get(), CAIRO_LINE_JOIN_ROUND);
+    cairo_set_line_cap(cairo_.get(), CAIRO_LINE_CAP_ROUND);
+  }
+  void scale(double factor) { cairo_scale(cairo_.get(), factor, factor); }
+  void fill_background() {
+    color(rgb(0xffffff));
+    cairo_paint(cairo_.get());
+  }
+  void color(Color c) { cairo_set_source_rgb(cairo_.get(), c.red, c.green, c.blue); }
+  void font(double size, bool bold = false) {
+    cairo_select_font_face(cairo_.get(), "sans-serif", CAIRO_FONT_SLANT_NORMAL,
+                           bold ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
+    cairo_set_font_size(cairo_.get(), size);
+  }
+  double width(const std::string& text) {
+    cairo_text_extents_t extents;
+    cairo_text_extents(cairo_.get(), text.c_str(), &extents);
+    return extents.x_advance;
+  }
+  /// `align`: 0 starts at x, 0.5 is centred, 1 ends at x.
+  void text(double x, double y, const std::string& text, double align = 0) {
+    cairo_move_to(cairo_.get(), x - align * width(text), y);
+    cairo_show_text(cairo_.get(), text.c_str());
+    cairo_new_path(cairo_.get());
+  }
+  void lines(const std::vector<Point>& points, double line_width, const std::vector<double>& dashes = {}) {
+    cairo_set_line_width(cairo_.get(), line_width);
+    cairo_set_dash(cairo_.get(), dashes.data(), static_cast<int>(dashes.size()), 0);
+    for (const Point& point : points) cairo_line_to(cairo_.get(), point.x, point.y);
+    cairo_stroke(cairo_.get());
+  }
+  void dot(Point center, double radius) {
+    cairo_arc(cairo_.get(), center.x, center.y, radius, 0, 2 * M_PI);
+    cairo_fill(cairo_.get());
+  }
+  /// `text`, cut with an ellipsis to fit.
+  std::string fitted(const std::string& text, double most) {
+    // No glyph is narrower than two pixels or longer than four bytes: only so much is worth measuring.
+    const auto longest = static_cast<size_t>(2 * std::max(most, 0.0)) + 4;
+    if (text.size() <= longest && width(text) <= most) return text;
+    std::string cut = text.substr(0, longest);
+    while (!cut.empty()) {
+      while (!cut.empty() && (static_cast<unsigned char>(cut.back()) & 0xc0) == 0x80) cut.pop_back();
+      if (!cut.empty()) cut.pop_back();  // the character's first byte
+      if (width(cut + "\u2026") <= most) break;
+    }
+    return cut + "\u2026";
+  }
+  cairo_status_t status() { return cairo_status(cairo_.get()); }
+
+ private:
+  std::unique_ptr<cairo_t, decltype(&cairo_destroy)> cairo_;
+};
+
+struct Box {
+  double left, top, right, bottom;
+};
+
+/// Baselines for labels that want to be at `wanted`: in the same order, `gap` apart, between top and bottom.
+std::vector<double> spread(const std::vector<double>& wanted, double gap, double top, double bottom) {
+  std::vector<size_t> order(wanted.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return wanted[a] < wanted[b]; });
+  const double room = wanted.size() > 1 ? (bottom - top) / static_cast<double>(wanted.size() - 1) : gap;
+  gap = std::min(gap, room);
+  std::vector<double> at = wanted;
+  double previous = top - gap;
+  for (const size_t i : order) previous = at[i] = std::max(wanted[i], previous + gap);
+  double next = bottom + gap;
+  for (auto it = order.rbegin(); it != order.rend(); ++it) next = at[*it] = std::min(at[*it], next - gap);
+  return at;
+}
+
+class Panel {
+ public:
+  Panel(Canvas& canvas, const Chart& chart, Box box) : canvas_(canvas), chart_(chart), box_(box) {
+    for (const Series& series : chart.series) curves_.push_back(curve_of(series, chart.log_y));
+  }
+
+  void draw() {
+    choose_axes();
+    lay_out();
+    draw_frame();
+    for (size_t i = 0; i < curves_.size(); ++i) draw_curve(i);
+    draw_labels();
+  }
+
+ private:
+  static Color color_of(size_t i) { return kPalette[i % kPalette.size()]; }
+
+  void choose_axes() {
+    Range x{HUGE_VAL, -HUGE_VAL};
+    Range y = x;
+    bool whole = true;
+    for (const Curve& curve : curves_) {
+      for (const auto& run : curve.runs) {
+        for (const Point& point : run) {
+          x = {std::min(x.low, point.x), std::max(x.high, point.x)};
+          y = {std::min(y.low, point.y), std::max(y.high, point.y)};
+          whole = whole && point.x == std::floor(point.x);
+        }
+      }
+    }
+    has_data_ = x.low <= x.high;
+    if (!has_data_) return;
+    const bool few_digits = whole && x.low >= 0 && x.high < 100;  // epochs: one tick each while there is room
+    const int x_ticks = std::clamp(static_cast<int>((box_.right - box_.left) / (few_digits ? 36 : 60)), 2, 12);
+    const int y_ticks = std::clamp(static_cast<int>((box_.bottom - box_.top) / 50), 2, 8);
+    x_ = linear_axis(x, x_ticks, false, whole);
+    if (!chart_.log_y) {
+      y_ = linear_axis(y, y_ticks, true, false);
+    } else {
+      if (y.high - y.low < 1e-9) y = {y.low - 0.1, y.high + 0.1};
+      y_ = log_axis(y, y_ticks);
+    }
+  }
+
+  /// The axes' rectangle: what the tick labels at the left and the curve labels at the right leave.
+  void lay_out() {
+    canvas_.font(kTickSize);
+    double ticks = 0;
+    for (const Tick& tick : y_.ticks) ticks = std::max(ticks, canvas_.width(tick.label));
+    canvas_.font(kLabelSize, true);
+    const double most = 0.35 * (box_.right - box_.left);
+    double labels = 0;
+    for (Curve& curve : curves_) {
+      values_.push_back(curve.points > 0 ? fmt::format(" {}", three_digits(curve.last_value)) : " no data");
+      canvas_.font(kLabelSize);
+      const double value = canvas_.width(values_.back());
+      canvas_.font(kLabelSize, true);
+      curve.name = canvas_.fitted(curve.name, std::max(most - value, 0.0));
+      labels = std::max(labels, canvas_.width(curve.name) + value);
+    }
+    const double head = (chart_.title.empty() ? 0 : 22) + (chart_.y_label.empty() ? 0 : 18) + 10;
+    axes_ = {box_.left + ticks + 8, box_.top + head, box_.right - labels - 18,
+             box_.bottom - (chart_.x_label.empty() ? 22 : 42)};
+  }
+
+  Point pixel(Point point) const {
+    const auto part = [](double value, Range range) { return (value - range.low) / (range.high - range.low); };
+    return {axes_.left + part(point.x, x_.range) * (axes_.right - axes_.left),
+            axes_.bottom - part(point.y, y_.range) * (axes_.bottom - axes_.top)};
+  }
+
+  void draw_frame() {
+    double baseline = box_.top + 14;
+    if (!chart_.title.empty()) {
+      canvas_.font(kTitleSize, true);
+      canvas_.color(kInk);
+      canvas_.text(box_.left, baseline, canvas_.fitted(drawable(chart_.title), box_.right - box_.left));
+      baseline += 20;
+    }
+    if (!chart_.y_label.empty()) {  // above the axis: no turned head needed
+      canvas_.font(kLabelSize);
+      canvas_.color(kQuiet);
+      canvas_.text(box_.left, baseline, canvas_.fitted(drawable(chart_.y_label), box_.right - box_.left));
+    }
+    canvas_.font(kTickSize);
+    for (const Tick& tick : y_.ticks) {
+      const double y = pixel({x_.range.low, tick.at}).y;
+      canvas_.color(kGrid);
+      canvas_.lines({{axes_.left, y}, {axes_.right, y}}, 1);
+      canvas_.color(kQuiet);
+      canvas_.text(axes_.left - 8, y + 4, tick.label, 1);
+    }
+    canvas_.color(kAxis);
+    canvas_.lines({{axes_.left, axes_.bottom}, {axes_.right, axes_.bottom}}, 1);
+    for (const Tick& tick : x_.ticks) {
+      const double x = pixel({tick.at, y_.range.low}).x;
+      canvas_.color(kAxis);
+      canvas_.lines({{x, axes_.bottom}, {x, axes_.bottom + 4}}, 1);
+      canvas_.color(kQuiet);
+      canvas_.text(x, axes_.bottom + 17, tick.label, 0.5);
+    }
+    const double middle = (axes_.left + axes_.right) / 2;
+    if (!chart_.x_label.empty()) {
+      canvas_.font(kLabelSize);
+      canvas_.color(kQuiet);
+      canvas_.text(middle, axes_.bottom + 36, drawable(chart_.x_label), 0.5);
+    }
+    if (!has_data_) {
+      canvas_.font(kLabelSize);
+      canvas_.color(kQuiet);
+      canvas_.text(middle, (axes_.top + axes_.bottom) / 2, "no data", 0.5);
+    }
+  }
+
+  void draw_curve(size_t i) {
+    const Curve& curve = curves_[i];
+    canvas_.color(color_of(i));
+    const double width = axes_.right - axes_.left;
+    const bool dense = static_cast<double>(curve.points) > 4 * width;
+    const bool dots = static_cast<double>(curve.points) * 12 <= width;
+    // Past the palette's end, colours repeat with dashes.
+    const std::vector<double> dashes = i < kPalette.size() ? std::vector<double>{} : std::vector<double>{6, 5};
+    for (const auto& run : curve.runs) {
+      std::vector<Point> pixels;
+      for (const Point& point : run) pixels.push_back(pixel(point));
+      if (dense) pixels = thinned(pixels);
+      if (pixels.size() > 1) canvas_.lines(pixels, dense ? 1.2 : 2.2, dashes);
+      for (const Point& point : pixels) {
+        if (dots || pixels.size() == 1) canvas_.dot(point, 3);
+      }
+    }
+  }
+
+  void draw_labels() {
+    std::vector<double> wanted;
+    std::vector<Point> ends;
+    for (const Curve& curve : curves_) {
+      ends.push_back(curve.points > 0 ? pixel(curve.runs.back().back()) : Point{axes_.right, axes_.bottom});
+      wanted.push_back(ends.back().y + 4);
+    }
+    const std::vector<double> baselines = spread(wanted, kLabelGap, axes_.top + 4, axes_.bottom + 4);
+    const double x = axes_.right + 16;
+    for (size_t i = 0; i < curves_.size(); ++i) {
+      canvas_.color(color_of(i));
+      // A thin line says whose label it is when it had to give way, or the curve ends early.
+      const bool away = std::abs(baselines[i] - wanted[i]) > 1 || axes_.right - ends[i].x > 4;
+      if (curves_[i].points > 0 && away) {
+        canvas_.lines({{ends[i].x + 5, ends[i].y}, {x - 3, baselines[i] - 4}}, 0.8, {2, 3});
+      }
+      canvas_.font(kLabelSize, true);
+      canvas_.text(x, baselines[i], curves_[i].name);
+      const double end = x + canvas_.width(curves_[i].name);
+      canvas_.font(kLabelSize);
+      canvas_.color(kInk);
+      canvas_.text(end, baselines[i], values_[i]);
+    }
+  }
+
+  Canvas& canvas_;
+  const Chart& chart_;
+  Box box_;
+  Box axes_{};
+  std::vector<Curve> curves_;
+  std::vector<std::string> values_;
+  bool has_data_ = false;
+  Axis x_;
+  Axis y_;
+};
+
+void draw_figure(Canvas& canvas, const std::vector<Chart>& panels, const FigureSize& size) {
+  constexpr double kMargin = 16;
+  constexpr double kBetween = 24;
+  canvas.fill_background();
+  const double count = static_cast<double>(panels.size());
+  const double width = (size.width - 2 * kMargin - (count - 1) * kBetween) / count;
+  for (size_t i = 0; i < panels.size(); ++i) {
+    const double left = kMargin + static_cast<double>(i) * (width + kBetween);
+    Panel(canvas, panels[i], {left, kMargin, left + width, size.height - kMargin / 2}).draw();
+  }
+}
+
+void check_size(const FigureSize& size) {
+  check(size.width >= 200 && size.width <= 10000 && size.height >= 120 && size.height <= 10000 &&
+            size.pixel_ratio >= 0.1 && size.pixel_ratio <= 8,
+        "chart: figure size out of range");
+}
+
+using Surface = std::unique_ptr<cairo_surface_t, decltype(&cairo_surface_destroy)>;
+
+void check_status(cairo_status_t status) {
+  if (status == CAIRO_STATUS_NO_MEMORY) throw ResourceError(ExitCode::limit, "chart: out of memory");
+  if (status != CAIRO_STATUS_SUCCESS)
+    throw InternalError(fmt::format("chart: cairo: {}", cairo_status_to_string(status)));
+}
+
+cairo_status_t append(void* out, const unsigned char* data, unsigned int length) {
+  static_cast<std::string*>(out)->append(reinterpret_cast<const char*>(data), length);
+  return CAIRO_STATUS_SUCCESS;
+}
+
+}  // namespace
+
+std::string render_svg(const std::vector<Chart>& panels, const FigureSize& size) {
+  check_size(size);
+  std::string out;
+  {
+    const Surface surface(cairo_svg_surface_create_for_stream(&append, &out, size.width, size.height),
+                          &cairo_surface_destroy);
+    cairo_svg_surface_set_document_unit(surface.get(), CAIRO_SVG_UNIT_PX);
+    Canvas canvas(surface.get());
+    draw_figure(canvas, panels, size);
+    check_status(canvas.status());
+    cairo_surface_finish(surface.get());
+    check_status(cairo_surface_status(surface.get()));
+  }
+  // Cairo 1.16 numbers surfaces through the process's life; nothing refers to the number.
+  const std::string id = "id=\"surface";
+  const size_t at = out.find(id);
+  if (at != std::string::npos) {
+    const size_t digits = at + id.size();
+    out.erase(digits, out.find('"', digits) - digits);
+  }
+  return out;
+}
+
+std::string render_png(const std::vector<Chart>& panels, const FigureSize& size) {
+  check_size(size);
+  const auto pixels = [&](int units) { return static_cast<int>(std::lround(units * size.pixel_ratio)); };
+  const Surface surface(cairo_image_surface_create(CAIRO_FORMAT_RGB24, pixels(size.width), pixels(size.height)),
+                        &cairo_surface_destroy);
+  Canvas canvas(surface.get());
+  canvas.scale(size.pixel_ratio);
+  draw_figure(canvas, panels, size);
+  check_status(canvas.status());
+  std::string out;
+  check_status(cairo_surface_write_to_png_stream(surface.get(), &append, &out));
+  return out;
+}
+
+}  // namespace resnet
