@@ -89,11 +89,11 @@ install: build ## install the program under PREFIX (/usr/local; DESTDIR is honou
 
 bench-training: build ## training speed and memory against PyTorch, paired and interleaved
 	@tools/install_packages.sh build test
-	@/usr/bin/python3 bench/training_vs_pytorch.py
+	@/usr/bin/python3 bench/peers.py training
 
 bench-inference: build ## inference speed against PyTorch and ONNX Runtime, paired and interleaved
 	@tools/install_packages.sh build test bench
-	@/usr/bin/python3 bench/inference_vs_peers.py
+	@/usr/bin/python3 bench/peers.py inference
 
 clean: ## remove build/ (trained runs stay)
 	@rm -rf build
