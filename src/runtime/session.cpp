@@ -127,6 +127,12 @@ Program& Session::compile(std::unique_ptr<Graph> graph, const PlanProgress& prog
   return *programs_.back();
 }
 
+void Session::add_state(const std::string& name, const TensorType& type) {
+  if (states_.contains(name)) return;
+  const ValueInfo value{type, backend_->layout(type, {NodeKind::state, nullptr, {}})};
+  states_.emplace(name, State{value, AlignedMemory(storage_bytes(value.type, value.layout))});
+}
+
 void Session::release(const Program& program) {
   std::erase_if(programs_, [&](const auto& each) { return each.get() == &program; });
 }

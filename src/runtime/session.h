@@ -86,6 +86,8 @@ class Session {
   /// Forgets a program and its kernels (its states stay).
   void release(const Program& program);
 
+  /// Makes a state that no program reads yet (weights that others are folded from); zero at first.
+  void add_state(const std::string& name, const TensorType& type);
   /// States by name, row-major. Throws InternalError on an unknown name or another type.
   Tensor read_state(const std::string& name) const;
   void write_state(const std::string& name, const Tensor& tensor);

@@ -45,7 +45,7 @@ RESNET_INLINE Vec<B> load(const float* p) {
   return *reinterpret_cast<const typename VecOf<B>::unaligned*>(p);
 }
 template <int B>
-RESNET_INLINE void store(float* p, Vec<B> v) {
+RESNET_INLINE void store(float* p, const Vec<B>& v) {
   *reinterpret_cast<typename VecOf<B>::unaligned*>(p) = v;
 }
 template <int B>
@@ -68,7 +68,7 @@ constexpr int kNativeLanes = 4;
 
 /// max(v, 0); a NaN stays a NaN, so that a diverging run is seen.
 template <int B>
-RESNET_INLINE Vec<B> relu(Vec<B> v) {
+RESNET_INLINE Vec<B> relu(const Vec<B>& v) {
   if constexpr (B > kNativeLanes) {
     union {
       Vec<B> whole;

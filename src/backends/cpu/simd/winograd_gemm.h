@@ -13,7 +13,7 @@ struct WinogradGemm {
   static constexpr int kRows = B == 16 ? 12 : 6;
 
   /// Partial sums start at zero and are added at the end: long sums of f32 keep more digits in pieces.
-  static RESNET_INLINE void put(float* to, V sum, bool accumulate) {
+  static RESNET_INLINE void put(float* to, const V& sum, bool accumulate) {
     store<B>(to, accumulate ? load<B>(to) + sum : sum);
   }
 

@@ -102,8 +102,15 @@ struct Winograd {
   static constexpr int kPanel = Gemm::kPanel;
   static constexpr int64_t kStripPitch = (kStrip * M + 2) * B;
   static constexpr int64_t kStripFloats = N * kStripPitch;
-  /// Channel blocks summed per visit of the micro kernel, so that its piece of U stays in L1.
-  static constexpr int64_t kDepth = B == 16 ? 16 : 32;
+  /// Channel blocks summed per visit of the micro kernel, so that its 16 KB of U stay in L1.
+  static constexpr int64_t kDepth = B == 16 ? 8 : 32;
+
+  // Sizes that only speed depends on, from timings on a CPU with 512 KB of L2 (B = 8) and for one of
+  // 2 MB with a third of the memory bandwidth per operation (B = 16).
+  static constexpr int64_t kCache = B == 16 ? 1200 << 10 : 300 << 10;  ///< V and P of a thread's block of tiles
+  static constexpr int64_t kTeamCache = B == 16 ? 12 << 20 : 4 << 20;  ///< V of the team's block of tiles
+  static constexpr int64_t kTeamBytes = B == 16 ? 4 << 20 : 3 << 20;   ///< U above this is streamed by a team
+  static constexpr int64_t kGroup = 64 / B / 2, kTeamGroup = 64 / B;   ///< output blocks of P at a time, even
 
   // ---- activation transforms --------------------------------------------------------------------
 
@@ -118,8 +125,10 @@ struct Winograd {
   }
 
   static RESNET_INLINE void clear_columns(float* strip, int64_t from, int64_t to) {
-    for (int i = 0; i < N; ++i) {
-      for (int64_t j = from; j < to; ++j) store<B>(strip + i * kStripPitch + j * B, zero<B>());
+    for (int64_t j = from; j < to; ++j) {
+      RESNET_UNROLL
+      for (int i = 0; i < N; ++i) store<B>(strip + i * kStripPitch + j * B, zero<B>());
+      asm volatile("" ::: "memory");  // else GCC makes it N calls of memset, for a column or two
     }
   }
 
@@ -269,36 +278,45 @@ struct Winograd {
     }
   }
 
+  /// Nine B x B blocks, each transposed, in reverse order: the forward's weights as backward_data uses them.
+  static void rotate(const float* w, float* rotated) {
+    for (int tap = 0; tap < 9; ++tap) {
+      V rows[B];
+      RESNET_UNROLL
+      for (int i = 0; i < B; ++i) rows[i] = load<B>(w + (tap * B + i) * B);
+      transpose<B>(rows);
+      RESNET_UNROLL
+      for (int i = 0; i < B; ++i) store<B>(rotated + ((8 - tap) * B + i) * B, rows[i]);
+    }
+  }
+
   /// U's panel of output blocks 2*panel and 2*panel + 1. The weights have `depth` input blocks for the
   /// convolution (w is [outputs][depth]) or, flipped, `depth` blocks of the forward's outputs
   /// (w is [depth][outputs]). A last panel of one block leaves its second half unset.
   static void pack_panel(const float* w, int64_t outputs, int64_t depth, bool flipped, int64_t panel, float* u) {
     const int64_t pitch = point_pitch(depth);
-    for (int64_t v = 0; v < 2 && 2 * panel + v < outputs; ++v) {
-      const int64_t out = 2 * panel + v;
-      for (int64_t in = 0; in < depth; ++in) {
-        float* to = u + in * B * kPanel + v * B;
-        const float* from = w + (flipped ? in * outputs + out : out * depth + in) * 9 * B * B;
-        float turned[9 * B * B];
+    const int64_t width = lesser(2, outputs - 2 * panel);
+    float rotated[2][9 * B * B];
+    for (int64_t in = 0; in < depth; ++in) {
+      const float* from[2] = {};
+      for (int64_t j = 0; j < width; ++j) {
+        const int64_t out = 2 * panel + j;
+        from[j] = w + (flipped ? in * outputs + out : out * depth + in) * 9 * B * B;
         if (flipped) {
-          for (int tap = 0; tap < 9; ++tap) {
-            V rows[B];
-            RESNET_UNROLL
-            for (int i = 0; i < B; ++i) rows[i] = load<B>(from + (tap * B + i) * B);
-            transpose<B>(rows);
-            RESNET_UNROLL
-            for (int i = 0; i < B; ++i) store<B>(turned + ((8 - tap) * B + i) * B, rows[i]);
-          }
-          from = turned;
+          rotate(from[j], rotated[j]);
+          from[j] = rotated[j];
         }
-        for (int c = 0; c < B; ++c) {
+      }
+      // Both halves of a row of U one after the other: their cache line is fetched and written once.
+      for (int c = 0; c < B; ++c) {
+        for (int64_t j = 0; j < width; ++j) {
           V g[3][3];
           RESNET_UNROLL
           for (int r = 0; r < 3; ++r) {
             RESNET_UNROLL
-            for (int s = 0; s < 3; ++s) g[r][s] = load<B>(from + ((r * 3 + s) * B + c) * B);
+            for (int s = 0; s < 3; ++s) g[r][s] = load<B>(from[j] + ((r * 3 + s) * B + c) * B);
           }
-          pack_vector(g, to + c * kPanel, pitch);
+          pack_vector(g, u + (in * B + c) * kPanel + j * B, pitch);
         }
       }
     }
@@ -313,6 +331,7 @@ struct Winograd {
     int threads;
     Tiling tiling;
     bool team;
+    bool lazy;      ///< unpacked weights are transformed group by group, in the thread that needs them
     int64_t tiles;  ///< per block
     int64_t group;  ///< output blocks whose P is kept at a time, even
     int64_t pitch, v_plane, p_plane;
@@ -341,32 +360,29 @@ struct Winograd {
       const int64_t workers = team ? 1 : threads;
       const int64_t rounds = ceil_div(tiling.count, most * workers);
       tiles = round_up(ceil_div(tiling.count, rounds * workers), Gemm::kRows);
+      lazy = team && tiles >= tiling.count;
       pitch = (tiles | 1) * B;
       v_plane = odd_lines(in.blocks * tiles * B);
       p_plane = odd_lines(group * pitch);
     }
   };
-  static constexpr int64_t kCache = B == 16 ? 1280 << 10 : 700 << 10;
-  static constexpr int64_t kTeamBytes = B == 16 ? 4 << 20 : 3 << 20;
-  static constexpr int64_t kTeamCache = 8 << 20;
-  static constexpr int64_t kGroup = 4;
-  static constexpr int64_t kTeamGroup = 4;
-
   /// Scratch as thread `thread` sees it.
   struct ForwardBuffers {
     float *u = nullptr, *v = nullptr, *p = nullptr, *strip = nullptr, *zero_row = nullptr;
     int64_t floats = 0;
     RESNET_INLINE ForwardBuffers(const ForwardPlan& plan, bool packed, void* scratch, int thread) {
       Arena arena{static_cast<float*>(scratch)};
-      u = packed ? nullptr : arena.take(packed_floats(plan.in.blocks, plan.out.blocks));
+      if (!packed && !plan.lazy) u = arena.take(packed_floats(plan.in.blocks, plan.out.blocks));
       if (plan.team) v = arena.take(kPoints * plan.v_plane);
       for (int i = 0; i < plan.threads; ++i) {
         float* own_v = plan.team ? v : arena.take(kPoints * plan.v_plane);
+        float* own_u = packed || !plan.lazy ? u : arena.take(packed_floats(plan.in.blocks, plan.group));
         float* own_p = arena.take(kPoints * plan.p_plane);
         float* own_strip = arena.take(kStripFloats);
         float* own_row = arena.take(plan.in.w * B);
         if (i == thread) {
           v = own_v;
+          u = own_u;
           p = own_p;
           strip = own_strip;
           zero_row = own_row;
@@ -380,15 +396,31 @@ struct Winograd {
     return ceil_div(outputs, 2) * panel_pitch(depth);
   }
 
-  /// P for output blocks [k0, k1) and `tiles` tiles.
+  /// Asks for one of `parts` equal parts of the rows under tiles [t0, t1) of channel blocks [b0, b1), so
+  /// that memory works while the products compute.
+  static void prefetch(const float* x, const Maps& maps, int64_t b0, int64_t b1, const Tiling& tiling, int64_t t0,
+                       int64_t t1, int64_t part, int64_t parts) {
+    const int64_t first = t0 / tiling.columns, last = ceil_div(t1, tiling.columns);
+    const Share items((last - first) * (b1 - b0), part, parts);
+    for (int64_t i = items.begin; i < items.end; ++i) {
+      const int64_t image = (first + i / (b1 - b0)) / tiling.rows, row = (first + i / (b1 - b0)) % tiling.rows * M;
+      const int64_t plane = (image * maps.blocks + b0 + i % (b1 - b0)) * maps.h;
+      const int64_t floats = lesser(M, maps.h - row) * maps.w * B;
+      for (int64_t j = 0; j < floats; j += 16) __builtin_prefetch(x + (plane + row) * maps.w * B + j, 0, 2);
+    }
+  }
+
+  /// P for output blocks [k0, k1), whose panels start at u, and `tiles` tiles; between points it calls between(xi).
+  template <class Between>
   static void products(const ForwardPlan& plan, const float* v, const float* u, int64_t k0, int64_t k1, int64_t tiles,
-                       float* p) {
+                       float* p, const Between& between) {
     const int64_t depth = plan.in.blocks;
     for (int xi = 0; xi < kPoints; ++xi) {
+      between(xi);
       for (int64_t d = 0; d < depth; d += kDepth) {
         const int64_t blocks = lesser(kDepth, depth - d);
         for (int64_t k = k0; k < k1; k += 2) {
-          const float* weights = u + k / 2 * panel_pitch(depth) + xi * point_pitch(depth) + d * B * kPanel;
+          const float* weights = u + (k - k0) / 2 * panel_pitch(depth) + xi * point_pitch(depth) + d * B * kPanel;
           const float* values = v + xi * plan.v_plane + d * Gemm::kRows * B;
           float* to = p + xi * plan.p_plane + (k - k0) * plan.pitch;
           if (k + 1 < k1) {
@@ -409,13 +441,12 @@ struct Winograd {
     {
       const int me = omp_get_thread_num(), workers = omp_get_num_threads();
       const ForwardBuffers buffers(plan, packed != nullptr, scratch, me);
-      const float* u = packed;
-      if (packed == nullptr) {
+      const int64_t pitch = panel_pitch(plan.in.blocks);
+      if (packed == nullptr && !plan.lazy) {
         const Share panels(ceil_div(plan.out.blocks, 2), me, workers);
         for (int64_t i = panels.begin; i < panels.end; ++i) {
-          pack_panel(w, plan.out.blocks, plan.in.blocks, plan.flipped, i, buffers.u + i * panel_pitch(plan.in.blocks));
+          pack_panel(w, plan.out.blocks, plan.in.blocks, plan.flipped, i, buffers.u + i * pitch);
         }
-        u = buffers.u;
 #pragma omp barrier
       }
       for (int64_t i = 0; i < plan.in.w * B; ++i) buffers.zero_row[i] = 0;
@@ -437,7 +468,21 @@ struct Winograd {
         }
         for (int64_t g = my_groups.begin; g < my_groups.end; ++g) {
           const int64_t k0 = g * plan.group, k1 = lesser(k0 + plan.group, plan.out.blocks);
-          products(plan, buffers.v, u, k0, k1, t1 - t0, buffers.p);
+          const float* u = packed != nullptr ? packed : buffers.u;
+          if (packed == nullptr && plan.lazy) {
+            for (int64_t k = k0; k < k1; k += 2) {
+              pack_panel(w, plan.out.blocks, plan.in.blocks, plan.flipped, k / 2, buffers.u + (k - k0) / 2 * pitch);
+            }
+          } else {
+            u += k0 / 2 * pitch;
+          }
+          products(plan, buffers.v, u, k0, k1, t1 - t0, buffers.p, [&](int xi) {
+            if (plan.team) return;
+            prefetch(y, plan.out, k0, k1, plan.tiling, t0, t1, xi, kPoints);
+            if (b + 1 == my_blocks.end) return;
+            const int64_t t2 = lesser(t1 + plan.tiles, plan.tiling.count);
+            prefetch(x, plan.in, 0, plan.in.blocks, plan.tiling, t1, t2, g * kPoints + xi, groups * kPoints);
+          });
           for (int64_t k = k0; k < k1; ++k) {
             inverse(buffers.p + (k - k0) * plan.pitch, plan.p_plane, plan.out, k, plan.tiling, t0, t1, epilogue, y,
                     buffers.strip);
@@ -474,6 +519,11 @@ struct Winograd {
 
   // ---- backward_weights -------------------------------------------------------------------------
 
+  // These decide the order of sums, so they are the same for every machine with this B.
+  static constexpr int64_t kSliceBytes = 3 << 20;  ///< of one dU: larger ones are not worth adding up
+  static constexpr int64_t kSliceCache = 1 << 20;  ///< V and Z of a thread's block of tiles
+  static constexpr int64_t kShareCache = 8 << 20;  ///< V and Z of a team's
+
   /// Blocks of tiles are dealt to `slices` partial sums dU, a number that depends on the sizes only;
   /// with one slice the team shares each block.
   struct WeightPlan {
@@ -494,7 +544,7 @@ struct Winograd {
       du_floats = packed_floats(in.blocks, out.blocks);
       const bool small = du_floats * 4 <= kSliceBytes;
       const int64_t tile_bytes = kPoints * B * 4 * (in.blocks + out.blocks);
-      tiles = (small ? kSliceCache : kTeamCache) / tile_bytes;
+      tiles = (small ? kSliceCache : kShareCache) / tile_bytes;
       tiles = lesser(greater(lesser(tiles, 256), 32), tiling.count);
       blocks = ceil_div(tiling.count, tiles);
       slices = small ? lesser(8, blocks) : 1;
@@ -504,8 +554,6 @@ struct Winograd {
     }
     RESNET_INLINE bool team() const { return slices == 1; }
   };
-  static constexpr int64_t kSliceBytes = 3 << 20;
-  static constexpr int64_t kSliceCache = 1 << 20;
 
   struct WeightBuffers {
     float *du = nullptr, *totals = nullptr, *v = nullptr, *z = nullptr, *strip = nullptr, *zero_row = nullptr;
@@ -585,44 +633,49 @@ struct Winograd {
         }
       }
 #pragma omp barrier
-      const Share my_outputs(plan.out.blocks, me, workers);
-      for (int64_t k = my_outputs.begin; k < my_outputs.end; ++k) {
-        unpack_gradient(plan, buffers.du, k, a.dw);
-        if (a.dbias == nullptr) continue;
-        V sum = zero<B>();
-        for (int64_t b = 0; b < plan.blocks; ++b) sum += load<B>(buffers.totals + (b * plan.out.blocks + k) * B);
-        const int64_t count = lesser(B, plan.channels - k * B);
-        for (int64_t i = 0; i < count; ++i) a.dbias[k * B + i] = sum[static_cast<int>(i)];
+      const Share my_panels(panels, me, workers);
+      for (int64_t i = my_panels.begin; i < my_panels.end; ++i) unpack_panel(plan, buffers.du, i, a.dw);
+      if (a.dbias != nullptr) {
+        const Share my_outputs(plan.out.blocks, me, workers);
+        for (int64_t k = my_outputs.begin; k < my_outputs.end; ++k) {
+          V sum = zero<B>();
+          for (int64_t b = 0; b < plan.blocks; ++b) sum += load<B>(buffers.totals + (b * plan.out.blocks + k) * B);
+          const int64_t count = lesser(B, plan.channels - k * B);
+          for (int64_t i = 0; i < count; ++i) a.dbias[k * B + i] = sum[static_cast<int>(i)];
+        }
       }
     }
   }
 
-  /// dw = G^T (sum of slices dU) G for one block of output channels.
-  static void unpack_gradient(const WeightPlan& plan, const float* du, int64_t k, float* dw) {
+  /// dw = G^T (sum of slices dU) G for one panel of output channels.
+  static void unpack_panel(const WeightPlan& plan, const float* du, int64_t panel, float* dw) {
     const int64_t pitch = point_pitch(plan.in.blocks);
-    const float* from = du + k / 2 * panel_pitch(plan.in.blocks) + k % 2 * B;
+    const int64_t width = lesser(2, plan.out.blocks - 2 * panel);
     for (int64_t c = 0; c < plan.in.blocks * B; ++c) {
-      V columns[N][3];
-      RESNET_UNROLL
-      for (int i = 0; i < N; ++i) {
-        V u[N];
+      for (int64_t k = 0; k < width; ++k) {
+        const float* from = du + panel * panel_pitch(plan.in.blocks) + c * kPanel + k * B;
+        V columns[N][3];
         RESNET_UNROLL
-        for (int j = 0; j < N; ++j) u[j] = load<B>(from + (i * N + j) * pitch + c * kPanel);
-        for (int64_t s = 1; s < plan.slices; ++s) {
+        for (int i = 0; i < N; ++i) {
+          V u[N];
           RESNET_UNROLL
-          for (int j = 0; j < N; ++j) u[j] += load<B>(from + s * plan.du_floats + (i * N + j) * pitch + c * kPanel);
+          for (int j = 0; j < N; ++j) u[j] = load<B>(from + (i * N + j) * pitch);
+          for (int64_t s = 1; s < plan.slices; ++s) {
+            RESNET_UNROLL
+            for (int j = 0; j < N; ++j) u[j] += load<B>(from + s * plan.du_floats + (i * N + j) * pitch);
+          }
+          WinogradTransform<M>::weight_gradient(u, columns[i]);
         }
-        WinogradTransform<M>::weight_gradient(u, columns[i]);
-      }
-      float* to = dw + (k * plan.in.blocks + c / B) * 9 * B * B + c % B * B;
-      RESNET_UNROLL
-      for (int s = 0; s < 3; ++s) {
-        V u[N], g[3];
+        float* to = dw + ((2 * panel + k) * plan.in.blocks + c / B) * 9 * B * B + c % B * B;
         RESNET_UNROLL
-        for (int i = 0; i < N; ++i) u[i] = columns[i][s];
-        WinogradTransform<M>::weight_gradient(u, g);
-        RESNET_UNROLL
-        for (int r = 0; r < 3; ++r) store<B>(to + (r * 3 + s) * B * B, g[r]);
+        for (int s = 0; s < 3; ++s) {
+          V u[N], g[3];
+          RESNET_UNROLL
+          for (int i = 0; i < N; ++i) u[i] = columns[i][s];
+          WinogradTransform<M>::weight_gradient(u, g);
+          RESNET_UNROLL
+          for (int r = 0; r < 3; ++r) store<B>(to + (r * 3 + s) * B * B, g[r]);
+        }
       }
     }
   }

@@ -1,0 +1,186 @@
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/rng.h"
+#include "cli/commands.h"
+#include "cli/console.h"
+#include "plan/plan.h"
+#include "runtime/backends.h"
+#include "train/inference.h"
+#include "train/model_file.h"
+#include "train/training_step.h"
+
+namespace resnet::cli {
+namespace {
+
+using nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+struct Arguments {
+  std::string model, mode = "inference", precision = "f32", backend = "cpu", input_size;
+  int64_t batch_size = 32, threads = 0, runs = 0, image_size = 0;
+  double seconds = 10;
+  bool json = false, profile = false, dump_plan = false;
+};
+
+/// Standard-normal images, random labels and weights: what is computed does not depend on them.
+void fill_inputs(Program& program, int64_t classes) {
+  for (const auto& [name, index] : program.plan().inputs) {
+    const TensorType& type = program.plan().buffers[static_cast<size_t>(index)].value.type;
+    Tensor tensor(type);
+    Rng rng(hash_text(name));
+    if (type.dtype == DType::i32) {
+      for (int32_t& label : tensor.as<int32_t>()) label = static_cast<int32_t>(rng.below(static_cast<uint64_t>(classes)));
+    } else if (type.shape.rank() == 0) {
+      tensor.as<float>()[0] = 0.01f;
+    } else {
+      for (float& value : tensor.as<float>()) value = static_cast<float>(rng.normal());
+    }
+    program.set_input(name, tensor);
+  }
+}
+
+void print_profile(const Program& program, int64_t runs, double peak) {
+  struct Line {
+    double seconds = 0, flops = 0;
+    int64_t steps = 0;
+  };
+  std::map<std::string, Line> by_kernel;
+  const auto& steps = program.plan().steps;
+  std::vector<std::vector<std::string>> rows = {{"op", "name", "algorithm", "ms", "GFLOP/s", "of peak"}};
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const Node& node = program.graph().node(steps[i].node);
+    const double seconds = program.step_seconds()[i] / static_cast<double>(runs);
+    Line& line = by_kernel[fmt::format("{} ({})", node.op->name, steps[i].kernel->algorithm())];
+    line.seconds += seconds;
+    line.flops += steps[i].cost.flops;
+    ++line.steps;
+    rows.push_back({std::string(node.op->name), node.name, steps[i].kernel->algorithm(), fmt::format("{:.3f}", 1e3 * seconds),
+                    fmt::format("{:.0f}", steps[i].cost.flops / seconds / 1e9), fmt::format("{:.0f} %", 100 * steps[i].cost.flops / seconds / peak)});
+  }
+  std::fputs(table(rows, 3).c_str(), stderr);
+  std::vector<std::pair<double, std::string>> order;
+  double total = 0;
+  for (const auto& [name, line] : by_kernel) {
+    order.emplace_back(-line.seconds, name);
+    total += line.seconds;
+  }
+  std::sort(order.begin(), order.end());
+  rows = {{"kernel", "steps", "ms", "share", "GFLOP/s"}};
+  for (const auto& [negative, name] : order) {
+    const Line& line = by_kernel[name];
+    rows.push_back({name, std::to_string(line.steps), fmt::format("{:.2f}", 1e3 * line.seconds), fmt::format("{:.1f} %", 100 * line.seconds / total),
+                    fmt::format("{:.0f}", line.flops / line.seconds / 1e9)});
+  }
+  std::fputs(("\n" + table(rows)).c_str(), stderr);
+}
+
+int run_benchmark(const Arguments& a) {
+  if (a.mode != "inference" && a.mode != "training") throw UserError("--mode: '{}'; expected inference or training", escape_control(a.mode));
+  if (a.precision != "f32") throw UserError("--precision: '{}'; expected f32", escape_control(a.precision));
+  if (a.batch_size < 1 || a.batch_size > 65536) throw UserError("--batch-size: {}; expected 1 to 65536 images", a.batch_size);
+  if (a.threads < 0 || a.threads > 1024) throw UserError("--threads: {}; expected 0 (all) to 1024", a.threads);
+  if (a.runs < 0) throw UserError("--runs: {}; expected 0 (by --seconds) or more", a.runs);
+  if (!(a.seconds > 0 && a.seconds <= 3600)) throw UserError("--seconds: {}; expected a number in (0, 3600]", a.seconds);
+  if (a.image_size < 0 || a.image_size > 8192) throw UserError("--image-size: {}; expected 1 to 8192 pixels", a.image_size);
+  ModelOptions options;
+  ModelSpec model;
+  std::optional<LoadedModel> loaded;
+  if (a.model.ends_with(".safetensors") || std::filesystem::exists(a.model)) {
+    loaded = load_model(a.model);
+    model = find_model(loaded->description.architecture);
+    options = loaded->description.options;
+    model.input = {loaded->description.channels, loaded->description.preprocessing.image_size, loaded->description.preprocessing.image_size};
+    if (loaded->dtype != DType::f32) throw UserError("{}: f64 weights; expected f32", a.model);
+  } else {
+    model = find_model(a.model);
+  }
+  if (a.image_size > 0) model.input = {model.input[0], a.image_size, a.image_size};
+  const int threads = a.threads > 0 ? static_cast<int>(a.threads) : available_threads();
+  const double peak = fma_peak(threads);
+  Session session(make_backend(a.backend, threads));
+  const Shape images{a.batch_size, model.input[0], model.input[1], model.input[2]};
+  Progress progress;
+  const auto prepare = [&](int done, int total) { progress.update(fmt::format("choosing kernels {}/{}", done, total)); };
+  std::map<std::string, Tensor> values;
+  if (loaded) {
+    values = loaded->values;
+  } else {
+    for (const StateSpec& s : model_states(model, options, DType::f32)) values[s.name] = initial_value(s, 0);
+  }
+  Program* program = nullptr;
+  std::optional<InferenceProgram> inference;
+  const int64_t classes = options.num_classes > 0 ? options.num_classes : model.num_classes;
+  if (a.mode == "training") {
+    program = &session.compile(make_training_step(model, {.model = options, .images = images}), prepare);
+    write_states(session, values);
+  } else {
+    inference.emplace(session, model, InferenceOptions{.model = options, .images = images});
+    program = &inference->program();
+    write_states(session, values);
+    inference->refresh();
+  }
+  fill_inputs(*program, classes);
+  if (a.dump_plan) std::fputs(print(program->graph(), program->plan()).c_str(), stderr);
+  program->run();  // code and caches warm, weights packed
+  program->profile(a.profile);
+  std::vector<double> rates;
+  const auto start = Clock::now();
+  while (a.runs > 0 ? static_cast<int64_t>(rates.size()) < a.runs : std::chrono::duration<double>(Clock::now() - start).count() < a.seconds || rates.size() < 3) {
+    const auto begin = Clock::now();
+    program->run();
+    rates.push_back(static_cast<double>(a.batch_size) / std::chrono::duration<double>(Clock::now() - begin).count());
+    progress.update(fmt::format("run {}  {:.1f} img/s", rates.size(), rates.back()));
+  }
+  progress.clear();
+  if (a.profile) print_profile(*program, static_cast<int64_t>(rates.size()), peak);
+  std::sort(rates.begin(), rates.end());
+  const double median = rates.size() % 2 ? rates[rates.size() / 2] : (rates[rates.size() / 2 - 1] + rates[rates.size() / 2]) / 2;
+  // Above 1 is possible: FLOPs are counted as a direct convolution's, and Winograd does fewer.
+  const double share = program->flops() * median / static_cast<double>(a.batch_size) / peak;
+  const size_t planned = session.arena_bytes() + session.state_bytes() + session.held_bytes();
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto resident = static_cast<size_t>(usage.ru_maxrss) * 1024;
+  if (a.json) {
+    std::printf("%s\n", json{{"model", a.model}, {"mode", a.mode}, {"batch_size", a.batch_size}, {"input_size", model.input.str()}, {"precision", a.precision},
+                             {"backend", a.backend}, {"threads", threads}, {"instruction_set", instruction_set()}, {"runs", rates.size()},
+                             {"images_per_second", {{"median", median}, {"min", rates.front()}, {"max", rates.back()}}},
+                             {"fma_peak_gflops", peak / 1e9}, {"peak_share", share}, {"peak_bytes", planned}, {"resident_bytes", resident}}
+                            .dump().c_str());
+    return 0;
+  }
+  std::printf("%s", table({{"model", fmt::format("{}, {}, {} at batch {}, {} threads", a.model, a.mode, model.input.str(), a.batch_size, threads)},
+                           {"speed", fmt::format("{:.1f} img/s (median of {}; {:.1f} to {:.1f})", median, rates.size(), rates.front(), rates.back())},
+                           {"FLOPs", fmt::format("{:.0f} % of the measured FMA peak, {:.0f} GFLOP/s (direct convolution's count)", 100 * share, peak / 1e9)},
+                           {"memory", fmt::format("{} planned, {} resident", bytes(planned), bytes(resident))}}, 2).c_str());
+  return 0;
+}
+
+}  // namespace
+
+Command add_benchmark(CLI::App& app) {
+  auto a = std::make_shared<Arguments>();
+  CLI::App* verb = app.add_subcommand("benchmark", "Images a second, and the share of the machine's peak");
+  verb->add_option("MODEL", a->model, "name of an architecture, or a model file")->required();
+  verb->add_option("--mode", a->mode, "inference or training")->capture_default_str();
+  verb->add_option("-b,--batch-size", a->batch_size, "images at a time")->capture_default_str();
+  verb->add_option("--image-size", a->image_size, "side of the input, pixels; 0: the model's own")->capture_default_str();
+  verb->add_option("--precision", a->precision, "f32")->capture_default_str();
+  verb->add_option("--threads", a->threads, "compute threads; 0: all CPUs there are")->capture_default_str();
+  verb->add_option("--seconds", a->seconds, "how long to measure")->capture_default_str();
+  verb->add_option("--runs", a->runs, "measure N runs instead; 0: by --seconds")->capture_default_str();
+  verb->add_option("--backend", a->backend, "cpu or reference")->capture_default_str();
+  verb->add_flag("--profile", a->profile, "time each kernel (on stderr)");
+  verb->add_flag("--dump-plan", a->dump_plan, "print each step's kernel, bytes and place (on stderr)");
+  verb->add_flag("--json", a->json, "print as JSON");
+  verb->footer("Example: resnet benchmark lecture_resnet18 --mode training --batch-size 256");
+  return [a] { return run_benchmark(*a); };
+}
+
+}  // namespace resnet::cli

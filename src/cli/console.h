@@ -1,0 +1,37 @@
+#pragma once
+// What goes to the terminal: one place for progress lines, tables and the rules about them.
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+namespace resnet::cli {
+
+/// "1h 02m", "3m 05s", "12s".
+std::string duration(double seconds);
+/// "1.21 GB", "45.3 MB": decimal units.
+std::string bytes(size_t count);
+/// 11178378 -> "11,178,378".
+std::string grouped(int64_t number);
+
+/// A line on stderr that is rewritten in place on a terminal; elsewhere a plain line now and then.
+class Progress {
+ public:
+  Progress();
+  ~Progress() { clear(); }
+  void update(const std::string& line);
+  /// Removes the live line, so that something else can be printed.
+  void clear();
+  /// A line that stays.
+  void print(const std::string& line);
+
+ private:
+  bool terminal_;
+  bool shown_ = false;
+  std::chrono::steady_clock::time_point last_{};
+};
+
+/// Columns padded to their widest cell; the first `left` columns are left-aligned, the others right.
+std::string table(const std::vector<std::vector<std::string>>& rows, size_t left = 1);
+
+}  // namespace resnet::cli

@@ -1,0 +1,119 @@
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <iostream>
+#include <new>
+
+#include "base/error.h"
+#include "cli/commands.h"
+
+namespace {
+
+using resnet::ExitCode;
+
+int fail(ExitCode code, const std::string& message) {
+  // One line, whatever a name or an errno text brought along.
+  std::fprintf(stderr, "resnet: error: %s\n", resnet::escape_control(message).c_str());
+  return static_cast<int>(code);
+}
+
+/// The long flags of the verb that was given, and of the program.
+std::vector<std::string> flags_of(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* verb : app.get_subcommands()) {
+    for (const CLI::Option* option : verb->get_options()) {
+      for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    }
+  }
+  return names;
+}
+
+std::vector<std::string> verbs_of(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(verb->get_name());
+  return names;
+}
+
+int parse_error(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
+  if (error.get_exit_code() == 0) {  // --help, --version
+    app.exit(error, std::cout, std::cerr);
+    return 0;
+  }
+  const bool unknown = dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr;
+  const bool no_verb = app.get_subcommands().empty();
+  if (unknown || no_verb) {
+    for (int i = 1; i < argc; ++i) {
+      const std::string word = argv[i];
+      if (no_verb && word.rfind('-', 0) != 0) {
+        return fail(ExitCode::usage, "command line: unknown verb '" + word + "'; nearest: " + resnet::nearest_names(word, verbs_of(app)) + "; see resnet --help");
+      }
+      const std::string name = word.substr(0, word.find('='));
+      const auto flags = flags_of(app);
+      if (!no_verb && name.rfind("--", 0) == 0 && std::find(flags.begin(), flags.end(), name) == flags.end()) {
+        return fail(ExitCode::usage, "command line: unknown flag '" + name + "'; nearest: " + resnet::nearest_names(name, flags) + "; see resnet " +
+                                         app.get_subcommands()[0]->get_name() + " --help");
+      }
+    }
+  }
+  std::string text = error.what();
+  for (char& c : text) c = c == '\n' ? ' ' : c;
+  return fail(ExitCode::usage, "command line: " + text + "; see resnet " + (no_verb ? "" : app.get_subcommands()[0]->get_name() + " ") + "--help");
+}
+
+std::atomic<int> stop_signal{0};
+
+extern "C" void on_stop(int signal) {
+  // The second one does not wait: everything saved stays saved.
+  if (stop_signal.exchange(signal) != 0) _exit(128 + signal);
+}
+
+}  // namespace
+
+namespace resnet::cli {
+
+const std::atomic<int>& install_stop_signals() {
+  struct sigaction action {};
+  action.sa_handler = on_stop;
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  return stop_signal;
+}
+
+}  // namespace resnet::cli
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is a write error, not a death
+  std::signal(SIGXFSZ, SIG_IGN);
+  CLI::App app{"Residual networks on a CPU: train, understand, compress, serve."};
+  app.set_version_flag("--version", "resnet " RESNET_VERSION);
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  std::vector<std::pair<std::string, resnet::cli::Command>> commands;
+  commands.emplace_back("train", resnet::cli::add_train(app));
+  commands.emplace_back("evaluate", resnet::cli::add_evaluate(app));
+  commands.emplace_back("summary", resnet::cli::add_summary(app));
+  commands.emplace_back("benchmark", resnet::cli::add_benchmark(app));
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return parse_error(app, error, argc, argv);
+  }
+  try {
+    int code = 0;
+    for (const auto& [name, run] : commands) {
+      if (app.got_subcommand(name)) code = run();
+    }
+    if (std::fflush(stdout) != 0) return fail(ExitCode::io, "stdout: cannot write");
+    return code;
+  } catch (const resnet::Error& error) {
+    return fail(error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(ExitCode::limit, "memory: not enough; try a smaller batch or image size");
+  } catch (const std::exception& error) {
+    return fail(ExitCode::internal, std::string("internal: ") + error.what());
+  }
+}

@@ -1,0 +1,132 @@
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "cli/console.h"
+#include "ops/add.h"
+#include "ops/conv2d.h"
+#include "ops/linear.h"
+#include "train/inference.h"
+#include "train/model_file.h"
+
+namespace resnet::cli {
+namespace {
+
+using nlohmann::json;
+
+struct Row {
+  std::string name, op, output_shape;
+  int64_t parameters = 0;
+  int64_t macs = 0;
+};
+
+struct Totals {
+  int64_t parameters = 0;
+  int64_t macs = 0;
+};
+
+/// A row per node of the unfused forward graph, in the order of its work.
+std::vector<Row> rows_of(const Graph& graph) {
+  std::vector<Row> rows;
+  for (int32_t id : graph.live_nodes()) {
+    const Node& node = graph.node(id);
+    if (node.kind != NodeKind::op) continue;
+    Row row{node.name, std::string(node.op->name), "", 0, 0};
+    Shape shape = node.outputs[0].shape;
+    row.output_shape = Shape(std::vector<int64_t>(shape.dims().begin() + 1, shape.dims().end())).str();
+    std::vector<TensorType> in;
+    for (const Value& input : node.inputs) {
+      in.push_back(input.type());
+      if (graph.node(input).trainable) row.parameters += input.shape().elements();
+    }
+    if (node.op == &kConv2d) row.macs = shape.elements() * node.inputs[1].shape().elements() / node.inputs[1].shape()[0];
+    if (node.op == &kLinear) row.macs = node.inputs[1].shape().elements();
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+Shape parse_size(const std::string& text) {
+  std::vector<int64_t> dims;
+  for (size_t at = 0; at <= text.size();) {
+    const size_t end = std::min(text.find('x', at), text.size());
+    const std::string part = text.substr(at, end - at);
+    const bool number = !part.empty() && part.size() <= 5 && part.find_first_not_of("0123456789") == std::string::npos;
+    dims.push_back(number ? std::stoll(part) : 0);
+    at = end + 1;
+  }
+  const bool ok = dims.size() == 3 && std::all_of(dims.begin(), dims.end(), [](int64_t d) { return d >= 1 && d <= 8192; });
+  if (!ok) throw UserError("--input-size: '{}'; expected CHANNELSxHEIGHTxWIDTH, such as 1x96x96, each 1 to 8192", escape_control(text));
+  return Shape(dims);
+}
+
+int list_models(bool as_json) {
+  json list = json::array();
+  std::vector<std::vector<std::string>> rows = {{"model", "input", "parameters", "MMACs", "what"}};
+  for (const ModelSpec& model : all_models()) {
+    const auto graph = make_inference_graph(model, {.images = {1, model.input[0], model.input[1], model.input[2]}});
+    Totals totals;
+    for (const Row& row : rows_of(*graph)) {
+      totals.parameters += row.parameters;
+      totals.macs += row.macs;
+    }
+    list.push_back({{"model", model.name}, {"input_size", model.input.str()}, {"parameters", totals.parameters}, {"macs", totals.macs}});
+    rows.push_back({model.name, model.input.str(), grouped(totals.parameters), fmt::format("{:.1f}", static_cast<double>(totals.macs) / 1e6), model.summary});
+  }
+  std::printf("%s", as_json ? (list.dump() + "\n").c_str() : table(rows, 2).c_str());
+  return 0;
+}
+
+int run_summary(const std::string& name, const std::string& input_size, bool as_json, bool list) {
+  if (list) return list_models(as_json);
+  if (name.empty()) throw UserError("summary: no MODEL given; expected a name or a model file; see resnet summary --list");
+  ModelOptions options;
+  ModelSpec model;
+  if (name.ends_with(".safetensors") || std::filesystem::exists(name)) {
+    const ModelDescription d = load_model(name).description;
+    model = find_model(d.architecture);
+    model.input = {d.channels, d.preprocessing.image_size, d.preprocessing.image_size};
+    options = d.options;
+  } else {
+    model = find_model(name);
+  }
+  if (!input_size.empty()) model.input = parse_size(input_size);
+  const auto graph = make_inference_graph(model, {.model = options, .images = {1, model.input[0], model.input[1], model.input[2]}});
+  Totals totals;
+  json layers = json::array();
+  std::vector<std::vector<std::string>> rows = {{"layer", "op", "output", "parameters", "MACs"}};
+  for (const Row& row : rows_of(*graph)) {
+    totals.parameters += row.parameters;
+    totals.macs += row.macs;
+    layers.push_back({{"name", row.name}, {"op", row.op}, {"output_shape", row.output_shape}, {"parameters", row.parameters}, {"macs", row.macs}});
+    rows.push_back({row.name, row.op, row.output_shape, row.parameters ? grouped(row.parameters) : "", row.macs ? grouped(row.macs) : ""});
+  }
+  if (as_json) {
+    std::printf("%s\n", json{{"model", model.name}, {"input_size", model.input.str()}, {"parameters", totals.parameters}, {"macs", totals.macs}, {"layers", layers}}.dump().c_str());
+    return 0;
+  }
+  rows.push_back({"total", "", "", grouped(totals.parameters), grouped(totals.macs)});
+  std::printf("%s at %s\n%s", model.name.c_str(), model.input.str().c_str(), table(rows, 2).c_str());
+  return 0;
+}
+
+}  // namespace
+
+Command add_summary(CLI::App& app) {
+  struct Arguments {
+    std::string model, input_size;
+    bool json = false, list = false;
+  };
+  auto a = std::make_shared<Arguments>();
+  CLI::App* verb = app.add_subcommand("summary", "A row per layer: output shape, parameters, multiply-adds");
+  verb->add_option("MODEL", a->model, "name of an architecture, or a model file");
+  verb->add_option("--input-size", a->input_size, "CHANNELSxHEIGHTxWIDTH, pixels; default the model's own");
+  verb->add_flag("--json", a->json, "print as JSON");
+  verb->add_flag("--list", a->list, "list all architectures");
+  verb->footer("Example: resnet summary lecture_resnet18 --input-size 1x96x96");
+  return [a] { return run_summary(a->model, a->input_size, a->json, a->list); };
+}
+
+}  // namespace resnet::cli

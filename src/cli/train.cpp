@@ -1,0 +1,184 @@
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "cli/console.h"
+#include "plan/plan.h"
+#include "passes/pipeline.h"
+#include "train/trainer.h"
+
+namespace resnet::cli {
+namespace {
+
+using nlohmann::json;
+
+json finite(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
+
+struct Arguments {
+  TrainConfig config;
+  std::string output, config_file, dump_gradients;
+  std::string resume;
+  std::vector<std::string> settings, disabled_passes;
+  bool json = false;
+  bool no_shuffle = false;
+  bool dump_plan = false;
+  bool dump_graph = false;
+};
+
+/// The flag's value if it was given, over what a file or an earlier run says.
+template <class T>
+void override_with(const CLI::App& verb, const char* flag, const T& given, T& setting) {
+  if (verb.count(flag) > 0) setting = given;
+}
+
+TrainConfig effective_config(const CLI::App& verb, const Arguments& a, TrainConfig config) {
+  const TrainConfig& g = a.config;
+  if (!a.config_file.empty()) apply_toml(a.config_file, read_whole_file(a.config_file, 1 << 20), config);
+  override_with(verb, "--model", g.model, config.model);
+  override_with(verb, "--data", g.data, config.data);
+  override_with(verb, "--image-size", g.image_size, config.image_size);
+  override_with(verb, "--epochs", g.epochs, config.epochs);
+  override_with(verb, "--batch-size", g.batch_size, config.batch_size);
+  override_with(verb, "--lr", g.lr, config.lr);
+  override_with(verb, "--lr-scheduler", g.lr_scheduler, config.lr_scheduler);
+  override_with(verb, "--momentum", g.momentum, config.momentum);
+  override_with(verb, "--nesterov", g.nesterov, config.nesterov);
+  override_with(verb, "--weight-decay", g.weight_decay, config.weight_decay);
+  override_with(verb, "--label-smoothing", g.label_smoothing, config.label_smoothing);
+  override_with(verb, "--seed", g.seed, config.seed);
+  override_with(verb, "--threads", g.threads, config.threads);
+  override_with(verb, "--workers", g.workers, config.workers);
+  override_with(verb, "--limit", g.limit, config.limit);
+  override_with(verb, "--max-steps", g.max_steps, config.max_steps);
+  override_with(verb, "--log-every", g.log_every, config.log_every);
+  override_with(verb, "--checkpoint-every", g.checkpoint_every, config.checkpoint_every);
+  override_with(verb, "--backend", g.backend, config.backend);
+  override_with(verb, "--precision", g.precision, config.precision);
+  override_with(verb, "--weights", g.weights, config.weights);
+  if (a.no_shuffle) config.shuffle = false;
+  for (const std::string& setting : a.settings) apply_setting(setting, config);
+  return config;
+}
+
+/// The run to resume: --resume PATH, --resume --output PATH, or the newest under runs/.
+std::string run_to_resume(const Arguments& a) {
+  std::string path = !a.resume.empty() ? a.resume : !a.output.empty() ? a.output : RunDirectory::newest("runs");
+  // A checkpoint inside a run stands for the run.
+  if (std::filesystem::exists(path + "/manifest.json") && !std::filesystem::exists(path + "/.lock")) {
+    path = std::filesystem::path(path).parent_path().string();
+  }
+  return path;
+}
+
+std::string step_line(const TrainObserver::Stepped& s) {
+  return fmt::format("epoch {}/{}  step {}/{}  loss {:.4f}  top-1 {:.2f} %  {:.0f} img/s  {} left", s.epoch, s.epochs, s.step, s.steps,
+                     s.mean_loss, 100 * s.top1, s.images_per_second, duration(s.seconds_left));
+}
+
+TrainObserver make_observer(Progress& progress, const Arguments& arguments) {
+  TrainObserver o;
+  o.on_prepare = [&](const std::string& what, int done, int total) {
+    progress.update(total > 0 ? fmt::format("{} {}/{}", what, done, total) : what);
+  };
+  o.on_plan = [&](const TrainObserver::Planned& p) {
+    if (arguments.dump_graph) std::fputs(print(p.program->graph()).c_str(), stderr);
+    if (arguments.dump_plan) std::fputs(print(p.program->graph(), p.program->plan()).c_str(), stderr);
+    progress.print(fmt::format("{}: {} parameters, {} backend, {} threads; {} training and {} test images", p.model, grouped(p.parameters),
+                               p.backend, p.threads, grouped(p.train_images), grouped(p.test_images)));
+    progress.print(fmt::format("one step: {:.1f} GFLOP; memory: arena {} + states {} = {}; steps {} to {}; run in {}", p.gflop_per_step,
+                               bytes(p.arena_bytes), bytes(p.state_bytes), bytes(p.arena_bytes + p.state_bytes), p.start_step, p.steps, p.output));
+  };
+  o.on_step = [&](const TrainObserver::Stepped& s) { progress.update(step_line(s)); };
+  o.on_evaluate = [&](int64_t done, int64_t total) { progress.update(fmt::format("evaluating {}/{}", done, total)); };
+  o.on_epoch = [&](const EpochMetrics& m, bool is_best) {
+    progress.print(fmt::format("epoch {:>3}  train loss {:.4f} top-1 {:.2f} %   test loss {:.4f} top-1 {:.2f} %   {:.0f} img/s  {}{}", m.epoch,
+                               m.train_loss, 100 * m.train_top1, m.eval_loss, 100 * m.eval_top1, m.images_per_second, duration(m.seconds),
+                               is_best ? "  best" : ""));
+  };
+  o.on_warning = [&](const std::string& text) { progress.print("resnet: warning: " + text); };
+  return o;
+}
+
+int run_train(const CLI::App& verb, const Arguments& arguments) {
+  TrainRequest request;
+  request.resume = verb.count("--resume") > 0;
+  request.output = request.resume ? run_to_resume(arguments) : arguments.output;
+  request.config = effective_config(verb, arguments, request.resume ? config_of_run(request.output) : TrainConfig{});
+  request.dump_gradients = arguments.dump_gradients;
+  for (const std::string& name : arguments.disabled_passes) {
+    const auto names = pass_names();
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
+      throw UserError("--disable-pass: unknown pass '{}'; nearest: {}", name, nearest_names(name, names));
+    }
+    request.disabled_passes.insert(name);
+  }
+  request.stop_signal = &install_stop_signals();
+
+  Progress progress;
+  const TrainResult r = train(request, make_observer(progress, arguments));
+  progress.clear();
+  if (arguments.json) {
+    std::printf("%s\n", json{{"train_loss", finite(r.train_loss)}, {"train_top1", r.train_top1}, {"eval_loss", finite(r.eval_loss)},
+                             {"eval_top1", r.eval_top1}, {"best_top1", r.best_top1}, {"steps", r.steps},
+                             {"images_per_second", r.images_per_second}, {"peak_bytes", r.peak_bytes}, {"output", r.output}}
+                            .dump().c_str());
+  } else {
+    std::printf("%s", table({{"steps", std::to_string(r.steps)},
+                             {"train loss", fmt::format("{:.4f}", r.train_loss)},
+                             {"train top-1", fmt::format("{:.2f} %", 100 * r.train_top1)},
+                             {"test top-1", fmt::format("{:.2f} %", 100 * r.eval_top1)},
+                             {"best test top-1", fmt::format("{:.2f} %", 100 * r.best_top1)},
+                             {"training speed", fmt::format("{:.1f} img/s", r.images_per_second)},
+                             {"memory", bytes(r.peak_bytes)},
+                             {"run", r.output}}).c_str());
+  }
+  return r.stopped_by ? 128 + r.stopped_by : 0;
+}
+
+}  // namespace
+
+Command add_train(CLI::App& app) {
+  auto arguments = std::make_shared<Arguments>();
+  Arguments& a = *arguments;
+  TrainConfig& c = a.config;
+  CLI::App* verb = app.add_subcommand("train", "Train a network; without flags the lecture's, on Fashion-MNIST");
+  verb->add_option("--model", c.model, "architecture, see resnet summary --list")->capture_default_str();
+  verb->add_option("--data", c.data, "fashion-mnist, or a folder of idx files")->capture_default_str();
+  verb->add_option("--image-size", c.image_size, "side of the input, pixels")->capture_default_str();
+  verb->add_option("--epochs", c.epochs, "passes over the training images")->capture_default_str();
+  verb->add_option("-b,--batch-size", c.batch_size, "images a step")->capture_default_str();
+  verb->add_option("--lr", c.lr, "learning rate")->capture_default_str();
+  verb->add_option("--lr-scheduler", c.lr_scheduler, "constant or cosineannealinglr (per step, to 0)")->capture_default_str();
+  verb->add_option("--momentum", c.momentum, "of SGD")->capture_default_str();
+  verb->add_flag("--nesterov", c.nesterov, "Nesterov momentum");
+  verb->add_option("--wd,--weight-decay", c.weight_decay, "L2 penalty added to the gradient")->capture_default_str();
+  verb->add_option("--label-smoothing", c.label_smoothing, "share spread over all classes")->capture_default_str();
+  verb->add_option("--seed", c.seed, "of initial weights and shuffling")->capture_default_str();
+  verb->add_option("--threads", c.threads, "compute threads; 0: all CPUs there are")->capture_default_str();
+  verb->add_option("-j,--workers", c.workers, "threads that prepare batches ahead")->capture_default_str();
+  verb->add_option("--output", a.output, "run directory; default runs/MODEL-N");
+  verb->add_option("--resume", a.resume, "continue a run exactly: PATH, or --output's, or the newest in runs/")->expected(0, 1)->type_name("[PATH]");
+  verb->add_option("--weights", c.weights, "initial weights, a safetensors file");
+  verb->add_flag("--no-shuffle", a.no_shuffle, "take the images in the order of the file");
+  verb->add_option("--max-steps", c.max_steps, "stop after N steps; 0: after the last epoch")->capture_default_str();
+  verb->add_option("--limit", c.limit, "use the first N training images; 0: all")->capture_default_str();
+  verb->add_option("--log-every", c.log_every, "steps between lines of events.jsonl")->capture_default_str();
+  verb->add_option("--checkpoint-every", c.checkpoint_every, "steps between checkpoints; 0: each epoch")->capture_default_str();
+  verb->add_option("--backend", c.backend, "cpu or reference")->capture_default_str();
+  verb->add_option("--precision", c.precision, "f32, or f64 with --backend reference")->capture_default_str();
+  verb->add_option("--set", a.settings, "any setting, as KEY=VALUE, e.g. model.stem_padding=0")->type_name("KEY=VALUE");
+  verb->add_option("--config", a.config_file, "settings from a TOML file; flags win")->type_name("FILE");
+  verb->add_flag("--json", a.json, "print the result as JSON");
+  verb->add_flag("--dump-graph", a.dump_graph, "print the training graph");
+  verb->add_flag("--dump-plan", a.dump_plan, "print each step's kernel, bytes and place");
+  verb->add_option("--disable-pass", a.disabled_passes, "leave out a pass, by name");
+  verb->add_option("--dump-gradients", a.dump_gradients, "write the first step's gradients here")->type_name("FILE")->group("");
+  verb->footer("Example: resnet train --epochs 2 --image-size 48 --momentum 0.9 --output runs/first\n"
+               "Continue it: resnet train --resume runs/first --epochs 4");
+  return [verb, arguments] { return run_train(*verb, *arguments); };
+}
+
+}  // namespace resnet::cli

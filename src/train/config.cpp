@@ -1,0 +1,220 @@
+#include "train/config.h"
+
+#include <charconv>
+#include <cmath>
+#include <functional>
+#include <numbers>
+#include <sstream>
+#include <type_traits>
+#include <variant>
+
+#include <toml++/toml.h>
+
+#include "base/error.h"
+
+namespace resnet {
+namespace {
+
+using Member = std::variant<std::string TrainConfig::*, int64_t TrainConfig::*, double TrainConfig::*, bool TrainConfig::*>;
+
+struct Setting {
+  const char* key;
+  Member member;
+};
+
+/// The one list of settings: printing, parsing and comparing all walk it.
+const std::vector<Setting>& settings() {
+  static const std::vector<Setting> list = {
+      {"model", &TrainConfig::model},
+      {"data", &TrainConfig::data},
+      {"image_size", &TrainConfig::image_size},
+      {"epochs", &TrainConfig::epochs},
+      {"batch_size", &TrainConfig::batch_size},
+      {"lr", &TrainConfig::lr},
+      {"lr_scheduler", &TrainConfig::lr_scheduler},
+      {"momentum", &TrainConfig::momentum},
+      {"nesterov", &TrainConfig::nesterov},
+      {"weight_decay", &TrainConfig::weight_decay},
+      {"label_smoothing", &TrainConfig::label_smoothing},
+      {"seed", &TrainConfig::seed},
+      {"threads", &TrainConfig::threads},
+      {"workers", &TrainConfig::workers},
+      {"shuffle", &TrainConfig::shuffle},
+      {"limit", &TrainConfig::limit},
+      {"max_steps", &TrainConfig::max_steps},
+      {"log_every", &TrainConfig::log_every},
+      {"checkpoint_every", &TrainConfig::checkpoint_every},
+      {"backend", &TrainConfig::backend},
+      {"precision", &TrainConfig::precision},
+      {"weights", &TrainConfig::weights},
+      {"model.stem_padding", &TrainConfig::stem_padding},
+  };
+  return list;
+}
+
+const Setting& find_setting(const std::string& key, const std::string& where) {
+  std::vector<std::string> names;
+  for (const Setting& setting : settings()) {
+    if (key == setting.key) return setting;
+    names.emplace_back(setting.key);
+  }
+  throw UserError("{}: unknown setting '{}'; nearest: {}", where, escape_control(key), nearest_names(key, names));
+}
+
+std::string quoted(const std::string& text) {
+  std::ostringstream out;
+  out << toml::value<std::string>(text);
+  return out.str();
+}
+
+std::string value_text(const TrainConfig& config, const Member& member) {
+  return std::visit(
+      [&](auto pointer) -> std::string {
+        using T = std::remove_cvref_t<decltype(config.*pointer)>;
+        if constexpr (std::is_same_v<T, std::string>) {
+          return quoted(config.*pointer);
+        } else if constexpr (std::is_same_v<T, double>) {
+          const std::string text = fmt::format("{}", config.*pointer);
+          return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
+        } else {
+          return fmt::format("{}", config.*pointer);
+        }
+      },
+      member);
+}
+
+void apply_node(const toml::node& node, const Setting& setting, const std::string& where, TrainConfig& config) {
+  auto wrong = [&](const char* expected) {
+    throw UserError("{}: '{}' has the wrong type; expected {}", where, setting.key, expected);
+  };
+  std::visit(
+      [&](auto pointer) {
+        using T = std::remove_cvref_t<decltype(config.*pointer)>;
+        if constexpr (std::is_same_v<T, std::string>) {
+          if (!node.is_string()) wrong("a string");
+          config.*pointer = node.as_string()->get();
+        } else if constexpr (std::is_same_v<T, bool>) {
+          if (!node.is_boolean()) wrong("true or false");
+          config.*pointer = node.as_boolean()->get();
+        } else if constexpr (std::is_same_v<T, int64_t>) {
+          if (!node.is_integer()) wrong("an integer");
+          config.*pointer = node.as_integer()->get();
+        } else {
+          if (node.is_integer()) {
+            config.*pointer = static_cast<double>(node.as_integer()->get());
+          } else {
+            if (!node.is_floating_point()) wrong("a number");
+            config.*pointer = node.as_floating_point()->get();
+          }
+        }
+      },
+      setting.member);
+}
+
+void apply_table(const toml::table& table, const std::string& prefix, const std::string& where, TrainConfig& config) {
+  for (const auto& [key, node] : table) {
+    const std::string name = prefix + std::string(key.str());
+    // `model` is both a setting and, as a table, the home of model.stem_padding.
+    if (const toml::table* inner = node.as_table()) {
+      apply_table(*inner, name + ".", where, config);
+    } else {
+      apply_node(node, find_setting(name, where), where, config);
+    }
+  }
+}
+
+void require(bool ok, const char* flag, const std::string& came, const char* expected) {
+  if (!ok) throw UserError("{}: {}; expected {}", flag, came, expected);
+}
+
+}  // namespace
+
+void validate(const TrainConfig& c) {
+  auto integer = [](int64_t value, int64_t low, int64_t high, const char* flag, const char* expected) {
+    require(value >= low && value <= high, flag, std::to_string(value), expected);
+  };
+  auto number = [](double value, bool ok, const char* flag, const char* expected) {
+    require(std::isfinite(value) && ok, flag, fmt::format("{}", value), expected);
+  };
+  integer(c.image_size, 1, 8192, "--image-size", "1 to 8192 pixels");
+  integer(c.epochs, 1, 1000000, "--epochs", "1 to 1000000");
+  integer(c.batch_size, 1, 65536, "--batch-size", "1 to 65536 images");
+  number(c.lr, c.lr >= 0, "--lr", "a finite number, 0 or more");
+  number(c.momentum, c.momentum >= 0 && c.momentum < 1, "--momentum", "a number in [0, 1)");
+  number(c.weight_decay, c.weight_decay >= 0, "--weight-decay", "a finite number, 0 or more");
+  number(c.label_smoothing, c.label_smoothing >= 0 && c.label_smoothing < 1, "--label-smoothing", "a number in [0, 1)");
+  require(!c.nesterov || c.momentum > 0, "--nesterov", "momentum is 0", "--momentum above 0 with it");
+  require(c.lr_scheduler == "constant" || c.lr_scheduler == "cosineannealinglr", "--lr-scheduler",
+          "'" + escape_control(c.lr_scheduler) + "'", "constant or cosineannealinglr");
+  integer(c.seed, 0, INT64_MAX, "--seed", "0 or more");
+  integer(c.threads, 0, 1024, "--threads", "0 (all) to 1024");
+  integer(c.workers, 0, 64, "--workers", "0 to 64");
+  integer(c.limit, 0, INT64_MAX, "--limit", "0 (all) or more images");
+  integer(c.max_steps, 0, INT64_MAX, "--max-steps", "0 (no limit) or more");
+  integer(c.log_every, 1, INT64_MAX, "--log-every", "1 or more steps");
+  integer(c.checkpoint_every, 0, INT64_MAX, "--checkpoint-every", "0 (each epoch) or more steps");
+  integer(c.stem_padding, 0, 6, "--set model.stem_padding", "0 to 6 pixels");
+  require(c.backend == "cpu" || c.backend == "reference", "--backend", "'" + escape_control(c.backend) + "'", "cpu or reference");
+  require(c.precision == "f32" || c.precision == "f64", "--precision", "'" + escape_control(c.precision) + "'", "f32 or f64");
+  require(c.precision == "f32" || c.backend == "reference", "--precision", "f64 on the cpu backend",
+          "f32 there; f64 runs with --backend reference");
+}
+
+std::string to_toml(const TrainConfig& config) {
+  std::string text = "# Every setting of this run; `resnet train --config FILE` trains the same again.\n";
+  for (const Setting& setting : settings()) {
+    const std::string key = setting.key;
+    const std::string written = key.find('.') == std::string::npos ? key : '"' + key + '"';
+    text += fmt::format("{} = {}\n", written, value_text(config, setting.member));
+  }
+  return text;
+}
+
+void apply_toml(const std::string& path, const std::string& text, TrainConfig& config) {
+  toml::table table;
+  try {
+    table = toml::parse(text, path);
+  } catch (const toml::parse_error& error) {
+    throw UserError("{}: line {}, column {}: {}", path, error.source().begin.line, error.source().begin.column,
+                    escape_control(std::string(error.description())));
+  }
+  apply_table(table, "", path, config);
+}
+
+void apply_setting(const std::string& assignment, TrainConfig& config) {
+  const size_t equals = assignment.find('=');
+  if (equals == std::string::npos) {
+    throw UserError("--set: '{}'; expected key=value", escape_control(assignment));
+  }
+  const std::string key = assignment.substr(0, equals);
+  const std::string value = assignment.substr(equals + 1);
+  const Setting& setting = find_setting(key, "--set");
+  const bool is_text = std::holds_alternative<std::string TrainConfig::*>(setting.member);
+  toml::table table;
+  try {
+    table = toml::parse("value = " + (is_text && (value.empty() || value[0] != '"') ? quoted(value) : value));
+  } catch (const toml::parse_error&) {
+    throw UserError("--set {}: '{}' is no value; expected a number, true, false or text", key, escape_control(value));
+  }
+  const toml::node* node = table.get("value");
+  check(node != nullptr && table.size() == 1, "apply_setting: more than one value");
+  apply_node(*node, setting, "--set", config);
+}
+
+std::vector<std::string> differences(const TrainConfig& now, const TrainConfig& before) {
+  std::vector<std::string> list;
+  for (const Setting& setting : settings()) {
+    const std::string is = value_text(now, setting.member);
+    const std::string was = value_text(before, setting.member);
+    if (is != was) list.push_back(fmt::format("{}: {}, was {}", setting.key, is, was));
+  }
+  return list;
+}
+
+double learning_rate(const TrainConfig& config, int64_t step, int64_t total_steps) {
+  if (config.lr_scheduler == "constant" || total_steps <= 0) return config.lr;
+  const double progress = static_cast<double>(step) / static_cast<double>(total_steps);
+  return config.lr * 0.5 * (1 + std::cos(std::numbers::pi * progress));
+}
+
+}  // namespace resnet

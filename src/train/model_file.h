@@ -1,0 +1,37 @@
+#pragma once
+// A trained model as one safetensors file: weights, statistics, and everything needed to predict with
+// exactly the preprocessing it was trained with.
+
+#include <string>
+#include <vector>
+
+#include "data/preprocess.h"
+#include "formats/safetensors.h"
+#include "train/model_state.h"
+
+namespace resnet {
+
+struct ModelDescription {
+  std::string architecture;
+  ModelOptions options;
+  int64_t channels = 1;
+  std::vector<std::string> class_names;
+  Preprocessing preprocessing;
+};
+
+/// `__metadata__`: format=pt, architecture, num_classes, class_names (JSON), input_size, mean, std,
+/// interpolation, crop_pct, resize, and model.* options that differ from the usual.
+std::map<std::string, std::string> to_metadata(const ModelDescription& model);
+/// Throws bad_data naming the key that is missing or malformed.
+ModelDescription from_metadata(const std::string& path, const std::map<std::string, std::string>& metadata);
+
+struct LoadedModel {
+  ModelDescription description;
+  std::map<std::string, Tensor> values;  ///< f32 or f64 as stored
+  DType dtype = DType::f32;
+};
+
+/// Reads and checks a model file: its tensors are exactly the architecture's.
+LoadedModel load_model(const std::string& path);
+
+}  // namespace resnet

@@ -1,0 +1,36 @@
+#pragma once
+// A model's parameters and statistics: first values, and the way to and from files.
+
+#include <string>
+#include <vector>
+
+#include "formats/safetensors.h"
+#include "models/registry.h"
+#include "runtime/session.h"
+
+namespace resnet {
+
+/// A parameter or running statistic of a model, in the order of names.
+struct StateSpec {
+  std::string name;
+  TensorType type;
+  Initializer initializer;
+  bool trainable = false;
+};
+
+/// What `model` keeps: every parameter and running statistic, sorted by name.
+std::vector<StateSpec> model_states(const ModelSpec& model, const ModelOptions& options, DType dtype);
+
+/// The first value of a state: a pure function of (seed, name).
+Tensor initial_value(const StateSpec& state, uint64_t seed);
+
+/// The tensors of `file` under the model's names, converted to its dtype. Throws UserError (bad_data)
+/// listing the first ten missing, unexpected and misshaped tensors; PyTorch's `num_batches_tracked`
+/// is passed over. Nothing is returned unless everything fits.
+std::map<std::string, Tensor> match_weights(const std::string& path, const ModelFile& file, const std::vector<StateSpec>& states);
+
+/// Current values of `states` in the session.
+std::map<std::string, Tensor> read_states(const Session& session, const std::vector<StateSpec>& states);
+void write_states(Session& session, const std::map<std::string, Tensor>& values);
+
+}  // namespace resnet

@@ -1,0 +1,78 @@
+#pragma once
+// runs/NAME: config.toml, metrics.csv, events.jsonl, checkpoints behind `last`, best.safetensors,
+// plots/. One process at a time may write it.
+
+#include <string>
+#include <vector>
+
+#include "formats/checkpoint_directory.h"
+#include "train/config.h"
+
+namespace resnet {
+
+/// One row of metrics.csv.
+struct EpochMetrics {
+  int64_t epoch = 0;  ///< from 1
+  double train_loss = 0, train_top1 = 0;
+  double eval_loss = 0, eval_top1 = 0, eval_top5 = 0;
+  double lr = 0;
+  double images_per_second = 0;
+  double seconds = 0;  ///< training and evaluation of this epoch
+};
+
+/// What a checkpoint holds beside weights and momenta.
+struct TrainState {
+  int64_t step = 0;    ///< steps done
+  int64_t epoch = 0;   ///< epochs done
+  int64_t sample = 0;  ///< samples of the current epoch already seen
+  double epoch_loss_sum = 0;
+  int64_t epoch_correct = 0;
+  int64_t epoch_images = 0;
+  double epoch_seconds = 0;
+  double best_top1 = -1;
+  bool evaluation_pending = false;  ///< an epoch ended, but a signal came before its evaluation was done
+  uint64_t data_fingerprint = 0;
+  int64_t threads = 0;
+  std::string instruction_set;
+  std::string version;
+  std::map<std::string, std::string> choices;  ///< algorithms, see Backend::choices
+  std::vector<EpochMetrics> metrics;           ///< of the epochs done
+};
+
+std::string to_json(const TrainState& state);
+/// Throws bad_data naming the field.
+TrainState train_state_from_json(const std::string& path, const std::string& text);
+
+class RunDirectory {
+ public:
+  /// Makes and locks a new run. Throws UserError (refused) when the directory holds a run or is in use.
+  static RunDirectory create(const std::string& path, const TrainConfig& config);
+  /// Locks an existing run. Throws ResourceError (io) when there is none, UserError (refused) when in use.
+  static RunDirectory open(const std::string& path);
+  /// The run written to last under `parent`, by the time of its `last`. Throws ResourceError (io) when there is none.
+  static std::string newest(const std::string& parent);
+  /// "runs/NAME-1", with the first number that is free.
+  static std::string fresh_name(const std::string& prefix);
+
+  const std::string& path() const { return path_; }
+  TrainConfig config() const;
+
+  /// metrics.csv and plots/learning_curve.svg, both replaced whole.
+  void write_metrics(const std::vector<EpochMetrics>& metrics) const;
+  /// Appends one line to events.jsonl.
+  void append_event(const std::string& json_line);
+  /// Makes events durable; called before a checkpoint commits.
+  void sync_events();
+  /// Drops events after `step` (a resumed run writes them again).
+  void rewind_events(int64_t step);
+
+ private:
+  explicit RunDirectory(std::string path) : path_(std::move(path)) {}
+  void lock();
+
+  std::string path_;
+  FileDescriptor lock_;
+  FileDescriptor events_;
+};
+
+}  // namespace resnet

@@ -1,0 +1,51 @@
+#include "train/training_step.h"
+
+#include "autodiff/gradients.h"
+#include "ops/fill.h"
+#include "ops/running_average.h"
+#include "ops/sgd_update.h"
+#include "ops/softmax_cross_entropy.h"
+
+namespace resnet {
+
+std::unique_ptr<Graph> make_training_step(const ModelSpec& model, const TrainingStepOptions& options) {
+  auto graph = std::make_unique<Graph>();
+  const Value images = graph->input("images", {options.dtype, options.images});
+  const Value labels = graph->input("labels", {DType::i32, Shape{options.images[0]}});
+  const Value lr = graph->input("lr", {options.dtype, Shape{}});
+
+  ModelBuilder builder{*graph, options.dtype, true, {}};
+  const Value logits = model.build(Scope(builder), images, options.model);
+  const SoftmaxCrossEntropyResult result = softmax_cross_entropy(logits, labels, options.label_smoothing);
+  graph->set_output("loss", result.loss);
+  graph->set_output("correct", result.correct);
+  for (const RunningStatistic& s : builder.statistics) {
+    const Value updated = running_average(s.running, s.batch, result.loss, {.momentum = s.momentum, .scale = s.scale},
+                                          graph->node(s.running).name);
+    graph->assign(s.running, updated);
+  }
+  run_forward_passes(*graph, options.passes);
+
+  const Value loss = graph->outputs().at("loss");
+  std::vector<Value> parameters;
+  for (const auto& [name, id] : graph->leaves()) {
+    if (graph->node(id).trainable) parameters.push_back(graph->value(id));
+  }
+  const std::vector<Value> grads = gradients(loss, parameters);
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const Value parameter = parameters[i];
+    const std::string name = graph->node(parameter).name;
+    Value buffer;
+    if (options.momentum != 0) buffer = graph->state("momentum/" + name, parameter.type(), {}, false);
+    const SgdUpdateResult updated =
+        sgd_update(parameter, grads[i], lr, loss, buffer,
+                   {.momentum = options.momentum, .weight_decay = options.weight_decay, .nesterov = options.nesterov}, name);
+    graph->assign(parameter, updated.param);
+    if (buffer) graph->assign(buffer, updated.buffer);
+    if (options.gradient_outputs) graph->set_output("gradient:" + name, grads[i]);
+  }
+  run_training_passes(*graph, options.passes);
+  return graph;
+}
+
+}  // namespace resnet

@@ -1,0 +1,28 @@
+#pragma once
+// One training step as a graph: forward, loss, gradients, updates.
+
+#include <memory>
+
+#include "models/registry.h"
+#include "passes/pipeline.h"
+
+namespace resnet {
+
+struct TrainingStepOptions {
+  ModelOptions model;
+  DType dtype = DType::f32;
+  Shape images;  ///< [N,C,H,W]
+  double momentum = 0;
+  bool nesterov = false;
+  double weight_decay = 0;
+  double label_smoothing = 0;
+  bool gradient_outputs = false;  ///< also outputs "gradient:NAME" for every parameter
+  PassOptions passes;
+};
+
+/// Inputs: images [N,C,H,W], labels i32 [N], lr (scalar). Outputs: loss (mean), correct (top-1 count).
+/// Assigns every parameter (SGD), momentum buffer ("momentum/NAME") and running statistic; none of them
+/// changes when the loss is not finite.
+std::unique_ptr<Graph> make_training_step(const ModelSpec& model, const TrainingStepOptions& options);
+
+}  // namespace resnet
