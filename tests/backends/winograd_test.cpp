@@ -259,7 +259,6 @@ void check_against_double(const Named& isa, const Example& e, const WinogradProb
   EXPECT_LE(compare_maps(r.y_plain, e.y_maps, b, e.y).rms(), bound) << "forward";
   EXPECT_LE(compare_maps(r.dx, e.x_maps, b, e.dx).rms(), bound) << "backward_data";
   EXPECT_LE(compare_weights(r.dw, p, b, e.dw).rms(), bound) << "backward_weights";
-  Relative bias;
   for (size_t k = 0; k < e.dbias.size(); ++k) {
     // A sum of random signs may nearly cancel: compare with the root of the number of terms.
     const double scale = std::sqrt(static_cast<double>(e.y_maps.n * e.y_maps.h * e.y_maps.w));
