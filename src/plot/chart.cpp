@@ -19,8 +19,12 @@
 #if defined(__SANITIZE_ADDRESS__) || RESNET_HAS_FEATURE(address_sanitizer)
 // Fontconfig keeps a kilobyte for the process's life (the same after one chart and after 300) behind pointers that
 // LeakSanitizer cannot see. In this file, so that every program that draws has it.
-extern "C" __attribute__((visibility("default"))) const char* __lsan_default_suppressions();
-extern "C" const char* __lsan_default_suppressions() { return "leak:libfontconfig"; }
+extern "C" {
+__attribute__((visibility("default"))) const char* __lsan_default_suppressions();
+__attribute__((visibility("default"))) const char* __lsan_default_options();
+const char* __lsan_default_suppressions() { return "leak:libfontconfig"; }
+const char* __lsan_default_options() { return "print_suppressions=0"; }
+}
 #endif
 
 namespace resnet {
