@@ -200,7 +200,7 @@ std::string text(const WinogradProblem& p) {
          std::to_string(p.tile) + " threads " + std::to_string(p.threads);
 }
 
-/// Twice the documented error of the tile; `worst_ratio` keeps how near to it a test came.
+/// Twice the documented error of the tile.
 double error_bound(int tile) { return tile == 2 ? 5e-7 : tile == 3 ? 1.2e-6 : 1.6e-6; }
 
 struct Results {
