@@ -21,6 +21,7 @@ class Tensor {
   DType dtype() const { return type_.dtype; }
   int64_t elements() const { return type_.shape.elements(); }
   size_t size_bytes() const { return bytes_.size(); }
+  bool operator==(const Tensor&) const = default;  ///< type and bits
   std::byte* data() { return bytes_.data(); }
   const std::byte* data() const { return bytes_.data(); }
 

@@ -129,12 +129,12 @@ class Loader::Ring {
     const auto most = static_cast<uint64_t>(std::min(options_.batch_size, samples_per_epoch_));
     const auto size = static_cast<uint64_t>(options_.preprocessing.image_size);
     const auto values = checked_multiply({most, static_cast<uint64_t>(dataset_.channels), size, size});
-    if (!values || *values > slots_[0].batch.images.max_size()) throw std::bad_alloc();
+    if (!values || *values > static_cast<uint64_t>(PTRDIFF_MAX) / size_of(options_.dtype)) throw std::bad_alloc();
     if (options_.shuffle) order_.resize(static_cast<size_t>(samples_per_epoch_));
     for (Slot& slot : slots_) {
       slot.batch.samples.reserve(most);
       slot.batch.labels.reserve(most);
-      slot.batch.images.reserve(*values);
+      slot.batch.images = Tensor(images_type(most));
     }
   } catch (const std::bad_alloc&) {
     const int64_t size = options_.preprocessing.image_size;
@@ -143,6 +143,11 @@ class Loader::Ring {
         "loader: not enough memory for {} batches of {} images of {}x{}x{}; expected a smaller batch size, "
         "image size or number of workers",
         options_.workers + 1, std::min(options_.batch_size, samples_per_epoch_), dataset_.channels, size, size);
+  }
+
+  TensorType images_type(uint64_t n) const {
+    const int64_t size = options_.preprocessing.image_size;
+    return {options_.dtype, Shape{static_cast<int64_t>(n), dataset_.channels, size, size}};
   }
 
   void start_workers() try {
@@ -210,19 +215,21 @@ class Loader::Ring {
   }
 
   void fill(Slot& slot, PreprocessScratch& scratch) noexcept try {
-    const int64_t size = options_.preprocessing.image_size;
     Batch& batch = slot.batch;
     const size_t n = batch.samples.size();
-    const auto image_values = static_cast<size_t>(dataset_.channels * size * size);
-    batch.image_shape = {static_cast<int64_t>(n), dataset_.channels, size, size};
-    batch.images.resize(n * image_values);
+    const TensorType type = images_type(n);
+    if (batch.images.type() != type) batch.images = Tensor(type);  // the last batch of an epoch, and the one after it
     batch.labels.resize(n);
-    for (size_t i = 0; i < n; ++i) {
-      const int64_t sample = batch.samples[i];
-      preprocess(dataset_.image(sample), options_.preprocessing, scratch,
-                 std::span(batch.images).subspan(i * image_values, image_values));
-      batch.labels[i] = dataset_.labels[static_cast<size_t>(sample)];
-    }
+    with_float(options_.dtype, [&](auto tag) {
+      using T = decltype(tag);
+      const size_t image_values = static_cast<size_t>(type.shape.elements()) / n;
+      for (size_t i = 0; i < n; ++i) {
+        const int64_t sample = batch.samples[i];
+        preprocess(dataset_.image(sample), options_.preprocessing, scratch,
+                   batch.images.as<T>().subspan(i * image_values, image_values));
+        batch.labels[i] = dataset_.labels[static_cast<size_t>(sample)];
+      }
+    });
   } catch (...) {
     slot.failure = std::current_exception();
   }

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "base/shape.h"
+#include "base/tensor.h"
 #include "data/dataset.h"
 #include "data/preprocess.h"
 
@@ -28,6 +28,7 @@ struct LoaderOptions {
   bool shuffle = true;  ///< false: every epoch is 0, 1, 2, ...
   uint64_t seed = 0;
   int64_t limit = 0;  ///< use only the first `limit` images; 0: all
+  DType dtype = DType::f32;  ///< of the images
   int workers = 1;    ///< threads that prepare batches ahead; 0: prepared inside next()
   Preprocessing preprocessing = {};
   LoaderPosition start = {};
@@ -40,9 +41,8 @@ struct Batch {
   LoaderPosition next;           ///< where a run that resumes after this batch starts
   bool last_of_epoch = false;    ///< then next is {epoch + 1, 0}
   std::vector<int64_t> samples;  ///< [n], indices into the data set
-  std::vector<float> images;     ///< [n, channels, S, S], see preprocess()
   std::vector<int32_t> labels;   ///< [n]
-  Shape image_shape;             ///< {n, channels, S, S}
+  Tensor images;                 ///< f32 or f64 [n, channels, S, S], see preprocess()
 
   int64_t size() const { return static_cast<int64_t>(labels.size()); }
 };

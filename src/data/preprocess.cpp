@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "base/error.h"
 
@@ -40,25 +41,30 @@ const Resizer& PreprocessScratch::resizer(int64_t height, int64_t width, const P
 }
 
 void PreprocessScratch::make_levels(const Preprocessing& preprocessing, int64_t channels) {
-  levels_.resize(static_cast<size_t>(channels));
-  for (size_t c = 0; c < levels_.size(); ++c) {
-    for (size_t level = 0; level < 256; ++level) {
-      float value = static_cast<float>(level) / 255.0f;
-      if (!preprocessing.mean.empty()) value -= preprocessing.mean[c];
-      if (!preprocessing.std.empty()) value /= preprocessing.std[c];
-      levels_[c][level] = value;
+  const auto make = [&](auto& levels) {
+    using T = typename std::remove_reference_t<decltype(levels)>::value_type::value_type;
+    levels.resize(static_cast<size_t>(channels));
+    for (size_t c = 0; c < levels.size(); ++c) {
+      for (size_t level = 0; level < 256; ++level) {
+        T value = static_cast<T>(level) / T{255};
+        if (!preprocessing.mean.empty()) value -= static_cast<T>(preprocessing.mean[c]);
+        if (!preprocessing.std.empty()) value /= static_cast<T>(preprocessing.std[c]);
+        levels[c][level] = value;
+      }
     }
-  }
+  };
+  std::apply([&](auto&... levels) { (make(levels), ...); }, levels_);
 }
 
+template <class T>
 void preprocess(const ImageView& image, const Preprocessing& preprocessing, PreprocessScratch& scratch,
-                std::span<float> out) {
+                std::span<T> out) {
   const auto plane_in = static_cast<size_t>(image.height * image.width);
   const auto plane_out = static_cast<size_t>(preprocessing.image_size * preprocessing.image_size);
   const auto channels = static_cast<size_t>(image.channels);
   check(image.pixels.size() == channels * plane_in, "preprocess: the pixels do not fill the image");
   check(out.size() == channels * plane_out, "preprocess: the output is not of the image's channels and the input size");
-  if (scratch.preprocessing_ != preprocessing || scratch.levels_.size() != channels) {
+  if (scratch.preprocessing_ != preprocessing || scratch.levels<T>().size() != channels) {
     scratch.preprocessing_ = preprocessing;
     scratch.resizers_.clear();
     scratch.make_levels(preprocessing, image.channels);
@@ -67,11 +73,14 @@ void preprocess(const ImageView& image, const Preprocessing& preprocessing, Prep
   scratch.resized_.resize(plane_out);
   for (size_t c = 0; c < channels; ++c) {
     resizer.resize(image.pixels.subspan(c * plane_in, plane_in), scratch.resized_, scratch.working_);
-    const std::array<float, 256>& levels = scratch.levels_[c];
+    const std::array<T, 256>& levels = scratch.levels<T>()[c];
     std::transform(scratch.resized_.begin(), scratch.resized_.end(),
                    out.begin() + static_cast<std::ptrdiff_t>(c * plane_out),
                    [&](uint8_t level) { return levels[level]; });
   }
 }
+
+template void preprocess(const ImageView&, const Preprocessing&, PreprocessScratch&, std::span<float>);
+template void preprocess(const ImageView&, const Preprocessing&, PreprocessScratch&, std::span<double>);
 
 }  // namespace resnet

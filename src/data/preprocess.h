@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <tuple>
 #include <unordered_map>
 #include <vector>
 
@@ -40,21 +41,32 @@ void validate(const Preprocessing& preprocessing, int64_t channels);
 /// Tables and working memory that calls of preprocess share; one per thread.
 class PreprocessScratch {
  private:
-  friend void preprocess(const ImageView&, const Preprocessing&, PreprocessScratch&, std::span<float>);
+  template <class T>
+  friend void preprocess(const ImageView&, const Preprocessing&, PreprocessScratch&, std::span<T>);
+  template <class T>
+  using Levels = std::vector<std::array<T, 256>>;  // per channel: the input's value for each pixel value
+  template <class T>
+  const Levels<T>& levels() const {
+    return std::get<Levels<T>>(levels_);
+  }
   const Resizer& resizer(int64_t height, int64_t width, const Preprocessing& preprocessing);
   void make_levels(const Preprocessing& preprocessing, int64_t channels);
 
   std::optional<Preprocessing> preprocessing_;  // what the tables below were made for
   std::unordered_map<uint64_t, Resizer> resizers_;
-  std::vector<std::array<float, 256>> levels_;  // per channel: the input's value for each pixel value
+  std::tuple<Levels<float>, Levels<double>> levels_;
   std::vector<uint8_t> resized_;
   std::vector<uint8_t> working_;
 };
 
-/// out [channels, S, S] = (resized / 255 - mean) / std, each step in f32 as torchvision's ToTensor and Normalize do it;
+/// out [channels, S, S] = (resized / 255 - mean) / std, each step in T: in f32 as torchvision's ToTensor and Normalize do
+/// it, in f64 for runs in double;
 /// resized is Pillow's image.resize((S, S), interpolation), S = image_size.
 /// `preprocessing` must have passed validate(). Throws UserError for a side outside 1..kMaxImageSide.
+template <class T>
 void preprocess(const ImageView& image, const Preprocessing& preprocessing, PreprocessScratch& scratch,
-                std::span<float> out);
+                std::span<T> out);
+extern template void preprocess(const ImageView&, const Preprocessing&, PreprocessScratch&, std::span<float>);
+extern template void preprocess(const ImageView&, const Preprocessing&, PreprocessScratch&, std::span<double>);
 
 }  // namespace resnet

@@ -72,11 +72,11 @@ Evaluation Evaluator::result() const {
 Evaluation evaluate(InferenceProgram& program, const Dataset& dataset, const Preprocessing& preprocessing, int workers,
                     int64_t limit, const std::function<bool(int64_t, int64_t)>& progress) {
   Evaluator evaluator(dataset.class_names);
-  Loader loader(dataset, {.batch_size = program.batch_size(), .shuffle = false, .limit = limit, .workers = workers,
+  Loader loader(dataset, {.batch_size = program.batch_size(), .shuffle = false, .limit = limit, .dtype = program.dtype(), .workers = workers,
                           .preprocessing = preprocessing});
   int64_t done = 0;
   while (const Batch* batch = loader.next()) {
-    evaluator.add(program.run(batch->images, batch->size()), batch->labels);
+    evaluator.add(program.run(batch->images), batch->labels);
     done += batch->size();
     if (progress && !progress(done, loader.samples_per_epoch())) break;
   }

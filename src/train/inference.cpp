@@ -13,7 +13,7 @@ std::unique_ptr<Graph> make_inference_graph(const ModelSpec& model, const Infere
 }
 
 InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, const InferenceOptions& options)
-    : session_(session), images_(options.images) {
+    : session_(session), images_(options.images), dtype_(options.dtype) {
   auto graph = make_inference_graph(model, options);
   folded_ = run_inference_passes(*graph, options.passes);
   // The folded states follow from the model's own, which the graph no longer reads.
@@ -43,18 +43,19 @@ void InferenceProgram::refresh() {
   }
 }
 
-Tensor InferenceProgram::run(std::span<const float> images, int64_t n) {
-  const int64_t per_image = images_.elements() / images_[0];
-  check(n >= 1 && n <= images_[0] && static_cast<int64_t>(images.size()) == n * per_image, "InferenceProgram::run: batch size");
-  const TensorType& type = program_->plan().buffers[static_cast<size_t>(program_->plan().inputs.at("images"))].value.type;
-  Tensor batch(type);
-  with_float(type.dtype, [&](auto tag) {
-    auto target = batch.as<decltype(tag)>();
-    for (size_t i = 0; i < images.size(); ++i) target[i] = images[i];
-  });
-  program_->set_input("images", batch);
+Tensor InferenceProgram::run(const Tensor& images) {
+  const int64_t n = images.shape()[0];
+  if (n == images_[0]) {
+    program_->set_input("images", images);
+  } else {
+    check(n >= 1 && n < images_[0], "InferenceProgram::run: more images than the batch");
+    if (partial_.elements() == 0) partial_ = Tensor(images.dtype(), images_);
+    std::memcpy(partial_.data(), images.data(), images.size_bytes());
+    program_->set_input("images", partial_);
+  }
   program_->run();
   const Tensor all = program_->output("logits");
+  if (n == images_[0]) return all;
   Tensor logits(all.dtype(), Shape{n, all.shape()[1]});
   std::memcpy(logits.data(), all.data(), logits.size_bytes());
   return logits;

@@ -23,16 +23,19 @@ class InferenceProgram {
 
   /// Recomputes the folded weights from the session's states (in double, then rounded).
   void refresh();
-  /// Row-major images [n,C,H,W], n <= N (the rest of the batch is left as it was) -> logits [n,K].
-  Tensor run(std::span<const float> images, int64_t n);
+  /// Row-major images [n,C,H,W] of the program's dtype, n <= N (the rest of the batch is left as it was) -> logits [n,K].
+  Tensor run(const Tensor& images);
   /// The program itself, for benchmarks and dumps.
   Program& program() { return *program_; }
   int64_t batch_size() const { return images_[0]; }
+  DType dtype() const { return dtype_; }
 
  private:
   Session& session_;
   Shape images_;
+  DType dtype_;
   Program* program_;
+  Tensor partial_;  ///< a whole batch, for images that are fewer
   std::vector<FoldedConvolution> folded_;
 };
 

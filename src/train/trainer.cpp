@@ -209,6 +209,7 @@ class Trainer {
                                .shuffle = config_.shuffle,
                                .seed = static_cast<uint64_t>(config_.seed),
                                .limit = config_.limit,
+                               .dtype = config_.dtype(),
                                .workers = static_cast<int>(config_.workers),
                                .preprocessing = description_.preprocessing,
                                .start = {state_.epoch, state_.sample},
@@ -273,17 +274,15 @@ class Trainer {
   int64_t schedule_steps() const { return config_.epochs * steps_per_epoch_; }
 
   void feed(Program& program, const Batch& batch) {
-    Tensor images(config_.dtype(), batch.image_shape);
     const double lr = learning_rate(config_, state_.step, schedule_steps());
     Tensor rate(config_.dtype(), Shape{});
     with_float(config_.dtype(), [&](auto tag) {
       using T = decltype(tag);
-      std::copy(batch.images.begin(), batch.images.end(), images.as<T>().begin());
       rate.as<T>()[0] = static_cast<T>(lr);
     });
     Tensor labels(DType::i32, Shape{batch.size()});
     std::copy(batch.labels.begin(), batch.labels.end(), labels.as<int32_t>().begin());
-    program.set_input("images", images);
+    program.set_input("images", batch.images);
     program.set_input("labels", labels);
     program.set_input("lr", rate);
   }

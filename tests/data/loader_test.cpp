@@ -51,8 +51,8 @@ void expect_same(const Batch& a, const Batch& b) {
   EXPECT_EQ(a.last_of_epoch, b.last_of_epoch);
   EXPECT_EQ(a.samples, b.samples);
   EXPECT_EQ(a.labels, b.labels);
-  EXPECT_EQ(a.image_shape, b.image_shape);
-  EXPECT_EQ(a.images, b.images);
+  EXPECT_EQ(a.images.shape(), b.images.shape());
+  EXPECT_TRUE(a.images == b.images);
 }
 
 TEST(Loader, keeps_the_partial_last_batch) {
@@ -62,8 +62,8 @@ TEST(Loader, keeps_the_partial_last_batch) {
   EXPECT_EQ(batches[0].size(), 8);
   EXPECT_EQ(batches[1].size(), 8);
   EXPECT_EQ(batches[2].size(), 5);
-  EXPECT_EQ(batches[2].image_shape, (Shape{5, 1, 10, 10}));
-  EXPECT_EQ(batches[2].images.size(), 500u);
+  EXPECT_EQ(batches[2].images.shape(), (Shape{5, 1, 10, 10}));
+  EXPECT_EQ(batches[2].images.elements(), 500);
   EXPECT_FALSE(batches[1].last_of_epoch);
   EXPECT_TRUE(batches[2].last_of_epoch);
   EXPECT_EQ(batches[0].next, (LoaderPosition{0, 8}));
@@ -86,7 +86,7 @@ TEST(Loader, gives_each_sample_once_an_epoch_with_its_own_pixels_and_label) {
       seen[static_cast<size_t>(batch.epoch)].insert(sample);
       EXPECT_EQ(batch.labels[i], sample % 7);
       preprocess(data.image(sample), options.preprocessing, scratch, expected);
-      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), batch.images.begin() + static_cast<long>(100 * i)));
+      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), batch.images.as<float>().begin() + static_cast<long>(100 * i)));
     }
   }
   std::vector<int64_t> all(45);
