@@ -141,7 +141,11 @@ class Planner {
 
   void make_steps(const PlanProgress& progress) {
     const int last_step = static_cast<int>(order_.size()) - 1;
-    for (auto& [name, index] : plan_.inputs) plan_.buffers[static_cast<size_t>(index)].first = 0;
+    // An input lives throughout, so that it may be fed once and the program run often.
+    for (auto& [name, index] : plan_.inputs) {
+      touch(index, 0);
+      touch(index, last_step);
+    }
     for (size_t at = 0; at < order_.size(); ++at) {
       const Node& node = graph_.node(order_[at]);
       const int step_index = static_cast<int>(at);

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "backends/cpu/conv2d_onednn.h"
+#include "backends/cpu/conv2d_stem.h"
 #include "backends/cpu/winograd.h"
 
 namespace resnet::cpu {
@@ -156,6 +157,9 @@ std::vector<Candidate> candidates(const ConvProblem& problem, const CpuContext& 
     list.push_back({"onednn winograd", true, [&context](const ConvProblem& p) {
                       return make_onednn_convolution(p, OnednnAlgorithm::winograd, context);
                     }});
+  }
+  if (is_stem(problem, context)) {
+    list.push_back({"stem", false, [&context](const ConvProblem& p) { return make_stem_weight_grad(p, context); }});
   }
   if (WinogradKernel::possible(problem, context)) {
     for (int tile : {2, 3, 4}) {
