@@ -79,7 +79,7 @@ class Resnet:
             self.version = subprocess.run([program, "--version"], text=True, capture_output=True, check=True).stdout.split()[-1]
         except (OSError, subprocess.CalledProcessError, IndexError) as error:
             raise SystemExit(f"peers: error: {program}: {error}; build it with `make`")
-        self.last = {}
+        self.last, self.fma_peak_gflops, self.gflop_per_image = {}, 0.0, 0.0
         self.measure(1)  # chooses kernels where no cache has them yet
 
     def measure(self, runs):
@@ -87,7 +87,10 @@ class Resnet:
         if done.returncode != 0:
             raise SystemExit(f"peers: error: {' '.join(self.command)}: exit code {done.returncode}: {done.stderr.strip()}")
         self.last = json.loads(done.stdout)
-        return self.last["images_per_second"]["median"], self.last.get("resident_bytes", self.last["peak_bytes"])
+        rate, peak = self.last["images_per_second"]["median"], self.last["fma_peak_gflops"]
+        self.gflop_per_image = self.last["peak_share"] * peak / rate
+        self.fma_peak_gflops = max(self.fma_peak_gflops, peak)  # a disturbed measurement can only be too low
+        return rate, self.last.get("resident_bytes", self.last["peak_bytes"])
 
     def close(self):
         pass
@@ -144,9 +147,8 @@ def race(contestants, rounds, runs):
     return rates, resident
 
 
-def summarise(contestants, rates, resident, peak_share):
-    """Rows of the table. `peak_share` is resnet's own; FLOPs are a direct convolution's for all, so it scales with the rate."""
-    mine = statistics.median(rates[0])
+def summarise(contestants, rates, resident, image_share):
+    """Rows of the table. `image_share`: FLOPs of an image by a second's FMA peak; a direct convolution's for everyone."""
     rows = []
     for contestant, series, size in zip(contestants, rates, resident):
         median = statistics.median(series)
@@ -156,7 +158,7 @@ def summarise(contestants, rates, resident, peak_share):
             "median": median, "min": min(series), "max": max(series),
             "mad": statistics.median(abs(r - median) for r in series),
             "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
-            "peak_share": peak_share * median / mine, "resident_bytes": size, "memory_ratio": resident[0] / size})
+            "peak_share": image_share * median, "resident_bytes": size, "memory_ratio": resident[0] / size})
     return rows
 
 
@@ -221,7 +223,7 @@ def main():
     finally:
         for contestant in contestants:
             contestant.close()
-    rows = summarise(contestants, rates, resident, mine.last["peak_share"] * statistics.median(rates[0]) / rates[0][-1])
+    rows = summarise(contestants, rates, resident, mine.gflop_per_image / mine.fma_peak_gflops)
     title = f"{args.mode}: {setup['model']}, {setup['image_size']}x{setup['image_size']}, batch {setup['batch_size']}, f32"
     print(f"{title}, {args.threads} threads, {host['cpu']}, {args.rounds} rounds of {runs}, commit {commit()}")
     print_table(rows, skipped)
@@ -229,7 +231,7 @@ def main():
         record = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "mode": args.mode,
                   **{k: setup[k] for k in ("model", "batch_size", "image_size")}, "precision": "f32", "threads": args.threads,
                   "rounds": args.rounds, "runs": runs, "commit": commit(), **host, "build": build_flags(args.resnet),
-                  "fma_peak_gflops": mine.last.get("fma_peak_gflops"), "planned_bytes": mine.last["peak_bytes"],
+                  "fma_peak_gflops": mine.fma_peak_gflops, "planned_bytes": mine.last["peak_bytes"],
                   "python": platform.python_version(), "results": rows, "skipped": skipped}
         path = ROOT / "bench" / "results" / f"{args.mode}.jsonl"
         path.parent.mkdir(exist_ok=True)

@@ -36,7 +36,7 @@ class Peers(unittest.TestCase):
     def test_a_ratio_pairs_the_rates_of_one_round(self):
         # The machine is four times faster in the second round: the ratio of medians would be right by luck only.
         contestants, rates = self.race([20, 80, 20], [10, 40, 5])
-        mine, peer = peers.summarise(contestants, rates, [100, 200], peak_share=0.5)
+        mine, peer = peers.summarise(contestants, rates, [100, 200], image_share=0.025)
         self.assertEqual((peer["ratio"], peer["ratio_min"], peer["ratio_max"]), (2, 2, 4))
         self.assertEqual((mine["median"], mine["mad"], mine["ratio"]), (20, 0, 1))
         self.assertEqual(peer["memory_ratio"], 0.5)
@@ -46,7 +46,7 @@ class Peers(unittest.TestCase):
         contestants, rates = self.race([2, 2], [1, 1])
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            peers.print_table(peers.summarise(contestants, rates, [1, 1], 0.5), {"onnxruntime": "no network"})
+            peers.print_table(peers.summarise(contestants, rates, [1, 1], 0.1), {"onnxruntime": "no network"})
         self.assertIn("onnxruntime: not measured: no network", out.getvalue())
         self.assertIn("2.00", out.getvalue())
 
