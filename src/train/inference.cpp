@@ -49,7 +49,7 @@ Tensor InferenceProgram::run(const Tensor& images) {
     program_->set_input("images", images);
   } else {
     check(n >= 1 && n < images_[0], "InferenceProgram::run: more images than the batch");
-    if (partial_.elements() == 0) partial_ = Tensor(images.dtype(), images_);
+    if (partial_.shape() != images_) partial_ = Tensor(images.dtype(), images_);  // a default tensor is a scalar
     std::memcpy(partial_.data(), images.data(), images.size_bytes());
     program_->set_input("images", partial_);
   }
