@@ -152,7 +152,7 @@ int run_benchmark(const Arguments& a) {
                              {"backend", a.backend}, {"threads", threads}, {"instruction_set", instruction_set()}, {"runs", rates.size()},
                              {"images_per_second", {{"median", median}, {"min", rates.front()}, {"max", rates.back()}}},
                              {"fma_peak_gflops", peak / 1e9}, {"peak_share", share}, {"peak_bytes", planned}, {"resident_bytes", resident}}
-                            .dump().c_str());
+                            .dump(-1, ' ', false, json::error_handler_t::replace).c_str());
     return 0;
   }
   std::printf("%s", table({{"model", fmt::format("{}, {}, {} at batch {}, {} threads", a.model, a.mode, model.input.str(), a.batch_size, threads)},

@@ -15,7 +15,8 @@ Command add_evaluate(CLI::App& app);
 Command add_summary(CLI::App& app);
 Command add_benchmark(CLI::App& app);
 
-/// Set to the signal's number by SIGINT and SIGTERM; a second signal ends the process at once.
+/// From here on SIGINT and SIGTERM set what is returned to their number, and a second one ends the process at once;
+/// before, the first one does.
 const std::atomic<int>& install_stop_signals();
 
 }  // namespace resnet::cli

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <cstdio>
 
-#include "base/format.h"
+#include "base/error.h"
 
 namespace resnet::cli {
 
@@ -34,7 +34,8 @@ std::string grouped(int64_t number) {
 
 Progress::Progress() : terminal_(::isatty(STDERR_FILENO) == 1) {}
 
-void Progress::update(const std::string& line) {
+void Progress::update(const std::string& text) {
+  const std::string line = escape_control(text);
   const auto now = std::chrono::steady_clock::now();
   const auto pause = terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(10000);
   if (last_ != std::chrono::steady_clock::time_point{} && now - last_ < pause) return;
@@ -57,7 +58,7 @@ void Progress::clear() {
 
 void Progress::print(const std::string& line) {
   clear();
-  std::fprintf(stderr, "%s\n", line.c_str());
+  std::fprintf(stderr, "%s\n", escape_control(line).c_str());
 }
 
 std::string table(const std::vector<std::vector<std::string>>& rows, size_t left) {

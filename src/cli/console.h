@@ -14,12 +14,13 @@ std::string bytes(size_t count);
 /// 11178378 -> "11,178,378".
 std::string grouped(int64_t number);
 
-/// A line on stderr that is rewritten in place on a terminal; elsewhere a plain line now and then.
+/// A line on stderr that is rewritten in place on a terminal; elsewhere a plain line now and then. Control characters
+/// that a name brought along are escaped.
 class Progress {
  public:
   Progress();
   ~Progress() { clear(); }
-  void update(const std::string& line);
+  void update(const std::string& text);
   /// Removes the live line, so that something else can be printed.
   void clear();
   /// A line that stays.

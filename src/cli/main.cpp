@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +21,15 @@ int fail(ExitCode code, const std::string& message) {
   return static_cast<int>(code);
 }
 
+/// The exit code, unless results could not be written.
+int finish(int code) {
+  std::cout.flush();
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) || !std::cout) {
+    return fail(ExitCode::io, "stdout: cannot write the result; expected an open file or pipe");
+  }
+  return code;
+}
+
 /// The long flags of the verb that was given, and of the program.
 std::vector<std::string> flags_of(const CLI::App& app) {
   std::vector<std::string> names;
@@ -40,7 +50,7 @@ std::vector<std::string> verbs_of(const CLI::App& app) {
 int parse_error(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
   if (error.get_exit_code() == 0) {  // --help, --version
     app.exit(error, std::cout, std::cerr);
-    return 0;
+    return finish(0);
   }
   const bool unknown = dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr;
   const bool no_verb = app.get_subcommands().empty();
@@ -64,10 +74,31 @@ int parse_error(const CLI::App& app, const CLI::ParseError& error, int argc, cha
 }
 
 std::atomic<int> stop_signal{0};
+std::atomic<bool> stops_cleanly{false};
 
 extern "C" void on_stop(int signal) {
-  // The second one does not wait: everything saved stays saved.
-  if (stop_signal.exchange(signal) != 0) _exit(128 + signal);
+  // Nobody looks at the flag yet, or it is the second signal, which does not wait: everything saved stays saved.
+  if (!stops_cleanly || stop_signal.exchange(signal) != 0) _exit(128 + signal);
+}
+
+void catch_stop_signals() {
+  struct sigaction action {};
+  action.sa_handler = on_stop;
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+/// A standard stream that came closed would be the number of the first file opened, and results would go into a
+/// checkpoint. What stands in for it can only be read, so that writing to it is still an error.
+void occupy_standard_streams() {
+  while (true) {
+    const int fd = ::open("/dev/null", O_RDONLY);
+    if (fd < 0 || fd > STDERR_FILENO) {
+      if (fd >= 0) ::close(fd);
+      return;
+    }
+  }
 }
 
 }  // namespace
@@ -75,22 +106,21 @@ extern "C" void on_stop(int signal) {
 namespace resnet::cli {
 
 const std::atomic<int>& install_stop_signals() {
-  struct sigaction action {};
-  action.sa_handler = on_stop;
-  sigemptyset(&action.sa_mask);
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
+  stops_cleanly = true;
   return stop_signal;
 }
 
 }  // namespace resnet::cli
 
 int main(int argc, char** argv) {
+  occupy_standard_streams();
+  catch_stop_signals();
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is a write error, not a death
   std::signal(SIGXFSZ, SIG_IGN);
   CLI::App app{"Residual networks on a CPU: train, understand, compress, serve."};
   app.set_version_flag("--version", "resnet " RESNET_VERSION);
   app.require_subcommand(1);
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.get_formatter()->column_width(34);
   std::vector<std::pair<std::string, resnet::cli::Command>> commands;
   commands.emplace_back("train", resnet::cli::add_train(app));
@@ -107,8 +137,7 @@ int main(int argc, char** argv) {
     for (const auto& [name, run] : commands) {
       if (app.got_subcommand(name)) code = run();
     }
-    if (std::fflush(stdout) != 0) return fail(ExitCode::io, "stdout: cannot write");
-    return code;
+    return finish(code);
   } catch (const resnet::Error& error) {
     return fail(error.code(), error.what());
   } catch (const std::bad_alloc&) {

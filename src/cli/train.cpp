@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -63,14 +64,18 @@ TrainConfig effective_config(const CLI::App& verb, const Arguments& a, TrainConf
   return config;
 }
 
-/// The run to resume: --resume PATH, --resume --output PATH, or the newest under runs/.
-std::string run_to_resume(const Arguments& a) {
+/// The run to resume: --resume PATH, --resume --output PATH, or the newest under runs/. A PATH that is a checkpoint
+/// inside a run stands for the run, from there.
+void find_run(const Arguments& a, TrainRequest& request) {
   std::string path = !a.resume.empty() ? a.resume : !a.output.empty() ? a.output : RunDirectory::newest("runs");
-  // A checkpoint inside a run stands for the run.
-  if (std::filesystem::exists(path + "/manifest.json") && !std::filesystem::exists(path + "/.lock")) {
-    path = std::filesystem::path(path).parent_path().string();
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  std::error_code error;
+  if (std::filesystem::exists(path + "/manifest.json", error)) {
+    request.checkpoint = path;
+    const size_t slash = path.find_last_of('/');
+    path = slash == std::string::npos ? "." : path.substr(0, std::max<size_t>(slash, 1));
   }
-  return path;
+  request.output = path;
 }
 
 std::string step_line(const TrainObserver::Stepped& s) {
@@ -102,10 +107,38 @@ TrainObserver make_observer(Progress& progress, const Arguments& arguments) {
   return o;
 }
 
+void print_result(const TrainResult& r) {
+  auto percent = [](double share) { return std::isfinite(share) ? fmt::format("{:.2f} %", 100 * share) : std::string("not measured"); };
+  if (!r.samples.empty()) {
+    std::vector<std::vector<std::string>> rows = {{"test image", "truth", "prediction", "probability"}};
+    for (const SamplePrediction& s : r.samples) {
+      rows.push_back({std::to_string(s.image), s.truth, s.predicted + (s.predicted == s.truth ? "" : "  (wrong)"), fmt::format("{:.1f} %", 100 * s.probability)});
+    }
+    std::printf("%s\n", table(rows, 3).c_str());
+  }
+  std::vector<std::vector<std::string>> rows = {{"steps", std::to_string(r.steps)},
+                                                {"train loss", std::isfinite(r.train_loss) ? fmt::format("{:.4f}", r.train_loss) : "not measured"},
+                                                {"train top-1", percent(r.train_top1)},
+                                                {"test top-1", percent(r.eval_top1)},
+                                                {"best test top-1", percent(r.best_top1)},
+                                                {"training speed", fmt::format("{:.1f} img/s", r.images_per_second)},
+                                                {"memory", bytes(r.peak_bytes)},
+                                                {"run", r.output}};
+  if (std::isfinite(r.eval_top1)) {
+    rows.push_back({"learning curve", r.output + "/plots/learning_curve.svg"});
+    rows.push_back({"best model", r.output + "/best.safetensors"});
+  }
+  std::printf("%s", table(rows, 2).c_str());
+}
+
 int run_train(const CLI::App& verb, const Arguments& arguments) {
   TrainRequest request;
   request.resume = verb.count("--resume") > 0;
-  request.output = request.resume ? run_to_resume(arguments) : arguments.output;
+  if (request.resume) {
+    find_run(arguments, request);
+  } else {
+    request.output = arguments.output;
+  }
   request.config = effective_config(verb, arguments, request.resume ? config_of_run(request.output) : TrainConfig{});
   request.dump_gradients = arguments.dump_gradients;
   for (const std::string& name : arguments.disabled_passes) {
@@ -121,19 +154,12 @@ int run_train(const CLI::App& verb, const Arguments& arguments) {
   const TrainResult r = train(request, make_observer(progress, arguments));
   progress.clear();
   if (arguments.json) {
-    std::printf("%s\n", json{{"train_loss", finite(r.train_loss)}, {"train_top1", r.train_top1}, {"eval_loss", finite(r.eval_loss)},
-                             {"eval_top1", r.eval_top1}, {"best_top1", r.best_top1}, {"steps", r.steps},
+    std::printf("%s\n", json{{"train_loss", finite(r.train_loss)}, {"train_top1", finite(r.train_top1)}, {"eval_loss", finite(r.eval_loss)},
+                             {"eval_top1", finite(r.eval_top1)}, {"best_top1", finite(r.best_top1)}, {"steps", r.steps},
                              {"images_per_second", r.images_per_second}, {"peak_bytes", r.peak_bytes}, {"output", r.output}}
-                            .dump().c_str());
+                            .dump(-1, ' ', false, json::error_handler_t::replace).c_str());
   } else {
-    std::printf("%s", table({{"steps", std::to_string(r.steps)},
-                             {"train loss", fmt::format("{:.4f}", r.train_loss)},
-                             {"train top-1", fmt::format("{:.2f} %", 100 * r.train_top1)},
-                             {"test top-1", fmt::format("{:.2f} %", 100 * r.eval_top1)},
-                             {"best test top-1", fmt::format("{:.2f} %", 100 * r.best_top1)},
-                             {"training speed", fmt::format("{:.1f} img/s", r.images_per_second)},
-                             {"memory", bytes(r.peak_bytes)},
-                             {"run", r.output}}).c_str());
+    print_result(r);
   }
   return r.stopped_by ? 128 + r.stopped_by : 0;
 }

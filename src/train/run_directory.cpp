@@ -90,7 +90,8 @@ RunDirectory RunDirectory::create(const std::string& path, const TrainConfig& co
   std::error_code error;
   const bool made = fs::create_directories(path, error);
   if (error) throw io_error(path, "create the run directory", error.value());
-  if (!made && fs::exists(fs::path(path) / "config.toml")) {
+  // A run that ended before its first checkpoint holds nothing to lose: it is begun anew.
+  if (!made && fs::exists(fs::symlink_status(fs::path(path) / "last"))) {
     throw UserError(ExitCode::refused, "{}: holds a run already; expected a new directory; continue it with --resume {}, or give another --output", path, path);
   }
   if (!made && !fs::is_empty(path, error) && !fs::exists(fs::path(path) / ".lock")) {
@@ -100,7 +101,7 @@ RunDirectory RunDirectory::create(const std::string& path, const TrainConfig& co
   run.lock();
   atomic_write_file(path + "/config.toml", to_toml(config));
   run.write_metrics({});
-  run.rewind_events(0);
+  run.rewind_events(0, false);
   return run;
 }
 
@@ -154,6 +155,14 @@ TrainConfig RunDirectory::config() const {
   return config;
 }
 
+bool RunDirectory::before_first_checkpoint() const {
+  if (fs::exists(fs::symlink_status(path_ + "/last"))) return false;
+  for (const auto& entry : fs::directory_iterator(path_)) {
+    if (entry.path().filename().string().starts_with("step-")) return false;
+  }
+  return true;
+}
+
 void RunDirectory::write_metrics(const std::vector<EpochMetrics>& metrics) const {
   std::string text = "epoch,train_loss,train_top1,eval_loss,eval_top1,eval_top5,lr,images_per_second,seconds\n";
   for (const EpochMetrics& m : metrics) {
@@ -199,7 +208,7 @@ void RunDirectory::sync_events() {
   if (events_.value() >= 0 && ::fsync(events_.value()) != 0) throw io_error(path_ + "/events.jsonl", "sync", errno);
 }
 
-void RunDirectory::rewind_events(int64_t step) {
+void RunDirectory::rewind_events(int64_t step, bool evaluation_pending) {
   events_.reset();
   const std::string path = path_ + "/events.jsonl";
   std::string kept;
@@ -209,7 +218,9 @@ void RunDirectory::rewind_events(int64_t step) {
       const json event = json::parse(line, nullptr, false);
       // A line cut short by a kill, or of a step that will be done again, goes.
       if (!event.is_object() || !event.contains("step") || !event["step"].is_number_integer()) continue;
-      if (event["step"].get<int64_t>() <= step) kept += line + "\n";
+      const int64_t at = event["step"].get<int64_t>();
+      const bool again = at > step || (at == step && evaluation_pending && event.value("split", json()) == "test");
+      if (!again) kept += line + "\n";
     }
   }
   atomic_write_file(path, kept);

@@ -56,6 +56,8 @@ class RunDirectory {
 
   const std::string& path() const { return path_; }
   TrainConfig config() const;
+  /// No checkpoint was ever committed here: a run stopped by force in its first steps.
+  bool before_first_checkpoint() const;
 
   /// metrics.csv and plots/learning_curve.svg, both replaced whole.
   void write_metrics(const std::vector<EpochMetrics>& metrics) const;
@@ -63,8 +65,9 @@ class RunDirectory {
   void append_event(const std::string& json_line);
   /// Makes events durable; called before a checkpoint commits.
   void sync_events();
-  /// Drops events after `step` (a resumed run writes them again).
-  void rewind_events(int64_t step);
+  /// Drops events after `step`, and with `evaluation_pending` the evaluation's of that step (a resumed run writes
+  /// them again).
+  void rewind_events(int64_t step, bool evaluation_pending);
 
  private:
   explicit RunDirectory(std::string path) : path_(std::move(path)) {}

@@ -1,7 +1,6 @@
 #include "train/trainer.h"
 
-#include <sys/resource.h>
-
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -67,19 +66,52 @@ class Trainer {
     threads_ = config_.threads > 0 ? config_.threads : available_threads();
     session_ = std::make_unique<Session>(make_backend(config_.backend, static_cast<int>(threads_)));
     states_ = model_states(spec_, description_.options, config_.dtype());
-    if (!config_.weights.empty() && !request_.resume) {
-      initial_ = match_weights(config_.weights, read_safetensors(config_.weights), states_);
-    }
   }
 
   void open_run() {
     if (request_.resume) {
       run_.emplace(RunDirectory::open(request_.output));
-      restore();
+      check_settings();
+      if (request_.checkpoint.empty() && run_->before_first_checkpoint()) {
+        if (observer_.on_warning) observer_.on_warning(run_->path() + ": no checkpoint yet; starting from the first step");
+        begin();
+      } else {
+        restore();
+      }
+      atomic_write_file(run_->path() + "/config.toml", to_toml(config_));
+      run_->write_metrics(state_.metrics);
+      run_->rewind_events(state_.step, state_.evaluation_pending);
     } else {
       const std::string path = request_.output.empty() ? RunDirectory::fresh_name("runs/" + config_.model) : request_.output;
+      begin();
       run_.emplace(RunDirectory::create(path, config_));
     }
+  }
+
+  /// What step 0 starts from. Throws before there is a directory when the weights or the shapes do not fit.
+  void begin() {
+    make_step(std::min(config_.batch_size, images_per_epoch_));
+    if (!config_.weights.empty()) {
+      initial_ = match_weights(config_.weights, read_safetensors(config_.weights), states_);
+    } else {
+      for (const StateSpec& s : states_) initial_[s.name] = initial_value(s, static_cast<uint64_t>(config_.seed));
+    }
+    state_.data_fingerprint = train_set_.fingerprint();
+    state_.threads = threads_;
+    state_.instruction_set = instruction_set();
+    state_.version = "0.1.0";
+  }
+
+  std::unique_ptr<Graph> make_step(int64_t batch) const {
+    return make_training_step(spec_, {.model = description_.options,
+                                      .dtype = config_.dtype(),
+                                      .images = {batch, description_.channels, config_.image_size, config_.image_size},
+                                      .momentum = config_.momentum,
+                                      .nesterov = config_.nesterov,
+                                      .weight_decay = config_.weight_decay,
+                                      .label_smoothing = config_.label_smoothing,
+                                      .gradient_outputs = !request_.dump_gradients.empty(),
+                                      .passes = {.disabled = request_.disabled_passes, .observer = {}}});
   }
 
   /// The step's program for `batch` images, compiled when first needed: the last batch of an epoch may be smaller.
@@ -87,16 +119,7 @@ class Trainer {
     for (const StepProgram& p : programs_) {
       if (p.batch == batch) return *p.program;
     }
-    auto graph = make_training_step(spec_, {.model = description_.options,
-                                            .dtype = config_.dtype(),
-                                            .images = {batch, description_.channels, config_.image_size, config_.image_size},
-                                            .momentum = config_.momentum,
-                                            .nesterov = config_.nesterov,
-                                            .weight_decay = config_.weight_decay,
-                                            .label_smoothing = config_.label_smoothing,
-                                            .gradient_outputs = !request_.dump_gradients.empty(),
-                                            .passes = {.disabled = request_.disabled_passes, .observer = {}}});
-    Program& program = session_->compile(std::move(graph), [&](int done, int total) {
+    Program& program = session_->compile(make_step(batch), [&](int done, int total) {
       if (observer_.on_prepare) observer_.on_prepare("choosing kernels", done, total);
     });
     programs_.push_back({&program, batch});
@@ -115,10 +138,8 @@ class Trainer {
     return *inference_;
   }
 
-  /// Reads the checkpoint behind `last`: where to go on, the algorithms to use, and the values to start from.
-  void restore() {
-    const Checkpoint checkpoint = open_checkpoint(run_->path());
-    state_ = train_state_from_json(checkpoint.path_of("state.json"), read_whole_file(checkpoint.path_of("state.json"), 1 << 28));
+  /// Throws unless the settings that shape the result are those of the run.
+  void check_settings() const {
     const TrainConfig before = run_->config();
     // What shapes the result must be what it was; how long, how often and with what helpers may change.
     TrainConfig free = config_;
@@ -132,6 +153,14 @@ class Trainer {
       throw UserError(ExitCode::refused, "{}: --resume with other settings ({}); expected those of the run; leave them out", run_->path(),
                       fmt::join(changed, "; "));
     }
+  }
+
+  /// Reads the checkpoint behind `last`, or the one that was named: where to go on, the algorithms to use, and the
+  /// values to start from.
+  void restore() {
+    const Checkpoint checkpoint = open_checkpoint(request_.checkpoint.empty() ? run_->path() : request_.checkpoint);
+    state_ = train_state_from_json(checkpoint.path_of("state.json"), read_whole_file(checkpoint.path_of("state.json"), 1 << 28));
+    restored_ = true;
     if (state_.data_fingerprint != train_set_.fingerprint()) {
       throw UserError(ExitCode::refused, "{}: the training data is not what the run was started on (fingerprint {:016x}, was {:016x})",
                       config_.data, train_set_.fingerprint(), state_.data_fingerprint);
@@ -147,25 +176,13 @@ class Trainer {
       const std::string optimizer = checkpoint.path_of("optimizer.safetensors");
       for (auto& [name, tensor] : read_safetensors(optimizer).tensors) initial_momenta_[name] = convert(tensor, config_.dtype());
     }
-    atomic_write_file(run_->path() + "/config.toml", to_toml(config_));
-    run_->write_metrics(state_.metrics);
-    run_->rewind_events(state_.step);
   }
 
   void first_values() {
-    if (!request_.resume) {
-      state_.data_fingerprint = train_set_.fingerprint();
-      state_.threads = threads_;
-      state_.instruction_set = instruction_set();
-      state_.version = "0.1.0";
-      if (initial_.empty()) {
-        for (const StateSpec& s : states_) initial_[s.name] = initial_value(s, static_cast<uint64_t>(config_.seed));
-      }
-    }
     step_program(std::min(config_.batch_size, images_per_epoch_));
     write_states(*session_, initial_);
     for (const StateSpec& s : states_) {
-      if (!s.trainable || config_.momentum == 0 || !request_.resume) continue;
+      if (!s.trainable || config_.momentum == 0 || !restored_) continue;
       const auto found = initial_momenta_.find(s.name);
       if (found == initial_momenta_.end() || found->second.type() != s.type) {
         throw UserError(ExitCode::bad_data, "{}: optimizer.safetensors lacks the momentum of '{}'", run_->path(), s.name);
@@ -387,7 +404,7 @@ class Trainer {
     TrainResult r;
     r.output = run_->path();
     r.steps = state_.step;
-    r.best_top1 = std::max(state_.best_top1, 0.0);
+    if (state_.best_top1 >= 0) r.best_top1 = state_.best_top1;
     r.stopped_by = stopped_by_;
     r.images_per_second = step_seconds_ > 0 ? static_cast<double>(step_images_) / step_seconds_ : 0;
     r.peak_bytes = session_->arena_bytes() + session_->state_bytes() + session_->held_bytes();
@@ -401,8 +418,27 @@ class Trainer {
     if (!state_.metrics.empty()) {
       r.eval_loss = state_.metrics.back().eval_loss;
       r.eval_top1 = state_.metrics.back().eval_top1;
+      if (!stopped_by_) r.samples = predict_samples();
     }
     return r;
+  }
+
+  std::vector<SamplePrediction> predict_samples() {
+    constexpr int64_t kSamples = 8;
+    InferenceProgram& program = inference_program();
+    program.refresh();
+    Loader loader(test_set_, {.batch_size = program.batch_size(), .shuffle = false, .limit = std::min(program.batch_size(), kSamples),
+                              .dtype = config_.dtype(), .workers = 0, .preprocessing = description_.preprocessing});
+    const Batch& batch = *loader.next();
+    const Tensor logits = convert(program.run(batch.images), DType::f64);
+    std::vector<SamplePrediction> samples;
+    for (int64_t n = 0; n < batch.size(); ++n) {
+      const auto classes = static_cast<size_t>(logits.shape()[1]);
+      const std::vector<double> p = softmax(logits.as<double>().subspan(static_cast<size_t>(n) * classes, classes));
+      const auto best = static_cast<size_t>(std::max_element(p.begin(), p.end()) - p.begin());
+      samples.push_back({n, test_set_.class_names[static_cast<size_t>(batch.labels[static_cast<size_t>(n)])], test_set_.class_names[best], p[best]});
+    }
+    return samples;
   }
 
   const TrainRequest& request_;
@@ -425,6 +461,7 @@ class Trainer {
   int non_finite_ = 0;
   int stopped_by_ = 0;
   bool dumped_ = false;
+  bool restored_ = false;
 };
 
 }  // namespace

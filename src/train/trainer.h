@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <functional>
+#include <limits>
 #include <string>
 
 #include "data/dataset.h"
@@ -36,8 +37,18 @@ struct TrainObserver {
   std::function<void(const std::string& text)> on_warning;
 };
 
+/// What the trained model says of one test image.
+struct SamplePrediction {
+  int64_t image = 0;
+  std::string truth, predicted;
+  double probability = 0;
+};
+
+/// Losses and accuracies are NaN where nothing was measured (a run cut short before its first evaluation).
 struct TrainResult {
-  double train_loss = 0, train_top1 = 0, eval_loss = 0, eval_top1 = 0, best_top1 = 0;
+  double train_loss = std::numeric_limits<double>::quiet_NaN(), train_top1 = train_loss;
+  double eval_loss = train_loss, eval_top1 = train_loss, best_top1 = train_loss;
+  std::vector<SamplePrediction> samples;  ///< of the first test images, by the last weights
   int64_t steps = 0;
   double images_per_second = 0;  ///< of the training steps, evaluation and saving not counted
   size_t peak_bytes = 0;         ///< arena, states and packed weights
@@ -49,6 +60,7 @@ struct TrainRequest {
   TrainConfig config;
   std::string output;            ///< run directory; empty: runs/MODEL-N
   bool resume = false;           ///< continue the run in `output` with `config`
+  std::string checkpoint;        ///< with resume: from this one; empty: the one behind `last`
   std::string dump_gradients;    ///< write the first step's gradients here (safetensors) and go on
   std::set<std::string> disabled_passes;
   const std::atomic<int>* stop_signal = nullptr;  ///< non-zero: finish the step, save, return
