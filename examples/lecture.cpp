@@ -25,7 +25,8 @@ Tensor run(const Shape& x_shape, Block block) {
   std::vector<StateSpec> states;
   for (const auto& [name, id] : graph->leaves()) {
     const Node& node = graph->node(id);
-    if (node.kind == NodeKind::state && node.trainable) states.push_back({name, node.outputs[0], node.initializer, true});
+    if (node.kind == NodeKind::state && node.trainable)
+      states.push_back({name, node.outputs[0], node.initializer, true});
   }
   Session session(make_backend("cpu", available_threads()));
   Program& program = session.compile(std::move(graph));
@@ -48,11 +49,14 @@ void expect(const char* what, const Tensor& y, const Shape& shape) {
 
 int main() {
   // A residual block that keeps its shape: f(x) = relu(x + g(x)).
-  expect("Residual(3, 3) on 4x3x6x6", run({4, 3, 6, 6}, [](Scope s, Value x) { return lecture::residual(s, x, 3); }), {4, 3, 6, 6});
+  expect("Residual(3, 3) on 4x3x6x6", run({4, 3, 6, 6}, [](Scope s, Value x) { return lecture::residual(s, x, 3); }),
+         {4, 3, 6, 6});
 
   // With a 1x1 convolution on the shortcut the block may change channels and halve height and width.
   expect("Residual(3, 6, use_1x1conv, strides=2) on 4x3x6x6",
-         run({4, 3, 6, 6}, [](Scope s, Value x) { return lecture::residual(s, x, 6, {.use_1x1conv = true, .strides = 2}); }), {4, 6, 3, 3});
+         run({4, 3, 6, 6},
+             [](Scope s, Value x) { return lecture::residual(s, x, 6, {.use_1x1conv = true, .strides = 2}); }),
+         {4, 6, 3, 3});
 
   // b1: 7x7 convolution with stride 2, batch norm, relu, 3x3 max pool with stride 2.
   expect("b1 on 1x1x96x96", run({1, 1, 96, 96}, [](Scope s, Value x) { return lecture::b1(s, x); }), {1, 64, 24, 24});
@@ -61,7 +65,8 @@ int main() {
 
   // Stages: the first residual of each but the first halves the map and changes the channels.
   expect("resnet_block(64, 2, first_block) on 1x64x24x24",
-         run({1, 64, 24, 24}, [](Scope s, Value x) { return lecture::resnet_block(s, x, 64, 2, true); }), {1, 64, 24, 24});
+         run({1, 64, 24, 24}, [](Scope s, Value x) { return lecture::resnet_block(s, x, 64, 2, true); }),
+         {1, 64, 24, 24});
   expect("resnet_block(128, 2) on 1x64x24x24",
          run({1, 64, 24, 24}, [](Scope s, Value x) { return lecture::resnet_block(s, x, 128, 2); }), {1, 128, 12, 12});
 

@@ -12,7 +12,8 @@
 
 using namespace resnet;
 
-/// The ten lines. x [N,C,H,W] -> logits [N, classes]; names follow from the scope: `stem.conv.weight`, `stage0.conv1.weight`...
+/// The ten lines. x [N,C,H,W] -> logits [N, classes]; names follow from the scope: `stem.conv.weight`,
+/// `stage0.conv1.weight`...
 Value narrow_resnet(Scope s, Value x, int64_t classes) {
   x = relu(batch_norm(s / "stem" / "bn", conv(s / "stem" / "conv", x, 16, {.kernel = 3, .pad = 1})));
   for (int64_t stage = 0; stage < 3; ++stage) {
@@ -23,13 +24,16 @@ Value narrow_resnet(Scope s, Value x, int64_t classes) {
 }
 
 int main() {
-  const ModelSpec model{"narrow_resnet", "three basic blocks", {1, 28, 28}, 10,
-                        [](Scope s, Value x, const ModelOptions&) { return narrow_resnet(s, x, 10); }};
+  const ModelSpec model{
+      "narrow_resnet", "three basic blocks", {1, 28, 28}, 10, [](Scope s, Value x, const ModelOptions&) {
+        return narrow_resnet(s, x, 10);
+      }};
   const Dataset data = load_dataset("fashion-mnist", Split::train);
   constexpr int64_t kBatch = 64;
   Session session(make_backend("cpu", available_threads()));
   Program& step = session.compile(make_training_step(model, {.images = {kBatch, 1, 28, 28}, .momentum = 0.9}));
-  for (const StateSpec& state : model_states(model, {}, DType::f32)) session.write_state(state.name, initial_value(state, 0));
+  for (const StateSpec& state : model_states(model, {}, DType::f32))
+    session.write_state(state.name, initial_value(state, 0));
 
   Loader loader(data, {.batch_size = kBatch, .limit = 30 * kBatch, .preprocessing = {.image_size = 28}});
   Tensor lr(DType::f32, Shape{}), labels(DType::i32, Shape{kBatch});

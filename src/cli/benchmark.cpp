@@ -35,7 +35,8 @@ void fill_inputs(Program& program, int64_t classes) {
     Tensor tensor(type);
     Rng rng(hash_text(name));
     if (type.dtype == DType::i32) {
-      for (int32_t& label : tensor.as<int32_t>()) label = static_cast<int32_t>(rng.below(static_cast<uint64_t>(classes)));
+      for (int32_t& label : tensor.as<int32_t>())
+        label = static_cast<int32_t>(rng.below(static_cast<uint64_t>(classes)));
     } else if (type.shape.rank() == 0) {
       tensor.as<float>()[0] = 0.01f;
     } else {
@@ -60,8 +61,9 @@ void print_profile(const Program& program, int64_t runs, double peak) {
     line.seconds += seconds;
     line.flops += steps[i].cost.flops;
     ++line.steps;
-    rows.push_back({std::string(node.op->name), node.name, steps[i].kernel->algorithm(), fmt::format("{:.3f}", 1e3 * seconds),
-                    fmt::format("{:.0f}", steps[i].cost.flops / seconds / 1e9), fmt::format("{:.0f} %", 100 * steps[i].cost.flops / seconds / peak)});
+    rows.push_back({std::string(node.op->name), node.name, steps[i].kernel->algorithm(),
+                    fmt::format("{:.3f}", 1e3 * seconds), fmt::format("{:.0f}", steps[i].cost.flops / seconds / 1e9),
+                    fmt::format("{:.0f} %", 100 * steps[i].cost.flops / seconds / peak)});
   }
   std::fputs(table(rows, 3).c_str(), stderr);
   std::vector<std::pair<double, std::string>> order;
@@ -74,20 +76,25 @@ void print_profile(const Program& program, int64_t runs, double peak) {
   rows = {{"kernel", "steps", "ms", "share", "GFLOP/s"}};
   for (const auto& [negative, name] : order) {
     const Line& line = by_kernel[name];
-    rows.push_back({name, std::to_string(line.steps), fmt::format("{:.2f}", 1e3 * line.seconds), fmt::format("{:.1f} %", 100 * line.seconds / total),
+    rows.push_back({name, std::to_string(line.steps), fmt::format("{:.2f}", 1e3 * line.seconds),
+                    fmt::format("{:.1f} %", 100 * line.seconds / total),
                     fmt::format("{:.0f}", line.flops / line.seconds / 1e9)});
   }
   std::fputs(("\n" + table(rows)).c_str(), stderr);
 }
 
 int run_benchmark(const Arguments& a) {
-  if (a.mode != "inference" && a.mode != "training") throw UserError("--mode: '{}'; expected inference or training", escape_control(a.mode));
+  if (a.mode != "inference" && a.mode != "training")
+    throw UserError("--mode: '{}'; expected inference or training", escape_control(a.mode));
   if (a.precision != "f32") throw UserError("--precision: '{}'; expected f32", escape_control(a.precision));
-  if (a.batch_size < 1 || a.batch_size > 65536) throw UserError("--batch-size: {}; expected 1 to 65536 images", a.batch_size);
+  if (a.batch_size < 1 || a.batch_size > 65536)
+    throw UserError("--batch-size: {}; expected 1 to 65536 images", a.batch_size);
   if (a.threads < 0 || a.threads > 1024) throw UserError("--threads: {}; expected 0 (all) to 1024", a.threads);
   if (a.runs < 0) throw UserError("--runs: {}; expected 0 (by --seconds) or more", a.runs);
-  if (!(a.seconds > 0 && a.seconds <= 3600)) throw UserError("--seconds: {}; expected a number in (0, 3600]", a.seconds);
-  if (a.image_size < 0 || a.image_size > 8192) throw UserError("--image-size: {}; expected 1 to 8192 pixels", a.image_size);
+  if (!(a.seconds > 0 && a.seconds <= 3600))
+    throw UserError("--seconds: {}; expected a number in (0, 3600]", a.seconds);
+  if (a.image_size < 0 || a.image_size > 8192)
+    throw UserError("--image-size: {}; expected 1 to 8192 pixels", a.image_size);
   ModelOptions options;
   ModelSpec model;
   std::optional<LoadedModel> loaded;
@@ -95,7 +102,8 @@ int run_benchmark(const Arguments& a) {
     loaded = load_model(a.model);
     model = find_model(loaded->description.architecture);
     options = loaded->description.options;
-    model.input = {loaded->description.channels, loaded->description.preprocessing.image_size, loaded->description.preprocessing.image_size};
+    model.input = {loaded->description.channels, loaded->description.preprocessing.image_size,
+                   loaded->description.preprocessing.image_size};
     if (loaded->dtype != DType::f32) throw UserError("{}: f64 weights; expected f32", a.model);
   } else {
     model = find_model(a.model);
@@ -106,7 +114,9 @@ int run_benchmark(const Arguments& a) {
   Session session(make_backend(a.backend, threads));
   const Shape images{a.batch_size, model.input[0], model.input[1], model.input[2]};
   Progress progress;
-  const auto prepare = [&](int done, int total) { progress.update(fmt::format("choosing kernels {}/{}", done, total)); };
+  const auto prepare = [&](int done, int total) {
+    progress.update(fmt::format("choosing kernels {}/{}", done, total));
+  };
   std::map<std::string, Tensor> values;
   if (loaded) {
     values = loaded->values;
@@ -131,7 +141,8 @@ int run_benchmark(const Arguments& a) {
   program->profile(a.profile);
   std::vector<double> rates;
   const auto start = Clock::now();
-  while (a.runs > 0 ? static_cast<int64_t>(rates.size()) < a.runs : std::chrono::duration<double>(Clock::now() - start).count() < a.seconds || rates.size() < 3) {
+  while (a.runs > 0 ? static_cast<int64_t>(rates.size()) < a.runs
+                    : std::chrono::duration<double>(Clock::now() - start).count() < a.seconds || rates.size() < 3) {
     const auto begin = Clock::now();
     program->run();
     rates.push_back(static_cast<double>(a.batch_size) / std::chrono::duration<double>(Clock::now() - begin).count());
@@ -140,7 +151,8 @@ int run_benchmark(const Arguments& a) {
   progress.clear();
   if (a.profile) print_profile(*program, static_cast<int64_t>(rates.size()), peak);
   std::sort(rates.begin(), rates.end());
-  const double median = rates.size() % 2 ? rates[rates.size() / 2] : (rates[rates.size() / 2 - 1] + rates[rates.size() / 2]) / 2;
+  const double median =
+      rates.size() % 2 ? rates[rates.size() / 2] : (rates[rates.size() / 2 - 1] + rates[rates.size() / 2]) / 2;
   // Above 1 is possible: FLOPs are counted as a direct convolution's, and Winograd does fewer.
   const double share = program->flops() * median / static_cast<double>(a.batch_size) / peak;
   const size_t planned = session.arena_bytes() + session.state_bytes() + session.held_bytes();
@@ -148,17 +160,35 @@ int run_benchmark(const Arguments& a) {
   getrusage(RUSAGE_SELF, &usage);
   const auto resident = static_cast<size_t>(usage.ru_maxrss) * 1024;
   if (a.json) {
-    std::printf("%s\n", json{{"model", a.model}, {"mode", a.mode}, {"batch_size", a.batch_size}, {"input_size", model.input.str()}, {"precision", a.precision},
-                             {"backend", a.backend}, {"threads", threads}, {"instruction_set", instruction_set()}, {"runs", rates.size()},
+    std::printf("%s\n", json{{"model", a.model},
+                             {"mode", a.mode},
+                             {"batch_size", a.batch_size},
+                             {"input_size", model.input.str()},
+                             {"precision", a.precision},
+                             {"backend", a.backend},
+                             {"threads", threads},
+                             {"instruction_set", instruction_set()},
+                             {"runs", rates.size()},
                              {"images_per_second", {{"median", median}, {"min", rates.front()}, {"max", rates.back()}}},
-                             {"fma_peak_gflops", peak / 1e9}, {"peak_share", share}, {"peak_bytes", planned}, {"resident_bytes", resident}}
-                            .dump(-1, ' ', false, json::error_handler_t::replace).c_str());
+                             {"fma_peak_gflops", peak / 1e9},
+                             {"peak_share", share},
+                             {"peak_bytes", planned},
+                             {"resident_bytes", resident}}
+                            .dump(-1, ' ', false, json::error_handler_t::replace)
+                            .c_str());
     return 0;
   }
-  std::printf("%s", table({{"model", fmt::format("{}, {}, {} at batch {}, {} threads", a.model, a.mode, model.input.str(), a.batch_size, threads)},
-                           {"speed", fmt::format("{:.1f} img/s (median of {}; {:.1f} to {:.1f})", median, rates.size(), rates.front(), rates.back())},
-                           {"FLOPs", fmt::format("{:.0f} % of the measured FMA peak, {:.0f} GFLOP/s (direct convolution's count)", 100 * share, peak / 1e9)},
-                           {"memory", fmt::format("{} planned, {} resident", bytes(planned), bytes(resident))}}, 2).c_str());
+  std::printf(
+      "%s",
+      table({{"model", fmt::format("{}, {}, {} at batch {}, {} threads", a.model, a.mode, model.input.str(),
+                                   a.batch_size, threads)},
+             {"speed", fmt::format("{:.1f} img/s (median of {}; {:.1f} to {:.1f})", median, rates.size(), rates.front(),
+                                   rates.back())},
+             {"FLOPs", fmt::format("{:.0f} % of the measured FMA peak, {:.0f} GFLOP/s (direct convolution's count)",
+                                   100 * share, peak / 1e9)},
+             {"memory", fmt::format("{} planned, {} resident", bytes(planned), bytes(resident))}},
+            2)
+          .c_str());
   return 0;
 }
 
@@ -170,7 +200,8 @@ Command add_benchmark(CLI::App& app) {
   verb->add_option("MODEL", a->model, "name of an architecture, or a model file")->required();
   verb->add_option("--mode", a->mode, "inference or training")->capture_default_str();
   verb->add_option("-b,--batch-size", a->batch_size, "images at a time")->capture_default_str();
-  verb->add_option("--image-size", a->image_size, "side of the input, pixels; 0: the model's own")->capture_default_str();
+  verb->add_option("--image-size", a->image_size, "side of the input, pixels; 0: the model's own")
+      ->capture_default_str();
   verb->add_option("--precision", a->precision, "f32")->capture_default_str();
   verb->add_option("--threads", a->threads, "compute threads; 0: all CPUs there are")->capture_default_str();
   verb->add_option("--seconds", a->seconds, "how long to measure")->capture_default_str();

@@ -22,16 +22,26 @@ struct Arguments {
 void print_json(const Evaluation& e) {
   json per_class = json::array();
   for (const ClassScore& s : e.per_class) {
-    per_class.push_back({{"name", s.name}, {"precision", s.precision}, {"recall", s.recall}, {"f1", s.f1}, {"support", s.support}});
+    per_class.push_back(
+        {{"name", s.name}, {"precision", s.precision}, {"recall", s.recall}, {"f1", s.f1}, {"support", s.support}});
   }
-  std::printf("%s\n", json{{"images", e.images}, {"loss", e.loss}, {"top1", e.top1}, {"top5", e.top5}, {"per_class", per_class}, {"confusion", e.confusion}}.dump().c_str());
+  std::printf("%s\n", json{{"images", e.images},
+                           {"loss", e.loss},
+                           {"top1", e.top1},
+                           {"top5", e.top5},
+                           {"per_class", per_class},
+                           {"confusion", e.confusion}}
+                          .dump()
+                          .c_str());
 }
 
 void print_text(const Evaluation& e) {
-  std::printf("%s images: loss %.4f, top-1 %.2f %%, top-5 %.2f %%\n\n", grouped(e.images).c_str(), e.loss, 100 * e.top1, 100 * e.top5);
+  std::printf("%s images: loss %.4f, top-1 %.2f %%, top-5 %.2f %%\n\n", grouped(e.images).c_str(), e.loss, 100 * e.top1,
+              100 * e.top5);
   std::vector<std::vector<std::string>> scores = {{"class", "precision", "recall", "F1", "images"}};
   for (const ClassScore& s : e.per_class) {
-    scores.push_back({s.name, fmt::format("{:.3f}", s.precision), fmt::format("{:.3f}", s.recall), fmt::format("{:.3f}", s.f1), std::to_string(s.support)});
+    scores.push_back({s.name, fmt::format("{:.3f}", s.precision), fmt::format("{:.3f}", s.recall),
+                      fmt::format("{:.3f}", s.f1), std::to_string(s.support)});
   }
   std::printf("%s", table(scores).c_str());
   constexpr size_t kLargestMatrix = 20;
@@ -47,37 +57,47 @@ void print_text(const Evaluation& e) {
 }
 
 int run_evaluate(const Arguments& a) {
-  if (a.batch_size < 1 || a.batch_size > 65536) throw UserError("--batch-size: {}; expected 1 to 65536 images", a.batch_size);
+  if (a.batch_size < 1 || a.batch_size > 65536)
+    throw UserError("--batch-size: {}; expected 1 to 65536 images", a.batch_size);
   if (a.threads < 0 || a.threads > 1024) throw UserError("--threads: {}; expected 0 (all) to 1024", a.threads);
   if (a.workers < 0 || a.workers > 64) throw UserError("--workers: {}; expected 0 to 64", a.workers);
-  if (a.split != "train" && a.split != "test") throw UserError("--split: '{}'; expected train or test", escape_control(a.split));
+  if (a.split != "train" && a.split != "test")
+    throw UserError("--split: '{}'; expected train or test", escape_control(a.split));
   const LoadedModel model = load_model(a.model);
   const ModelDescription& d = model.description;
   const Dataset data = load_dataset(a.data, a.split == "train" ? Split::train : Split::test);
   if (data.classes() != static_cast<int64_t>(d.class_names.size()) || data.channels != d.channels) {
-    throw UserError(ExitCode::refused, "{}: {} classes and {} channels, but {} has {} and {}; expected data of the kind the model was trained on", a.model,
-                    d.class_names.size(), d.channels, a.data, data.classes(), data.channels);
+    throw UserError(
+        ExitCode::refused,
+        "{}: {} classes and {} channels, but {} has {} and {}; expected data of the kind the model was trained on",
+        a.model, d.class_names.size(), d.channels, a.data, data.classes(), data.channels);
   }
-  if (a.limit < 0 || a.limit > data.count) throw UserError("--limit: {}; expected 0 (all) to {} images", a.limit, data.count);
-  if (model.dtype == DType::f64 && a.backend == "cpu") throw UserError("{}: f64 weights; the cpu backend computes in f32; use --backend reference", a.model);
+  if (a.limit < 0 || a.limit > data.count)
+    throw UserError("--limit: {}; expected 0 (all) to {} images", a.limit, data.count);
+  if (model.dtype == DType::f64 && a.backend == "cpu")
+    throw UserError("{}: f64 weights; the cpu backend computes in f32; use --backend reference", a.model);
   ModelSpec spec = find_model(d.architecture);
   const int threads = a.threads > 0 ? static_cast<int>(a.threads) : available_threads();
   Session session(make_backend(a.backend, threads));
   const int64_t images = a.limit > 0 ? a.limit : data.count;
-  InferenceProgram program(session, spec,
-                           {.model = d.options, .dtype = model.dtype,
-                            .images = {std::min(a.batch_size, images), d.channels, d.preprocessing.image_size, d.preprocessing.image_size}});
+  InferenceProgram program(
+      session, spec,
+      {.model = d.options,
+       .dtype = model.dtype,
+       .images = {std::min(a.batch_size, images), d.channels, d.preprocessing.image_size, d.preprocessing.image_size}});
   write_states(session, model.values);
   program.refresh();
   Progress progress;
   const auto start = std::chrono::steady_clock::now();
   const std::atomic<int>& stop = install_stop_signals();
-  const Evaluation e = evaluate(program, data, d.preprocessing, static_cast<int>(a.workers), a.limit, [&](int64_t done, int64_t total) {
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    const double rate = static_cast<double>(done) / seconds;
-    progress.update(fmt::format("evaluating {}/{}  {:.0f} img/s  {} left", done, total, rate, duration(static_cast<double>(total - done) / rate)));
-    return stop == 0;
-  });
+  const Evaluation e =
+      evaluate(program, data, d.preprocessing, static_cast<int>(a.workers), a.limit, [&](int64_t done, int64_t total) {
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        const double rate = static_cast<double>(done) / seconds;
+        progress.update(fmt::format("evaluating {}/{}  {:.0f} img/s  {} left", done, total, rate,
+                                    duration(static_cast<double>(total - done) / rate)));
+        return stop == 0;
+      });
   progress.clear();
   if (stop != 0 && e.images < images) return 128 + stop;
   a.json ? print_json(e) : print_text(e);

@@ -43,7 +43,8 @@ std::vector<std::string> flags_of(const CLI::App& app) {
 
 std::vector<std::string> verbs_of(const CLI::App& app) {
   std::vector<std::string> names;
-  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(verb->get_name());
+  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(verb->get_name());
   return names;
 }
 
@@ -58,19 +59,22 @@ int parse_error(const CLI::App& app, const CLI::ParseError& error, int argc, cha
     for (int i = 1; i < argc; ++i) {
       const std::string word = argv[i];
       if (no_verb && word.rfind('-', 0) != 0) {
-        return fail(ExitCode::usage, "command line: unknown verb '" + word + "'; nearest: " + resnet::nearest_names(word, verbs_of(app)) + "; see resnet --help");
+        return fail(ExitCode::usage, "command line: unknown verb '" + word + "'; nearest: " +
+                                         resnet::nearest_names(word, verbs_of(app)) + "; see resnet --help");
       }
       const std::string name = word.substr(0, word.find('='));
       const auto flags = flags_of(app);
       if (!no_verb && name.rfind("--", 0) == 0 && std::find(flags.begin(), flags.end(), name) == flags.end()) {
-        return fail(ExitCode::usage, "command line: unknown flag '" + name + "'; nearest: " + resnet::nearest_names(name, flags) + "; see resnet " +
+        return fail(ExitCode::usage, "command line: unknown flag '" + name +
+                                         "'; nearest: " + resnet::nearest_names(name, flags) + "; see resnet " +
                                          app.get_subcommands()[0]->get_name() + " --help");
       }
     }
   }
   std::string text = error.what();
   for (char& c : text) c = c == '\n' ? ' ' : c;
-  return fail(ExitCode::usage, "command line: " + text + "; see resnet " + (no_verb ? "" : app.get_subcommands()[0]->get_name() + " ") + "--help");
+  return fail(ExitCode::usage, "command line: " + text + "; see resnet " +
+                                   (no_verb ? "" : app.get_subcommands()[0]->get_name() + " ") + "--help");
 }
 
 std::atomic<int> stop_signal{0};

@@ -41,7 +41,8 @@ std::vector<Row> rows_of(const Graph& graph) {
       in.push_back(input.type());
       if (graph.node(input).trainable) row.parameters += input.shape().elements();
     }
-    if (node.op == &kConv2d) row.macs = shape.elements() * node.inputs[1].shape().elements() / node.inputs[1].shape()[0];
+    if (node.op == &kConv2d)
+      row.macs = shape.elements() * node.inputs[1].shape().elements() / node.inputs[1].shape()[0];
     if (node.op == &kLinear) row.macs = node.inputs[1].shape().elements();
     rows.push_back(row);
   }
@@ -57,8 +58,11 @@ Shape parse_size(const std::string& text) {
     dims.push_back(number ? std::stoll(part) : 0);
     at = end + 1;
   }
-  const bool ok = dims.size() == 3 && std::all_of(dims.begin(), dims.end(), [](int64_t d) { return d >= 1 && d <= 8192; });
-  if (!ok) throw UserError("--input-size: '{}'; expected CHANNELSxHEIGHTxWIDTH, such as 1x96x96, each 1 to 8192", escape_control(text));
+  const bool ok =
+      dims.size() == 3 && std::all_of(dims.begin(), dims.end(), [](int64_t d) { return d >= 1 && d <= 8192; });
+  if (!ok)
+    throw UserError("--input-size: '{}'; expected CHANNELSxHEIGHTxWIDTH, such as 1x96x96, each 1 to 8192",
+                    escape_control(text));
   return Shape(dims);
 }
 
@@ -72,8 +76,12 @@ int list_models(bool as_json) {
       totals.parameters += row.parameters;
       totals.macs += row.macs;
     }
-    list.push_back({{"model", model.name}, {"input_size", model.input.str()}, {"parameters", totals.parameters}, {"macs", totals.macs}});
-    rows.push_back({model.name, model.input.str(), grouped(totals.parameters), fmt::format("{:.1f}", static_cast<double>(totals.macs) / 1e6), model.summary});
+    list.push_back({{"model", model.name},
+                    {"input_size", model.input.str()},
+                    {"parameters", totals.parameters},
+                    {"macs", totals.macs}});
+    rows.push_back({model.name, model.input.str(), grouped(totals.parameters),
+                    fmt::format("{:.1f}", static_cast<double>(totals.macs) / 1e6), model.summary});
   }
   std::printf("%s", as_json ? (list.dump() + "\n").c_str() : table(rows, 2).c_str());
   return 0;
@@ -81,7 +89,8 @@ int list_models(bool as_json) {
 
 int run_summary(const std::string& name, const std::string& input_size, bool as_json, bool list) {
   if (list) return list_models(as_json);
-  if (name.empty()) throw UserError("summary: no MODEL given; expected a name or a model file; see resnet summary --list");
+  if (name.empty())
+    throw UserError("summary: no MODEL given; expected a name or a model file; see resnet summary --list");
   ModelOptions options;
   ModelSpec model;
   if (name.ends_with(".safetensors") || std::filesystem::exists(name)) {
@@ -93,18 +102,30 @@ int run_summary(const std::string& name, const std::string& input_size, bool as_
     model = find_model(name);
   }
   if (!input_size.empty()) model.input = parse_size(input_size);
-  const auto graph = make_inference_graph(model, {.model = options, .images = {1, model.input[0], model.input[1], model.input[2]}});
+  const auto graph =
+      make_inference_graph(model, {.model = options, .images = {1, model.input[0], model.input[1], model.input[2]}});
   Totals totals;
   json layers = json::array();
   std::vector<std::vector<std::string>> rows = {{"layer", "op", "output", "parameters", "MACs"}};
   for (const Row& row : rows_of(*graph)) {
     totals.parameters += row.parameters;
     totals.macs += row.macs;
-    layers.push_back({{"name", row.name}, {"op", row.op}, {"output_shape", row.output_shape}, {"parameters", row.parameters}, {"macs", row.macs}});
-    rows.push_back({row.name, row.op, row.output_shape, row.parameters ? grouped(row.parameters) : "", row.macs ? grouped(row.macs) : ""});
+    layers.push_back({{"name", row.name},
+                      {"op", row.op},
+                      {"output_shape", row.output_shape},
+                      {"parameters", row.parameters},
+                      {"macs", row.macs}});
+    rows.push_back({row.name, row.op, row.output_shape, row.parameters ? grouped(row.parameters) : "",
+                    row.macs ? grouped(row.macs) : ""});
   }
   if (as_json) {
-    std::printf("%s\n", json{{"model", model.name}, {"input_size", model.input.str()}, {"parameters", totals.parameters}, {"macs", totals.macs}, {"layers", layers}}.dump().c_str());
+    std::printf("%s\n", json{{"model", model.name},
+                             {"input_size", model.input.str()},
+                             {"parameters", totals.parameters},
+                             {"macs", totals.macs},
+                             {"layers", layers}}
+                            .dump()
+                            .c_str());
     return 0;
   }
   rows.push_back({"total", "", "", grouped(totals.parameters), grouped(totals.macs)});

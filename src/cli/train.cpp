@@ -7,8 +7,8 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/console.h"
-#include "plan/plan.h"
 #include "passes/pipeline.h"
+#include "plan/plan.h"
 #include "train/trainer.h"
 
 namespace resnet::cli {
@@ -79,8 +79,8 @@ void find_run(const Arguments& a, TrainRequest& request) {
 }
 
 std::string step_line(const TrainObserver::Stepped& s) {
-  return fmt::format("epoch {}/{}  step {}/{}  loss {:.4f}  top-1 {:.2f} %  {:.0f} img/s  {} left", s.epoch, s.epochs, s.step, s.steps,
-                     s.mean_loss, 100 * s.top1, s.images_per_second, duration(s.seconds_left));
+  return fmt::format("epoch {}/{}  step {}/{}  loss {:.4f}  top-1 {:.2f} %  {:.0f} img/s  {} left", s.epoch, s.epochs,
+                     s.step, s.steps, s.mean_loss, 100 * s.top1, s.images_per_second, duration(s.seconds_left));
 }
 
 TrainObserver make_observer(Progress& progress, const Arguments& arguments) {
@@ -91,39 +91,46 @@ TrainObserver make_observer(Progress& progress, const Arguments& arguments) {
   o.on_plan = [&](const TrainObserver::Planned& p) {
     if (arguments.dump_graph) std::fputs(print(p.program->graph()).c_str(), stderr);
     if (arguments.dump_plan) std::fputs(print(p.program->graph(), p.program->plan()).c_str(), stderr);
-    progress.print(fmt::format("{}: {} parameters, {} backend, {} threads; {} training and {} test images", p.model, grouped(p.parameters),
-                               p.backend, p.threads, grouped(p.train_images), grouped(p.test_images)));
-    progress.print(fmt::format("one step: {:.1f} GFLOP; memory: arena {} + states {} = {}; steps {} to {}; run in {}", p.gflop_per_step,
-                               bytes(p.arena_bytes), bytes(p.state_bytes), bytes(p.arena_bytes + p.state_bytes), p.start_step, p.steps, p.output));
+    progress.print(fmt::format("{}: {} parameters, {} backend, {} threads; {} training and {} test images", p.model,
+                               grouped(p.parameters), p.backend, p.threads, grouped(p.train_images),
+                               grouped(p.test_images)));
+    progress.print(fmt::format("one step: {:.1f} GFLOP; memory: arena {} + states {} = {}; steps {} to {}; run in {}",
+                               p.gflop_per_step, bytes(p.arena_bytes), bytes(p.state_bytes),
+                               bytes(p.arena_bytes + p.state_bytes), p.start_step, p.steps, p.output));
   };
   o.on_step = [&](const TrainObserver::Stepped& s) { progress.update(step_line(s)); };
   o.on_evaluate = [&](int64_t done, int64_t total) { progress.update(fmt::format("evaluating {}/{}", done, total)); };
   o.on_epoch = [&](const EpochMetrics& m, bool is_best) {
-    progress.print(fmt::format("epoch {:>3}  train loss {:.4f} top-1 {:.2f} %   test loss {:.4f} top-1 {:.2f} %   {:.0f} img/s  {}{}", m.epoch,
-                               m.train_loss, 100 * m.train_top1, m.eval_loss, 100 * m.eval_top1, m.images_per_second, duration(m.seconds),
-                               is_best ? "  best" : ""));
+    progress.print(fmt::format(
+        "epoch {:>3}  train loss {:.4f} top-1 {:.2f} %   test loss {:.4f} top-1 {:.2f} %   {:.0f} img/s  {}{}", m.epoch,
+        m.train_loss, 100 * m.train_top1, m.eval_loss, 100 * m.eval_top1, m.images_per_second, duration(m.seconds),
+        is_best ? "  best" : ""));
   };
   o.on_warning = [&](const std::string& text) { progress.print("resnet: warning: " + text); };
   return o;
 }
 
 void print_result(const TrainResult& r) {
-  auto percent = [](double share) { return std::isfinite(share) ? fmt::format("{:.2f} %", 100 * share) : std::string("not measured"); };
+  auto percent = [](double share) {
+    return std::isfinite(share) ? fmt::format("{:.2f} %", 100 * share) : std::string("not measured");
+  };
   if (!r.samples.empty()) {
     std::vector<std::vector<std::string>> rows = {{"test image", "truth", "prediction", "probability"}};
     for (const SamplePrediction& s : r.samples) {
-      rows.push_back({std::to_string(s.image), s.truth, s.predicted + (s.predicted == s.truth ? "" : "  (wrong)"), fmt::format("{:.1f} %", 100 * s.probability)});
+      rows.push_back({std::to_string(s.image), s.truth, s.predicted + (s.predicted == s.truth ? "" : "  (wrong)"),
+                      fmt::format("{:.1f} %", 100 * s.probability)});
     }
     std::printf("%s\n", table(rows, 3).c_str());
   }
-  std::vector<std::vector<std::string>> rows = {{"steps", std::to_string(r.steps)},
-                                                {"train loss", std::isfinite(r.train_loss) ? fmt::format("{:.4f}", r.train_loss) : "not measured"},
-                                                {"train top-1", percent(r.train_top1)},
-                                                {"test top-1", percent(r.eval_top1)},
-                                                {"best test top-1", percent(r.best_top1)},
-                                                {"training speed", fmt::format("{:.1f} img/s", r.images_per_second)},
-                                                {"memory", bytes(r.peak_bytes)},
-                                                {"run", r.output}};
+  std::vector<std::vector<std::string>> rows = {
+      {"steps", std::to_string(r.steps)},
+      {"train loss", std::isfinite(r.train_loss) ? fmt::format("{:.4f}", r.train_loss) : "not measured"},
+      {"train top-1", percent(r.train_top1)},
+      {"test top-1", percent(r.eval_top1)},
+      {"best test top-1", percent(r.best_top1)},
+      {"training speed", fmt::format("{:.1f} img/s", r.images_per_second)},
+      {"memory", bytes(r.peak_bytes)},
+      {"run", r.output}};
   if (std::isfinite(r.eval_top1)) {
     rows.push_back({"learning curve", r.output + "/plots/learning_curve.svg"});
     rows.push_back({"best model", r.output + "/best.safetensors"});
@@ -154,10 +161,17 @@ int run_train(const CLI::App& verb, const Arguments& arguments) {
   const TrainResult r = train(request, make_observer(progress, arguments));
   progress.clear();
   if (arguments.json) {
-    std::printf("%s\n", json{{"train_loss", finite(r.train_loss)}, {"train_top1", finite(r.train_top1)}, {"eval_loss", finite(r.eval_loss)},
-                             {"eval_top1", finite(r.eval_top1)}, {"best_top1", finite(r.best_top1)}, {"steps", r.steps},
-                             {"images_per_second", r.images_per_second}, {"peak_bytes", r.peak_bytes}, {"output", r.output}}
-                            .dump(-1, ' ', false, json::error_handler_t::replace).c_str());
+    std::printf("%s\n", json{{"train_loss", finite(r.train_loss)},
+                             {"train_top1", finite(r.train_top1)},
+                             {"eval_loss", finite(r.eval_loss)},
+                             {"eval_top1", finite(r.eval_top1)},
+                             {"best_top1", finite(r.best_top1)},
+                             {"steps", r.steps},
+                             {"images_per_second", r.images_per_second},
+                             {"peak_bytes", r.peak_bytes},
+                             {"output", r.output}}
+                            .dump(-1, ' ', false, json::error_handler_t::replace)
+                            .c_str());
   } else {
     print_result(r);
   }
@@ -177,7 +191,8 @@ Command add_train(CLI::App& app) {
   verb->add_option("--epochs", c.epochs, "passes over the training images")->capture_default_str();
   verb->add_option("-b,--batch-size", c.batch_size, "images a step")->capture_default_str();
   verb->add_option("--lr", c.lr, "learning rate")->capture_default_str();
-  verb->add_option("--lr-scheduler", c.lr_scheduler, "constant or cosineannealinglr (per step, to 0)")->capture_default_str();
+  verb->add_option("--lr-scheduler", c.lr_scheduler, "constant or cosineannealinglr (per step, to 0)")
+      ->capture_default_str();
   verb->add_option("--momentum", c.momentum, "of SGD")->capture_default_str();
   verb->add_flag("--nesterov", c.nesterov, "Nesterov momentum");
   verb->add_option("--wd,--weight-decay", c.weight_decay, "L2 penalty added to the gradient")->capture_default_str();
@@ -186,13 +201,16 @@ Command add_train(CLI::App& app) {
   verb->add_option("--threads", c.threads, "compute threads; 0: all CPUs there are")->capture_default_str();
   verb->add_option("-j,--workers", c.workers, "threads that prepare batches ahead")->capture_default_str();
   verb->add_option("--output", a.output, "run directory; default runs/MODEL-N");
-  verb->add_option("--resume", a.resume, "continue a run exactly: PATH, or --output's, or the newest in runs/")->expected(0, 1)->type_name("[PATH]");
+  verb->add_option("--resume", a.resume, "continue a run exactly: PATH, or --output's, or the newest in runs/")
+      ->expected(0, 1)
+      ->type_name("[PATH]");
   verb->add_option("--weights", c.weights, "initial weights, a safetensors file");
   verb->add_flag("--no-shuffle", a.no_shuffle, "take the images in the order of the file");
   verb->add_option("--max-steps", c.max_steps, "stop after N steps; 0: after the last epoch")->capture_default_str();
   verb->add_option("--limit", c.limit, "use the first N training images; 0: all")->capture_default_str();
   verb->add_option("--log-every", c.log_every, "steps between lines of events.jsonl")->capture_default_str();
-  verb->add_option("--checkpoint-every", c.checkpoint_every, "steps between checkpoints; 0: each epoch")->capture_default_str();
+  verb->add_option("--checkpoint-every", c.checkpoint_every, "steps between checkpoints; 0: each epoch")
+      ->capture_default_str();
   verb->add_option("--backend", c.backend, "cpu or reference")->capture_default_str();
   verb->add_option("--precision", c.precision, "f32, or f64 with --backend reference")->capture_default_str();
   verb->add_option("--set", a.settings, "any setting, as KEY=VALUE, e.g. model.stem_padding=0")->type_name("KEY=VALUE");
@@ -201,9 +219,12 @@ Command add_train(CLI::App& app) {
   verb->add_flag("--dump-graph", a.dump_graph, "print the training graph");
   verb->add_flag("--dump-plan", a.dump_plan, "print each step's kernel, bytes and place");
   verb->add_option("--disable-pass", a.disabled_passes, "leave out a pass, by name");
-  verb->add_option("--dump-gradients", a.dump_gradients, "write the first step's gradients here")->type_name("FILE")->group("");
-  verb->footer("Example: resnet train --epochs 2 --image-size 48 --momentum 0.9 --output runs/first\n"
-               "Continue it: resnet train --resume runs/first --epochs 4");
+  verb->add_option("--dump-gradients", a.dump_gradients, "write the first step's gradients here")
+      ->type_name("FILE")
+      ->group("");
+  verb->footer(
+      "Example: resnet train --epochs 2 --image-size 48 --momentum 0.9 --output runs/first\n"
+      "Continue it: resnet train --resume runs/first --epochs 4");
   return [verb, arguments] { return run_train(*verb, *arguments); };
 }
 

@@ -27,9 +27,9 @@ struct LoaderOptions {
   int64_t batch_size = 256;
   bool shuffle = true;  ///< false: every epoch is 0, 1, 2, ...
   uint64_t seed = 0;
-  int64_t limit = 0;  ///< use only the first `limit` images; 0: all
+  int64_t limit = 0;         ///< use only the first `limit` images; 0: all
   DType dtype = DType::f32;  ///< of the images
-  int workers = 1;    ///< threads that prepare batches ahead; 0: prepared inside next()
+  int workers = 1;           ///< threads that prepare batches ahead; 0: prepared inside next()
   Preprocessing preprocessing = {};
   LoaderPosition start = {};
   int64_t epochs = 1;  ///< next() ends before epoch `epochs`, counted from 0 whatever `start` is

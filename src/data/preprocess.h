@@ -59,9 +59,8 @@ class PreprocessScratch {
   std::vector<uint8_t> working_;
 };
 
-/// out [channels, S, S] = (resized / 255 - mean) / std, each step in T: in f32 as torchvision's ToTensor and Normalize do
-/// it, in f64 for runs in double;
-/// resized is Pillow's image.resize((S, S), interpolation), S = image_size.
+/// out [channels, S, S] = (resized / 255 - mean) / std, each step in T: in f32 as torchvision's ToTensor and Normalize
+/// do it, in f64 for runs in double; resized is Pillow's image.resize((S, S), interpolation), S = image_size.
 /// `preprocessing` must have passed validate(). Throws UserError for a side outside 1..kMaxImageSide.
 template <class T>
 void preprocess(const ImageView& image, const Preprocessing& preprocessing, PreprocessScratch& scratch,

@@ -26,9 +26,7 @@ struct Value {
   const TensorType& type() const;
   const Shape& shape() const { return type().shape; }
   bool operator==(const Value&) const = default;
-  auto operator<=>(const Value& other) const {
-    return std::pair(node, output) <=> std::pair(other.node, other.output);
-  }
+  auto operator<=>(const Value& other) const { return std::pair(node, output) <=> std::pair(other.node, other.output); }
 };
 
 struct InferCall {

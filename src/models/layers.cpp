@@ -45,9 +45,10 @@ Value conv(Scope s, Value x, int64_t channels, const ConvOptions& o) {
   const Shape shape{channels, x.shape()[1] / o.groups, o.kernel, o.kernel};
   const Value weight = s.parameter("weight", shape, initializer(o.init, shape));
   const Value bias = o.bias ? s.parameter("bias", {channels}, uniform_fan_in(shape)) : Value{};
-  return conv2d(x, weight, bias,
-                {.stride = {o.stride, o.stride}, .pad = {o.pad, o.pad}, .dilation = {o.dilation, o.dilation}, .groups = o.groups},
-                s.path());
+  return conv2d(
+      x, weight, bias,
+      {.stride = {o.stride, o.stride}, .pad = {o.pad, o.pad}, .dilation = {o.dilation, o.dilation}, .groups = o.groups},
+      s.path());
 }
 
 Value batch_norm(Scope s, Value x) {

@@ -4,12 +4,14 @@ namespace resnet::lecture {
 
 Value residual(Scope s, Value x, int64_t channels, ResidualOptions options) {
   auto conv3x3 = [&](const char* name, Value in, int64_t stride) {
-    return conv(s / name, in, channels, {.kernel = 3, .stride = stride, .pad = 1, .bias = true, .init = WeightInit::xavier});
+    return conv(s / name, in, channels,
+                {.kernel = 3, .stride = stride, .pad = 1, .bias = true, .init = WeightInit::xavier});
   };
   Value y = relu(batch_norm(s / "bn1", conv3x3("conv1", x, options.strides)));
   y = batch_norm(s / "bn2", conv3x3("conv2", y, 1));
   if (options.use_1x1conv) {
-    x = conv(s / "conv3", x, channels, {.kernel = 1, .stride = options.strides, .bias = true, .init = WeightInit::xavier});
+    x = conv(s / "conv3", x, channels,
+             {.kernel = 1, .stride = options.strides, .bias = true, .init = WeightInit::xavier});
   }
   return relu(y + x);
 }

@@ -19,10 +19,14 @@ ModelSpec torchvision_model(const char* name, torchvision::Block block, std::arr
 const std::vector<ModelSpec>& all_models() {
   using torchvision::Block;
   static const std::vector<ModelSpec> models = {
-      {"lecture_resnet18", "the lecture's: biases, shortcut without batch norm", {1, 96, 96}, 10,
+      {"lecture_resnet18",
+       "the lecture's: biases, shortcut without batch norm",
+       {1, 96, 96},
+       10,
        [](Scope s, Value x, const ModelOptions& options) {
-         return lecture::resnet18(s, x, {.num_classes = options.num_classes > 0 ? options.num_classes : 10,
-                                         .stem_padding = options.stem_padding});
+         return lecture::resnet18(
+             s, x,
+             {.num_classes = options.num_classes > 0 ? options.num_classes : 10, .stem_padding = options.stem_padding});
        }},
       torchvision_model("resnet18", Block::basic, {2, 2, 2, 2}),
       torchvision_model("resnet34", Block::basic, {3, 4, 6, 3}),

@@ -11,10 +11,10 @@ namespace resnet {
 ///   scale = gamma / sqrt(variance + epsilon);  weight' = weight * scale per output channel;
 ///   bias' = (bias - mean) * scale + beta
 struct FoldedConvolution {
-  std::string weight, bias;                   ///< the model's; bias is empty when it has none
-  std::string gamma, beta, mean, variance;    ///< the model's
+  std::string weight, bias;                 ///< the model's; bias is empty when it has none
+  std::string gamma, beta, mean, variance;  ///< the model's
   double epsilon = 1e-5;
-  std::string folded_weight, folded_bias;     ///< the new states
+  std::string folded_weight, folded_bias;  ///< the new states
 };
 
 /// batch_norm_inference(conv2d(x, w, b), gamma, beta, mean, var)   ==>   conv2d(x, w', b')

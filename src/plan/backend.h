@@ -60,8 +60,8 @@ class Kernel {
 /// fed. (A result that an op may write over its input always takes that input's layout; the planner
 /// asks only for the others.)
 struct ValueRole {
-  NodeKind kind = NodeKind::op;       ///< of the producer
-  const OpDef* producer = nullptr;    ///< null for leaves
+  NodeKind kind = NodeKind::op;     ///< of the producer
+  const OpDef* producer = nullptr;  ///< null for leaves
   std::span<const OpDef* const> readers;
 };
 

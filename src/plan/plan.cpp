@@ -206,20 +206,23 @@ class Planner {
       return i;
     };
     std::vector<char> pinned(plan_.buffers.size(), 0);
-    for (const auto& [name, index] : plan_.inputs) pinned[static_cast<size_t>(index)] = 1;  // may be fed once, read often
+    for (const auto& [name, index] : plan_.inputs)
+      pinned[static_cast<size_t>(index)] = 1;  // may be fed once, read often
     for (size_t at = 0; at < plan_.steps.size(); ++at) {
       const Step& step = plan_.steps[at];
       const Node& node = graph_.node(step.node);
       std::vector<char> taken(step.in.size(), 0);
       for (const InPlace& pair : node.op->in_place) {
-        if (static_cast<size_t>(pair.input) >= step.in.size() || static_cast<size_t>(pair.output) >= step.out.size()) continue;
+        if (static_cast<size_t>(pair.input) >= step.in.size() || static_cast<size_t>(pair.output) >= step.out.size())
+          continue;
         const int out = step.out[static_cast<size_t>(pair.output)];
         const int in = find(step.in[static_cast<size_t>(pair.input)]);
         if (taken[static_cast<size_t>(pair.input)] || root[static_cast<size_t>(out)] != out || out == in) continue;
         if (!buffer(out).state.empty() || !buffer(in).state.empty() || pinned[static_cast<size_t>(in)]) continue;
         const int in_last = buffer(in).last;
-        const bool same_storage = buffer(in).bytes == buffer(out).bytes &&
-                                  buffer(step.in[static_cast<size_t>(pair.input)]).value.layout == buffer(out).value.layout;
+        const bool same_storage =
+            buffer(in).bytes == buffer(out).bytes &&
+            buffer(step.in[static_cast<size_t>(pair.input)]).value.layout == buffer(out).value.layout;
         const bool read_twice = std::count_if(step.in.begin(), step.in.end(), [&](int b) { return find(b) == in; }) > 1;
         if (in_last != static_cast<int>(at) || !same_storage || read_twice) continue;
         root[static_cast<size_t>(out)] = in;
@@ -262,7 +265,8 @@ class Planner {
   void check_plan() {
     std::vector<int> alive;
     for (size_t i = 0; i < plan_.buffers.size(); ++i) {
-      if (plan_.buffers[i].state.empty() && root_[i] == static_cast<int>(i) && plan_.buffers[i].bytes > 0) alive.push_back(static_cast<int>(i));
+      if (plan_.buffers[i].state.empty() && root_[i] == static_cast<int>(i) && plan_.buffers[i].bytes > 0)
+        alive.push_back(static_cast<int>(i));
     }
     std::sort(alive.begin(), alive.end(), [&](int a, int b) { return buffer(a).offset < buffer(b).offset; });
     for (size_t i = 0; i < alive.size(); ++i) {
@@ -291,8 +295,8 @@ Plan make_plan(const Graph& graph, Backend& backend, const PlanProgress& progres
 }
 
 std::string print(const Graph& graph, const Plan& plan) {
-  std::string text = fmt::format("{:>4}  {:<26} {:<28} {:<26} {:>12} {:>14} {:>10}\n", "step", "op", "name", "algorithm",
-                                 "MFLOP", "offset", "KiB");
+  std::string text = fmt::format("{:>4}  {:<26} {:<28} {:<26} {:>12} {:>14} {:>10}\n", "step", "op", "name",
+                                 "algorithm", "MFLOP", "offset", "KiB");
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const Step& step = plan.steps[i];
     const Node& node = graph.node(step.node);

@@ -15,7 +15,8 @@
 namespace resnet {
 namespace {
 
-using Member = std::variant<std::string TrainConfig::*, int64_t TrainConfig::*, double TrainConfig::*, bool TrainConfig::*>;
+using Member =
+    std::variant<std::string TrainConfig::*, int64_t TrainConfig::*, double TrainConfig::*, bool TrainConfig::*>;
 
 struct Setting {
   const char* key;
@@ -154,8 +155,10 @@ void validate(const TrainConfig& c) {
   integer(c.log_every, 1, INT64_MAX, "--log-every", "1 or more steps");
   integer(c.checkpoint_every, 0, INT64_MAX, "--checkpoint-every", "0 (each epoch) or more steps");
   integer(c.stem_padding, 0, 6, "--set model.stem_padding", "0 to 6 pixels");
-  require(c.backend == "cpu" || c.backend == "reference", "--backend", "'" + escape_control(c.backend) + "'", "cpu or reference");
-  require(c.precision == "f32" || c.precision == "f64", "--precision", "'" + escape_control(c.precision) + "'", "f32 or f64");
+  require(c.backend == "cpu" || c.backend == "reference", "--backend", "'" + escape_control(c.backend) + "'",
+          "cpu or reference");
+  require(c.precision == "f32" || c.precision == "f64", "--precision", "'" + escape_control(c.precision) + "'",
+          "f32 or f64");
   require(c.precision == "f32" || c.backend == "reference", "--precision", "f64 on the cpu backend",
           "f32 there; f64 runs with --backend reference");
 }

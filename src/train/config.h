@@ -13,7 +13,7 @@ namespace resnet {
 struct TrainConfig {
   std::string model = "lecture_resnet18";
   std::string data = "fashion-mnist";
-  int64_t image_size = 96;   ///< pixels
+  int64_t image_size = 96;  ///< pixels
   int64_t epochs = 10;
   int64_t batch_size = 256;
   double lr = 0.05;
@@ -32,7 +32,7 @@ struct TrainConfig {
   int64_t checkpoint_every = 0;  ///< steps; a checkpoint is saved after each epoch anyway
   std::string backend = "cpu";
   std::string precision = "f32";
-  std::string weights;  ///< initial weights; empty: drawn from the seed
+  std::string weights;       ///< initial weights; empty: drawn from the seed
   int64_t stem_padding = 3;  ///< model.stem_padding, of the lecture's 7x7 convolution
 
   DType dtype() const { return precision == "f64" ? DType::f64 : DType::f32; }

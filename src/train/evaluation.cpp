@@ -63,7 +63,8 @@ Evaluation Evaluator::result() const {
     const auto hits = static_cast<double>(e.confusion[k][k]);
     score.precision = predicted ? hits / static_cast<double>(predicted) : 0;
     score.recall = score.support ? hits / static_cast<double>(score.support) : 0;
-    score.f1 = score.precision + score.recall > 0 ? 2 * score.precision * score.recall / (score.precision + score.recall) : 0;
+    score.f1 =
+        score.precision + score.recall > 0 ? 2 * score.precision * score.recall / (score.precision + score.recall) : 0;
     e.per_class.push_back(score);
   }
   return e;
@@ -72,7 +73,11 @@ Evaluation Evaluator::result() const {
 Evaluation evaluate(InferenceProgram& program, const Dataset& dataset, const Preprocessing& preprocessing, int workers,
                     int64_t limit, const std::function<bool(int64_t, int64_t)>& progress) {
   Evaluator evaluator(dataset.class_names);
-  Loader loader(dataset, {.batch_size = program.batch_size(), .shuffle = false, .limit = limit, .dtype = program.dtype(), .workers = workers,
+  Loader loader(dataset, {.batch_size = program.batch_size(),
+                          .shuffle = false,
+                          .limit = limit,
+                          .dtype = program.dtype(),
+                          .workers = workers,
                           .preprocessing = preprocessing});
   int64_t done = 0;
   while (const Batch* batch = loader.next()) {

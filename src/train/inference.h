@@ -23,7 +23,8 @@ class InferenceProgram {
 
   /// Recomputes the folded weights from the session's states (in double, then rounded).
   void refresh();
-  /// Row-major images [n,C,H,W] of the program's dtype, n <= N (the rest of the batch is left as it was) -> logits [n,K].
+  /// Row-major images [n,C,H,W] of the program's dtype, n <= N (the rest of the batch is left as it was) -> logits
+  /// [n,K].
   Tensor run(const Tensor& images);
   /// The program itself, for benchmarks and dumps.
   Program& program() { return *program_; }

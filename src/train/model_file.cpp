@@ -8,7 +8,8 @@ namespace {
 using nlohmann::json;
 
 /// The metadata's value for `key`; bad_data when there is none.
-const std::string& value_of(const std::string& path, const std::map<std::string, std::string>& metadata, const char* key) {
+const std::string& value_of(const std::string& path, const std::map<std::string, std::string>& metadata,
+                            const char* key) {
   const auto found = metadata.find(key);
   if (found == metadata.end()) {
     throw bad_data(path, 8, "__metadata__", "no '{}'; expected a model file written by resnet", key);
@@ -22,15 +23,18 @@ json json_of(const std::string& path, const std::map<std::string, std::string>& 
   return value;
 }
 
-int64_t integer_of(const std::string& path, const std::map<std::string, std::string>& metadata, const char* key, int64_t low, int64_t high) {
+int64_t integer_of(const std::string& path, const std::map<std::string, std::string>& metadata, const char* key,
+                   int64_t low, int64_t high) {
   const json value = json_of(path, metadata, key);
   if (!value.is_number_integer() || value.get<int64_t>() < low || value.get<int64_t>() > high) {
-    throw bad_data(path, 8, key, "'{}'; expected an integer from {} to {}", escape_control(metadata.at(key)), low, high);
+    throw bad_data(path, 8, key, "'{}'; expected an integer from {} to {}", escape_control(metadata.at(key)), low,
+                   high);
   }
   return value.get<int64_t>();
 }
 
-std::vector<float> floats_of(const std::string& path, const std::map<std::string, std::string>& metadata, const char* key) {
+std::vector<float> floats_of(const std::string& path, const std::map<std::string, std::string>& metadata,
+                             const char* key) {
   const json value = json_of(path, metadata, key);
   std::vector<float> floats;
   bool ok = value.is_array();
@@ -58,7 +62,8 @@ std::map<std::string, std::string> to_metadata(const ModelDescription& model) {
       {"crop_pct", "1.0"},
       {"resize", "squash"},  // the whole image to the square, as torchvision's Resize((S, S))
   };
-  if (model.options.stem_padding != ModelOptions{}.stem_padding) metadata["model.stem_padding"] = std::to_string(model.options.stem_padding);
+  if (model.options.stem_padding != ModelOptions{}.stem_padding)
+    metadata["model.stem_padding"] = std::to_string(model.options.stem_padding);
   return metadata;
 }
 
@@ -73,11 +78,15 @@ ModelDescription from_metadata(const std::string& path, const std::map<std::stri
   }
   model.options.num_classes = integer_of(path, metadata, "num_classes", 1, 1 << 24);
   if (model.options.num_classes != static_cast<int64_t>(model.class_names.size())) {
-    throw bad_data(path, 8, "num_classes", "{}, but there are {} class names", model.options.num_classes, model.class_names.size());
+    throw bad_data(path, 8, "num_classes", "{}, but there are {} class names", model.options.num_classes,
+                   model.class_names.size());
   }
   const json size = json_of(path, metadata, "input_size");
-  const bool is_size = size.is_array() && size.size() == 3 && size[0].is_number_integer() && size[1].is_number_integer() && size[1] == size[2];
-  if (!is_size) throw bad_data(path, 8, "input_size", "'{}'; expected [channels, size, size]", escape_control(metadata.at("input_size")));
+  const bool is_size = size.is_array() && size.size() == 3 && size[0].is_number_integer() &&
+                       size[1].is_number_integer() && size[1] == size[2];
+  if (!is_size)
+    throw bad_data(path, 8, "input_size", "'{}'; expected [channels, size, size]",
+                   escape_control(metadata.at("input_size")));
   model.channels = size[0].get<int64_t>();
   model.preprocessing.image_size = size[1].get<int64_t>();
   model.preprocessing.mean = floats_of(path, metadata, "mean");
@@ -85,8 +94,10 @@ ModelDescription from_metadata(const std::string& path, const std::map<std::stri
   if (value_of(path, metadata, "interpolation") != "bilinear") {
     throw bad_data(path, 8, "interpolation", "'{}'; expected bilinear", escape_control(metadata.at("interpolation")));
   }
-  if (metadata.contains("model.stem_padding")) model.options.stem_padding = integer_of(path, metadata, "model.stem_padding", 0, 6);
-  if (model.channels < 1 || model.channels > 64) throw bad_data(path, 8, "input_size", "{} channels; expected 1 to 64", model.channels);
+  if (metadata.contains("model.stem_padding"))
+    model.options.stem_padding = integer_of(path, metadata, "model.stem_padding", 0, 6);
+  if (model.channels < 1 || model.channels > 64)
+    throw bad_data(path, 8, "input_size", "{} channels; expected 1 to 64", model.channels);
   validate(model.preprocessing, model.channels);
   return model;
 }

@@ -28,7 +28,9 @@ Tensor initial_value(const StateSpec& state, uint64_t seed) {
     for (T& value : tensor.as<T>()) {
       switch (state.initializer.kind) {
         case Initializer::Kind::constant: value = static_cast<T>(state.initializer.scale); break;
-        case Initializer::Kind::uniform: value = static_cast<T>(rng.uniform(-state.initializer.scale, state.initializer.scale)); break;
+        case Initializer::Kind::uniform:
+          value = static_cast<T>(rng.uniform(-state.initializer.scale, state.initializer.scale));
+          break;
         case Initializer::Kind::normal: value = static_cast<T>(rng.normal() * state.initializer.scale); break;
       }
     }
@@ -50,7 +52,8 @@ std::string first_ten(const char* what, const std::vector<std::string>& names) {
 
 }  // namespace
 
-std::map<std::string, Tensor> match_weights(const std::string& path, const ModelFile& file, const std::vector<StateSpec>& states) {
+std::map<std::string, Tensor> match_weights(const std::string& path, const ModelFile& file,
+                                            const std::vector<StateSpec>& states) {
   std::vector<std::string> missing, unexpected, misshaped;
   std::map<std::string, Tensor> values;
   for (const StateSpec& state : states) {
@@ -58,7 +61,8 @@ std::map<std::string, Tensor> match_weights(const std::string& path, const Model
     if (found == file.tensors.end()) {
       missing.push_back(state.name);
     } else if (found->second.shape() != state.type.shape) {
-      misshaped.push_back(fmt::format("{} ({}, expected {})", state.name, found->second.shape().str(), state.type.shape.str()));
+      misshaped.push_back(
+          fmt::format("{} ({}, expected {})", state.name, found->second.shape().str(), state.type.shape.str()));
     } else if (found->second.dtype() != DType::f32 && found->second.dtype() != DType::f64) {
       misshaped.push_back(fmt::format("{} ({}, expected floats)", state.name, name_of(found->second.dtype())));
     } else {
@@ -70,8 +74,9 @@ std::map<std::string, Tensor> match_weights(const std::string& path, const Model
     if (!known && !name.ends_with("num_batches_tracked")) unexpected.push_back(escape_control(name));
   }
   if (!missing.empty() || !unexpected.empty() || !misshaped.empty()) {
-    throw UserError(ExitCode::bad_data, "{}: the tensors do not fit the model:{}{}{} check --model and the class count", path,
-                    first_ten("missing", missing), first_ten("unexpected", unexpected), first_ten("misshaped", misshaped));
+    throw UserError(ExitCode::bad_data, "{}: the tensors do not fit the model:{}{}{} check --model and the class count",
+                    path, first_ten("missing", missing), first_ten("unexpected", unexpected),
+                    first_ten("misshaped", misshaped));
   }
   return values;
 }

@@ -27,7 +27,8 @@ Tensor initial_value(const StateSpec& state, uint64_t seed);
 /// The tensors of `file` under the model's names, converted to its dtype. Throws UserError (bad_data)
 /// listing the first ten missing, unexpected and misshaped tensors; PyTorch's `num_batches_tracked`
 /// is passed over. Nothing is returned unless everything fits.
-std::map<std::string, Tensor> match_weights(const std::string& path, const ModelFile& file, const std::vector<StateSpec>& states);
+std::map<std::string, Tensor> match_weights(const std::string& path, const ModelFile& file,
+                                            const std::vector<StateSpec>& states);
 
 /// Current values of `states` in the session.
 std::map<std::string, Tensor> read_states(const Session& session, const std::vector<StateSpec>& states);

@@ -23,17 +23,25 @@ namespace fs = std::filesystem;
 constexpr uint64_t kTextLimit = uint64_t{1} << 30;
 
 json to_json(const EpochMetrics& m) {
-  return {{"epoch", m.epoch},         {"train_loss", m.train_loss}, {"train_top1", m.train_top1},
-          {"eval_loss", m.eval_loss}, {"eval_top1", m.eval_top1},   {"eval_top5", m.eval_top5},
-          {"lr", m.lr},               {"images_per_second", m.images_per_second}, {"seconds", m.seconds}};
+  return {{"epoch", m.epoch},
+          {"train_loss", m.train_loss},
+          {"train_top1", m.train_top1},
+          {"eval_loss", m.eval_loss},
+          {"eval_top1", m.eval_top1},
+          {"eval_top5", m.eval_top5},
+          {"lr", m.lr},
+          {"images_per_second", m.images_per_second},
+          {"seconds", m.seconds}};
 }
 
 /// JSON has no NaN: it is written as null and read back as NaN.
-double number(const json& value) { return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>(); }
+double number(const json& value) {
+  return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
+}
 
 EpochMetrics metrics_from_json(const json& j) {
-  return {j.at("epoch").get<int64_t>(), number(j.at("train_loss")), number(j.at("train_top1")),
-          number(j.at("eval_loss")),    number(j.at("eval_top1")),  number(j.at("eval_top5")),
+  return {j.at("epoch").get<int64_t>(), number(j.at("train_loss")),        number(j.at("train_top1")),
+          number(j.at("eval_loss")),    number(j.at("eval_top1")),         number(j.at("eval_top5")),
           number(j.at("lr")),           number(j.at("images_per_second")), number(j.at("seconds"))};
 }
 
@@ -92,10 +100,14 @@ RunDirectory RunDirectory::create(const std::string& path, const TrainConfig& co
   if (error) throw io_error(path, "create the run directory", error.value());
   // A run that ended before its first checkpoint holds nothing to lose: it is begun anew.
   if (!made && fs::exists(fs::symlink_status(fs::path(path) / "last"))) {
-    throw UserError(ExitCode::refused, "{}: holds a run already; expected a new directory; continue it with --resume {}, or give another --output", path, path);
+    throw UserError(
+        ExitCode::refused,
+        "{}: holds a run already; expected a new directory; continue it with --resume {}, or give another --output",
+        path, path);
   }
   if (!made && !fs::is_empty(path, error) && !fs::exists(fs::path(path) / ".lock")) {
-    throw UserError(ExitCode::refused, "{}: is not empty and holds no run; expected a new directory; give another --output", path);
+    throw UserError(ExitCode::refused,
+                    "{}: is not empty and holds no run; expected a new directory; give another --output", path);
   }
   RunDirectory run(path);
   run.lock();
@@ -127,7 +139,9 @@ std::string RunDirectory::newest(const std::string& parent) {
     }
   }
   if (best.empty()) {
-    throw ResourceError(ExitCode::io, "{}: holds no run with a checkpoint; expected one to resume; give its path: --resume PATH", parent);
+    throw ResourceError(ExitCode::io,
+                        "{}: holds no run with a checkpoint; expected one to resume; give its path: --resume PATH",
+                        parent);
   }
   return best;
 }
@@ -144,7 +158,9 @@ void RunDirectory::lock() {
   lock_ = FileDescriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
   if (lock_.value() < 0) throw io_error(path, "open the lock", errno);
   if (::flock(lock_.value(), LOCK_EX | LOCK_NB) != 0) {
-    throw UserError(ExitCode::refused, "{}: another process is writing this run; expected it idle; wait for it, or give another --output", path_);
+    throw UserError(ExitCode::refused,
+                    "{}: another process is writing this run; expected it idle; wait for it, or give another --output",
+                    path_);
   }
 }
 
@@ -166,16 +182,17 @@ bool RunDirectory::before_first_checkpoint() const {
 void RunDirectory::write_metrics(const std::vector<EpochMetrics>& metrics) const {
   std::string text = "epoch,train_loss,train_top1,eval_loss,eval_top1,eval_top5,lr,images_per_second,seconds\n";
   for (const EpochMetrics& m : metrics) {
-    text += fmt::format("{},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g}\n", m.epoch, m.train_loss, m.train_top1,
-                        m.eval_loss, m.eval_top1, m.eval_top5, m.lr, m.images_per_second, m.seconds);
+    text += fmt::format("{},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g}\n", m.epoch, m.train_loss,
+                        m.train_top1, m.eval_loss, m.eval_top1, m.eval_top5, m.lr, m.images_per_second, m.seconds);
   }
   atomic_write_file(path_ + "/metrics.csv", text);
   if (metrics.empty()) return;
   Series train_loss{"train", {}, {}}, eval_loss{"test", {}, {}}, train_top1{"train", {}, {}}, eval_top1{"test", {}, {}};
   for (const EpochMetrics& m : metrics) {
     const auto epoch = static_cast<double>(m.epoch);
-    for (auto [series, value] : {std::pair{&train_loss, m.train_loss}, std::pair{&eval_loss, m.eval_loss},
-                                 std::pair{&train_top1, 100 * m.train_top1}, std::pair{&eval_top1, 100 * m.eval_top1}}) {
+    for (auto [series, value] :
+         {std::pair{&train_loss, m.train_loss}, std::pair{&eval_loss, m.eval_loss},
+          std::pair{&train_top1, 100 * m.train_top1}, std::pair{&eval_top1, 100 * m.eval_top1}}) {
       series->x.push_back(epoch);
       series->y.push_back(value);
     }

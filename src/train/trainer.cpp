@@ -47,7 +47,8 @@ class Trainer {
     train_set_ = load_dataset(config_.data, Split::train);
     test_set_ = load_dataset(config_.data, Split::test);
     if (config_.limit > train_set_.count) {
-      throw UserError("--limit: {} images, but {} has {}; expected no more than that", config_.limit, config_.data, train_set_.count);
+      throw UserError("--limit: {} images, but {} has {}; expected no more than that", config_.limit, config_.data,
+                      train_set_.count);
     }
     description_.architecture = config_.model;
     description_.options = {.num_classes = train_set_.classes(), .stem_padding = config_.stem_padding};
@@ -73,7 +74,8 @@ class Trainer {
       run_.emplace(RunDirectory::open(request_.output));
       check_settings();
       if (request_.checkpoint.empty() && run_->before_first_checkpoint()) {
-        if (observer_.on_warning) observer_.on_warning(run_->path() + ": no checkpoint yet; starting from the first step");
+        if (observer_.on_warning)
+          observer_.on_warning(run_->path() + ": no checkpoint yet; starting from the first step");
         begin();
       } else {
         restore();
@@ -82,7 +84,8 @@ class Trainer {
       run_->write_metrics(state_.metrics);
       run_->rewind_events(state_.step, state_.evaluation_pending);
     } else {
-      const std::string path = request_.output.empty() ? RunDirectory::fresh_name("runs/" + config_.model) : request_.output;
+      const std::string path =
+          request_.output.empty() ? RunDirectory::fresh_name("runs/" + config_.model) : request_.output;
       begin();
       run_.emplace(RunDirectory::create(path, config_));
     }
@@ -131,8 +134,8 @@ class Trainer {
       inference_.emplace(*session_, spec_,
                          InferenceOptions{.model = description_.options,
                                           .dtype = config_.dtype(),
-                                          .images = {std::min(config_.batch_size, test_set_.count), description_.channels,
-                                                     config_.image_size, config_.image_size},
+                                          .images = {std::min(config_.batch_size, test_set_.count),
+                                                     description_.channels, config_.image_size, config_.image_size},
                                           .passes = {.disabled = request_.disabled_passes, .observer = {}}});
     }
     return *inference_;
@@ -150,7 +153,8 @@ class Trainer {
     free.log_every = before.log_every;
     free.checkpoint_every = before.checkpoint_every;
     if (const auto changed = differences(free, before); !changed.empty()) {
-      throw UserError(ExitCode::refused, "{}: --resume with other settings ({}); expected those of the run; leave them out", run_->path(),
+      throw UserError(ExitCode::refused,
+                      "{}: --resume with other settings ({}); expected those of the run; leave them out", run_->path(),
                       fmt::join(changed, "; "));
     }
   }
@@ -159,22 +163,26 @@ class Trainer {
   /// values to start from.
   void restore() {
     const Checkpoint checkpoint = open_checkpoint(request_.checkpoint.empty() ? run_->path() : request_.checkpoint);
-    state_ = train_state_from_json(checkpoint.path_of("state.json"), read_whole_file(checkpoint.path_of("state.json"), 1 << 28));
+    state_ = train_state_from_json(checkpoint.path_of("state.json"),
+                                   read_whole_file(checkpoint.path_of("state.json"), 1 << 28));
     restored_ = true;
     if (state_.data_fingerprint != train_set_.fingerprint()) {
-      throw UserError(ExitCode::refused, "{}: the training data is not what the run was started on (fingerprint {:016x}, was {:016x})",
+      throw UserError(ExitCode::refused,
+                      "{}: the training data is not what the run was started on (fingerprint {:016x}, was {:016x})",
                       config_.data, train_set_.fingerprint(), state_.data_fingerprint);
     }
     if ((state_.threads != threads_ || state_.instruction_set != instruction_set()) && observer_.on_warning) {
-      observer_.on_warning(fmt::format("resuming with {} threads on {}, the run had {} on {}: results will differ by rounding", threads_,
-                                       instruction_set(), state_.threads, state_.instruction_set));
+      observer_.on_warning(
+          fmt::format("resuming with {} threads on {}, the run had {} on {}: results will differ by rounding", threads_,
+                      instruction_set(), state_.threads, state_.instruction_set));
     }
     session_->backend().adopt(state_.choices);
     const std::string model = checkpoint.path_of("model.safetensors");
     initial_ = match_weights(model, read_safetensors(model), states_);
     if (config_.momentum != 0) {
       const std::string optimizer = checkpoint.path_of("optimizer.safetensors");
-      for (auto& [name, tensor] : read_safetensors(optimizer).tensors) initial_momenta_[name] = convert(tensor, config_.dtype());
+      for (auto& [name, tensor] : read_safetensors(optimizer).tensors)
+        initial_momenta_[name] = convert(tensor, config_.dtype());
     }
   }
 
@@ -185,7 +193,8 @@ class Trainer {
       if (!s.trainable || config_.momentum == 0 || !restored_) continue;
       const auto found = initial_momenta_.find(s.name);
       if (found == initial_momenta_.end() || found->second.type() != s.type) {
-        throw UserError(ExitCode::bad_data, "{}: optimizer.safetensors lacks the momentum of '{}'", run_->path(), s.name);
+        throw UserError(ExitCode::bad_data, "{}: optimizer.safetensors lacks the momentum of '{}'", run_->path(),
+                        s.name);
       }
       session_->write_state("momentum/" + s.name, found->second);
     }
@@ -271,20 +280,35 @@ class Trainer {
     last_mark_ = Clock::now();
     state_.epoch_seconds += elapsed;
     // A smoothed rate of whole steps, loading included, for the time left.
-    seconds_per_image_ = seconds_per_image_ == 0 ? elapsed / static_cast<double>(batch.size())
-                                                 : 0.9 * seconds_per_image_ + 0.1 * elapsed / static_cast<double>(batch.size());
+    seconds_per_image_ = seconds_per_image_ == 0
+                             ? elapsed / static_cast<double>(batch.size())
+                             : 0.9 * seconds_per_image_ + 0.1 * elapsed / static_cast<double>(batch.size());
     const double rate = 1 / seconds_per_image_;
     if (state_.step % config_.log_every == 0 || state_.step == total_steps_) {
-      run_->append_event(json{{"step", state_.step}, {"epoch", batch.epoch + 1}, {"split", "train"}, {"loss", finite(loss)},
-                              {"top1", correct / static_cast<double>(batch.size())}, {"lr", lr}, {"images_per_second", rate}}
-                             .dump());
+      run_->append_event(json{
+          {"step", state_.step},
+          {"epoch", batch.epoch + 1},
+          {"split", "train"},
+          {"loss", finite(loss)},
+          {"top1", correct / static_cast<double>(batch.size())},
+          {"lr", lr},
+          {"images_per_second",
+           rate}}.dump());
     }
     if (observer_.on_step) {
       const auto images = static_cast<double>(std::max<int64_t>(state_.epoch_images, 1));
-      const double left = static_cast<double>(total_steps_ - state_.step) * static_cast<double>(config_.batch_size) * seconds_per_image_;
-      observer_.on_step({.step = state_.step, .steps = total_steps_, .epoch = batch.epoch + 1, .epochs = config_.epochs, .loss = loss,
-                         .mean_loss = state_.epoch_loss_sum / images, .top1 = static_cast<double>(state_.epoch_correct) / images,
-                         .lr = lr, .images_per_second = rate, .seconds_left = left});
+      const double left = static_cast<double>(total_steps_ - state_.step) * static_cast<double>(config_.batch_size) *
+                          seconds_per_image_;
+      observer_.on_step({.step = state_.step,
+                         .steps = total_steps_,
+                         .epoch = batch.epoch + 1,
+                         .epochs = config_.epochs,
+                         .loss = loss,
+                         .mean_loss = state_.epoch_loss_sum / images,
+                         .top1 = static_cast<double>(state_.epoch_correct) / images,
+                         .lr = lr,
+                         .images_per_second = rate,
+                         .seconds_left = left});
     }
   }
 
@@ -306,14 +330,20 @@ class Trainer {
 
   void diverging(double loss, int64_t epoch) {
     ++non_finite_;
-    run_->append_event(json{{"step", state_.step}, {"epoch", epoch + 1}, {"split", "train"}, {"loss", nullptr}, {"skipped", true}}.dump());
+    run_->append_event(
+        json{{"step", state_.step}, {"epoch", epoch + 1}, {"split", "train"}, {"loss", nullptr}, {"skipped", true}}
+            .dump());
     if (observer_.on_warning) {
-      observer_.on_warning(fmt::format("step {}: the loss is {}; the step was not applied ({} in a row)", state_.step, loss, non_finite_));
+      observer_.on_warning(fmt::format("step {}: the loss is {}; the step was not applied ({} in a row)", state_.step,
+                                       loss, non_finite_));
     }
     constexpr int kGiveUp = 3;
     if (non_finite_ >= kGiveUp) {
-      throw UserError(ExitCode::diverged, "{}: training diverged: the loss was not finite {} steps in a row (step {}); the last checkpoint is kept; "
-                      "resume from it with a smaller --lr in a new run (--weights)", run_->path(), kGiveUp, state_.step);
+      throw UserError(
+          ExitCode::diverged,
+          "{}: training diverged: the loss was not finite {} steps in a row (step {}); the last checkpoint is kept; "
+          "resume from it with a smaller --lr in a new run (--weights)",
+          run_->path(), kGiveUp, state_.step);
     }
   }
 
@@ -358,7 +388,13 @@ class Trainer {
       state_.best_top1 = e.top1;
       write_safetensors(run_->path() + "/best.safetensors", model_file());
     }
-    run_->append_event(json{{"step", state_.step}, {"epoch", m.epoch}, {"split", "test"}, {"loss", finite(e.loss)}, {"top1", e.top1}, {"top5", e.top5}}.dump());
+    run_->append_event(json{
+        {"step", state_.step},
+        {"epoch", m.epoch},
+        {"split", "test"},
+        {"loss", finite(e.loss)},
+        {"top1", e.top1},
+        {"top5", e.top5}}.dump());
     run_->write_metrics(state_.metrics);
     if (observer_.on_epoch) observer_.on_epoch(m, is_best);
     save();
@@ -373,8 +409,10 @@ class Trainer {
       with_float(tensor.dtype(), [&](auto tag) {
         for (auto v : tensor.as<decltype(tag)>()) {
           if (!std::isfinite(v)) {
-            throw UserError(ExitCode::diverged, "{}: training diverged: '{}' is no longer finite at step {}; the last checkpoint is kept; "
-                            "start again with a smaller --lr", run_->path(), name, state_.step);
+            throw UserError(ExitCode::diverged,
+                            "{}: training diverged: '{}' is no longer finite at step {}; the last checkpoint is kept; "
+                            "start again with a smaller --lr",
+                            run_->path(), name, state_.step);
           }
         }
       });
@@ -427,8 +465,12 @@ class Trainer {
     constexpr int64_t kSamples = 8;
     InferenceProgram& program = inference_program();
     program.refresh();
-    Loader loader(test_set_, {.batch_size = program.batch_size(), .shuffle = false, .limit = std::min(program.batch_size(), kSamples),
-                              .dtype = config_.dtype(), .workers = 0, .preprocessing = description_.preprocessing});
+    Loader loader(test_set_, {.batch_size = program.batch_size(),
+                              .shuffle = false,
+                              .limit = std::min(program.batch_size(), kSamples),
+                              .dtype = config_.dtype(),
+                              .workers = 0,
+                              .preprocessing = description_.preprocessing});
     const Batch& batch = *loader.next();
     const Tensor logits = convert(program.run(batch.images), DType::f64);
     std::vector<SamplePrediction> samples;
@@ -436,7 +478,8 @@ class Trainer {
       const auto classes = static_cast<size_t>(logits.shape()[1]);
       const std::vector<double> p = softmax(logits.as<double>().subspan(static_cast<size_t>(n) * classes, classes));
       const auto best = static_cast<size_t>(std::max_element(p.begin(), p.end()) - p.begin());
-      samples.push_back({n, test_set_.class_names[static_cast<size_t>(batch.labels[static_cast<size_t>(n)])], test_set_.class_names[best], p[best]});
+      samples.push_back({n, test_set_.class_names[static_cast<size_t>(batch.labels[static_cast<size_t>(n)])],
+                         test_set_.class_names[best], p[best]});
     }
     return samples;
   }
@@ -466,7 +509,9 @@ class Trainer {
 
 }  // namespace
 
-TrainResult train(const TrainRequest& request, const TrainObserver& observer) { return Trainer(request, observer).run(); }
+TrainResult train(const TrainRequest& request, const TrainObserver& observer) {
+  return Trainer(request, observer).run();
+}
 
 TrainConfig config_of_run(const std::string& path) {
   TrainConfig config;

@@ -58,10 +58,10 @@ struct TrainResult {
 
 struct TrainRequest {
   TrainConfig config;
-  std::string output;            ///< run directory; empty: runs/MODEL-N
-  bool resume = false;           ///< continue the run in `output` with `config`
-  std::string checkpoint;        ///< with resume: from this one; empty: the one behind `last`
-  std::string dump_gradients;    ///< write the first step's gradients here (safetensors) and go on
+  std::string output;          ///< run directory; empty: runs/MODEL-N
+  bool resume = false;         ///< continue the run in `output` with `config`
+  std::string checkpoint;      ///< with resume: from this one; empty: the one behind `last`
+  std::string dump_gradients;  ///< write the first step's gradients here (safetensors) and go on
   std::set<std::string> disabled_passes;
   const std::atomic<int>* stop_signal = nullptr;  ///< non-zero: finish the step, save, return
 };

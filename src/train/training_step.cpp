@@ -37,9 +37,9 @@ std::unique_ptr<Graph> make_training_step(const ModelSpec& model, const Training
     const std::string name = graph->node(parameter).name;
     Value buffer;
     if (options.momentum != 0) buffer = graph->state("momentum/" + name, parameter.type(), {}, false);
-    const SgdUpdateResult updated =
-        sgd_update(parameter, grads[i], lr, loss, buffer,
-                   {.momentum = options.momentum, .weight_decay = options.weight_decay, .nesterov = options.nesterov}, name);
+    const SgdUpdateResult updated = sgd_update(
+        parameter, grads[i], lr, loss, buffer,
+        {.momentum = options.momentum, .weight_decay = options.weight_decay, .nesterov = options.nesterov}, name);
     graph->assign(parameter, updated.param);
     if (buffer) graph->assign(buffer, updated.buffer);
     if (options.gradient_outputs) graph->set_output("gradient:" + name, grads[i]);

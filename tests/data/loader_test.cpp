@@ -86,7 +86,8 @@ TEST(Loader, gives_each_sample_once_an_epoch_with_its_own_pixels_and_label) {
       seen[static_cast<size_t>(batch.epoch)].insert(sample);
       EXPECT_EQ(batch.labels[i], sample % 7);
       preprocess(data.image(sample), options.preprocessing, scratch, expected);
-      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), batch.images.as<float>().begin() + static_cast<long>(100 * i)));
+      EXPECT_TRUE(
+          std::equal(expected.begin(), expected.end(), batch.images.as<float>().begin() + static_cast<long>(100 * i)));
     }
   }
   std::vector<int64_t> all(45);

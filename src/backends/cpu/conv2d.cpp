@@ -44,7 +44,9 @@ ConvProblem ConvProblem::of(const NodeRequest& request, ConvPass pass) {
 }
 
 std::string ConvProblem::key() const {
-  const char* name = pass == ConvPass::forward ? "forward" : pass == ConvPass::input_grad ? "input_grad" : "weight_grad";
+  const char* name = pass == ConvPass::forward      ? "forward"
+                     : pass == ConvPass::input_grad ? "input_grad"
+                                                    : "weight_grad";
   return fmt::format("{}{} {} {} {} {}->{}", name, constant_weights ? " constant" : "", x.str(), w.str(),
                      to_string(Attributes{attrs}), x_info.layout.str(), y_info.layout.str());
 }
@@ -76,7 +78,8 @@ class WinogradKernel : public Kernel {
     const Layout channels{Layout::Kind::channels, winograd_kernels(context.isa).block};
     const Layout weights{Layout::Kind::weights, channels.block};
     return geometry && p.x_info.layout == channels && p.y_info.layout == channels && p.w_info.layout == weights &&
-           winograd_refusal({.n = p.x[0], .c = p.x[1], .k = p.w[0], .h = p.x[2], .w = p.x[3], .pad = a.pad.h}) == nullptr;
+           winograd_refusal({.n = p.x[0], .c = p.x[1], .k = p.w[0], .h = p.x[2], .w = p.x[3], .pad = a.pad.h}) ==
+               nullptr;
   }
 
   size_t scratch_bytes() const override { return kernels_.scratch_bytes(size_, pass(), problem_.constant_weights); }
@@ -101,10 +104,18 @@ class WinogradKernel : public Kernel {
         break;
       }
       case ConvPass::input_grad:
-        kernels_.backward_data(size_, {.dy = input(call, 0), .w = input(call, 1), .packed = packed, .dx = output(call, 0), .scratch = call.scratch});
+        kernels_.backward_data(size_, {.dy = input(call, 0),
+                                       .w = input(call, 1),
+                                       .packed = packed,
+                                       .dx = output(call, 0),
+                                       .scratch = call.scratch});
         break;
       case ConvPass::weight_grad:
-        kernels_.backward_weights(size_, {.x = input(call, 0), .dy = input(call, 1), .dw = output(call, 0), .dbias = nullptr, .scratch = call.scratch});
+        kernels_.backward_weights(size_, {.x = input(call, 0),
+                                          .dy = input(call, 1),
+                                          .dw = output(call, 0),
+                                          .dbias = nullptr,
+                                          .scratch = call.scratch});
         break;
     }
   }
@@ -123,7 +134,8 @@ class WinogradKernel : public Kernel {
     if (!packed_) {
       packed_bytes_ = kernels_.packed_weight_bytes(size_, pass());
       packed_.reset(static_cast<float*>(std::aligned_alloc(64, (packed_bytes_ + 63) / 64 * 64)));
-      if (!packed_) throw ResourceError(ExitCode::limit, "winograd: {} bytes for packed weights are not to be had", packed_bytes_);
+      if (!packed_)
+        throw ResourceError(ExitCode::limit, "winograd: {} bytes for packed weights are not to be had", packed_bytes_);
     }
     if (!ready_) kernels_.pack_weights(size_, pass(), w, packed_.get());
     ready_ = true;
@@ -173,10 +185,14 @@ std::vector<Candidate> candidates(const ConvProblem& problem, const CpuContext& 
 
 /// Aligned memory filled with small values of both signs, so that no kernel meets denormals.
 struct TestBuffer {
-  explicit TestBuffer(size_t bytes) : size((bytes + 63) / 64 * 64), data(static_cast<std::byte*>(std::aligned_alloc(64, std::max<size_t>(size, 64)))) {
-    if (!data) throw ResourceError(ExitCode::limit, "choosing convolution algorithms: {} bytes are not to be had", bytes);
+  explicit TestBuffer(size_t bytes)
+      : size((bytes + 63) / 64 * 64),
+        data(static_cast<std::byte*>(std::aligned_alloc(64, std::max<size_t>(size, 64)))) {
+    if (!data)
+      throw ResourceError(ExitCode::limit, "choosing convolution algorithms: {} bytes are not to be had", bytes);
     float* values = reinterpret_cast<float*>(data);
-    for (size_t i = 0; i < size / sizeof(float); ++i) values[i] = static_cast<float>(static_cast<int>(i * 2654435761u >> 24) - 128) / 256.0f;
+    for (size_t i = 0; i < size / sizeof(float); ++i)
+      values[i] = static_cast<float>(static_cast<int>(i * 2654435761u >> 24) - 128) / 256.0f;
   }
   ~TestBuffer() { std::free(data); }
   TestBuffer(const TestBuffer&) = delete;
@@ -203,8 +219,14 @@ size_t fastest(const std::vector<std::unique_ptr<Kernel>>& kernels, const ConvPr
       if (p.attrs.residual) in.push_back(y.data);
       out = {y.data};
       break;
-    case ConvPass::input_grad: in = {y.data, w.data}; out = {x.data}; break;
-    case ConvPass::weight_grad: in = {x.data, y.data}; out = {w.data}; break;
+    case ConvPass::input_grad:
+      in = {y.data, w.data};
+      out = {x.data};
+      break;
+    case ConvPass::weight_grad:
+      in = {x.data, y.data};
+      out = {w.data};
+      break;
   }
   const KernelCall call{in, out, scratch.data};
   std::vector<double> best(kernels.size(), std::numeric_limits<double>::infinity());
@@ -235,7 +257,10 @@ std::unique_ptr<Kernel> make_convolution(const NodeRequest& request, ConvPass pa
     std::erase_if(list, [](const Candidate& c) { return !c.winograd; });
   }
   const bool is_free_choice = context.algorithms == ConvAlgorithms::automatic;
-  const std::string key = is_free_choice ? problem.key() : fmt::format("{} {}", context.algorithms == ConvAlgorithms::direct ? "direct" : "winograd", problem.key());
+  const std::string key =
+      is_free_choice
+          ? problem.key()
+          : fmt::format("{} {}", context.algorithms == ConvAlgorithms::direct ? "direct" : "winograd", problem.key());
   if (const auto known = context.tuning.find(key)) {
     for (const Candidate& candidate : list) {
       if (candidate.name != *known) continue;

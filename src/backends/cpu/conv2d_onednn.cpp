@@ -14,7 +14,9 @@ constexpr size_t kAlign = 64;
 size_t align_up(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
 memory::desc activation_desc(const ValueInfo& value) {
-  const Tag tag = value.layout.kind == Layout::Kind::plain ? Tag::nchw : value.layout.block == 16 ? Tag::nChw16c : Tag::nChw8c;
+  const Tag tag = value.layout.kind == Layout::Kind::plain ? Tag::nchw
+                  : value.layout.block == 16               ? Tag::nChw16c
+                                                           : Tag::nChw8c;
   return {value.type.shape.dims(), memory::data_type::f32, tag};
 }
 
@@ -22,7 +24,9 @@ memory::desc activation_desc(const ValueInfo& value) {
 memory::desc weight_desc(const ValueInfo& value, int64_t groups) {
   const Shape& w = value.type.shape;
   if (groups > 1) return {{groups, w[0] / groups, w[1], w[2], w[3]}, memory::data_type::f32, Tag::goihw};
-  const Tag tag = value.layout.kind == Layout::Kind::plain ? Tag::oihw : value.layout.block == 16 ? Tag::OIhw16i16o : Tag::OIhw8i8o;
+  const Tag tag = value.layout.kind == Layout::Kind::plain ? Tag::oihw
+                  : value.layout.block == 16               ? Tag::OIhw16i16o
+                                                           : Tag::OIhw8i8o;
   return {w.dims(), memory::data_type::f32, tag};
 }
 
@@ -118,7 +122,8 @@ class OnednnConvolution : public Kernel {
  private:
   bool create(OnednnAlgorithm algorithm, const memory::desc& x, const memory::desc& w, const memory::desc& y) {
     const Conv2dAttrs& a = problem_.attrs;
-    const auto kind = algorithm == OnednnAlgorithm::winograd ? dnnl::algorithm::convolution_winograd : dnnl::algorithm::convolution_direct;
+    const auto kind = algorithm == OnednnAlgorithm::winograd ? dnnl::algorithm::convolution_winograd
+                                                             : dnnl::algorithm::convolution_direct;
     const memory::dims strides{a.stride.h, a.stride.w};
     const memory::dims dilates{a.dilation.h - 1, a.dilation.w - 1};
     const memory::dims pad{a.pad.h, a.pad.w};
@@ -127,7 +132,8 @@ class OnednnConvolution : public Kernel {
       const int64_t reach = (problem_.y[axis] - 1) * stride + dilation * (problem_.w[axis] - 1) + 1;
       return reach - problem_.x[axis] - before;
     };
-    const memory::dims pad_right{right(2, a.stride.h, a.dilation.h, a.pad.h), right(3, a.stride.w, a.dilation.w, a.pad.w)};
+    const memory::dims pad_right{right(2, a.stride.h, a.dilation.h, a.pad.h),
+                                 right(3, a.stride.w, a.dilation.w, a.pad.w)};
     dnnl::primitive_attr attr = scratchpad_from_user();
     try {
       if (problem_.pass == ConvPass::forward) {
@@ -135,10 +141,12 @@ class OnednnConvolution : public Kernel {
         if (a.residual) ops.append_sum();
         if (a.relu) ops.append_eltwise(1.0f, dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
         attr.set_post_ops(ops);
-        const auto prop = problem_.constant_weights ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training;
+        const auto prop =
+            problem_.constant_weights ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training;
         const memory::desc bias({problem_.w[0]}, memory::data_type::f32, Tag::a);
-        const auto desc = a.bias ? dnnl::convolution_forward::desc(prop, kind, x, w, bias, y, strides, dilates, pad, pad_right)
-                                 : dnnl::convolution_forward::desc(prop, kind, x, w, y, strides, dilates, pad, pad_right);
+        const auto desc =
+            a.bias ? dnnl::convolution_forward::desc(prop, kind, x, w, bias, y, strides, dilates, pad, pad_right)
+                   : dnnl::convolution_forward::desc(prop, kind, x, w, y, strides, dilates, pad, pad_right);
         const dnnl::convolution_forward::primitive_desc pd(desc, attr, engine(), true);
         if (!pd) return false;
         take(pd, pd.src_desc(), pd.weights_desc(), pd.dst_desc());
@@ -146,8 +154,9 @@ class OnednnConvolution : public Kernel {
         return true;
       }
       // The gradients want a forward hint; its layouts are free, as only its geometry matters.
-      const auto forward = dnnl::convolution_forward::desc(dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct,
-                                                           any_layout(x), any_layout(w), any_layout(y), strides, dilates, pad, pad_right);
+      const auto forward = dnnl::convolution_forward::desc(
+          dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct, any_layout(x), any_layout(w),
+          any_layout(y), strides, dilates, pad, pad_right);
       const dnnl::convolution_forward::primitive_desc hint(forward, engine(), true);
       if (!hint) return false;
       if (problem_.pass == ConvPass::input_grad) {
@@ -215,10 +224,12 @@ class OnednnConvolution : public Kernel {
         }
         break;
       case ConvPass::input_grad:
-        arguments_ = Arguments{{DNNL_ARG_DIFF_SRC, x_.inner}, {DNNL_ARG_WEIGHTS, w_.inner}, {DNNL_ARG_DIFF_DST, y_.inner}};
+        arguments_ =
+            Arguments{{DNNL_ARG_DIFF_SRC, x_.inner}, {DNNL_ARG_WEIGHTS, w_.inner}, {DNNL_ARG_DIFF_DST, y_.inner}};
         break;
       case ConvPass::weight_grad:
-        arguments_ = Arguments{{DNNL_ARG_SRC, x_.inner}, {DNNL_ARG_DIFF_WEIGHTS, w_.inner}, {DNNL_ARG_DIFF_DST, y_.inner}};
+        arguments_ =
+            Arguments{{DNNL_ARG_SRC, x_.inner}, {DNNL_ARG_DIFF_WEIGHTS, w_.inner}, {DNNL_ARG_DIFF_DST, y_.inner}};
         break;
     }
     arguments_.insert({DNNL_ARG_SCRATCHPAD, scratchpad_});

@@ -90,7 +90,8 @@ Support supports_reshape(const NodeRequest& request, const CpuContext&) {
 
 Support supports_channel_sum(const NodeRequest& request, const CpuContext&) {
   if (request.in[0].type.shape.rank() == 4 && !is_blocked(request.in[0])) return Support::no("not channel-blocked");
-  if (request.in[0].type.shape.rank() != 4 && request.in[0].type.shape.rank() != 2) return Support::no("rank is neither 2 nor 4");
+  if (request.in[0].type.shape.rank() != 4 && request.in[0].type.shape.rank() != 2)
+    return Support::no("rank is neither 2 nor 4");
   return only_f32(request);
 }
 

@@ -5,9 +5,9 @@
 #include <functional>
 #include <memory>
 
+#include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/simd_kernels.h"
 #include "backends/cpu/tuning_cache.h"
-#include "backends/cpu/cpu_backend.h"
 #include "plan/backend.h"
 
 namespace resnet::cpu {
@@ -15,7 +15,7 @@ namespace resnet::cpu {
 /// What every kernel is built with.
 struct CpuContext {
   Isa isa;
-  int block;    ///< channels in a block: 8 or 16
+  int block;  ///< channels in a block: 8 or 16
   int threads;
   ConvAlgorithms algorithms;
   const simd::SimdKernels& simd;

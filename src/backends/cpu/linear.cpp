@@ -68,8 +68,8 @@ class SwappedMatmulKernel : public MatmulKernel {
 std::unique_ptr<Kernel> make_linear(const NodeRequest& request, CpuContext&) {
   const Shape& x = request.in[0].type.shape;
   const Shape& w = request.in[1].type.shape;
-  return std::make_unique<MatmulKernel>(
-      Matmul{.m = x[0], .n = w[0], .k = x[1], .a_transposed = false, .b_transposed = true, .bias = request.in.size() > 2});
+  return std::make_unique<MatmulKernel>(Matmul{
+      .m = x[0], .n = w[0], .k = x[1], .a_transposed = false, .b_transposed = true, .bias = request.in.size() > 2});
 }
 
 std::unique_ptr<Kernel> make_linear_input_grad(const NodeRequest& request, CpuContext&) {

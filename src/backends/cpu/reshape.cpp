@@ -16,7 +16,8 @@ std::unique_ptr<Kernel> make_reshape(const NodeRequest& request, CpuContext& con
   const simd::MapSize size = map_size(from_blocked ? request.in[0].type.shape : request.out[0].type.shape);
   return std::make_unique<SimdKernel>(
       [=, &simd = context.simd, threads = context.threads](const KernelCall& call) {
-        const simd::ActivationLayout arguments{.size = size, .from = input(call, 0), .to = output(call, 0), .threads = threads};
+        const simd::ActivationLayout arguments{
+            .size = size, .from = input(call, 0), .to = output(call, 0), .threads = threads};
         from_blocked ? simd.to_plain(arguments) : simd.to_blocked(arguments);
       },
       0, from_blocked ? "unblock" : "block");

@@ -6,7 +6,8 @@ std::unique_ptr<Kernel> make_softmax_cross_entropy(const NodeRequest& request, C
   const Shape& logits = request.in[0].type.shape;
   const auto attrs = std::get<LossAttrs>(request.attributes);
   return std::make_unique<SimdKernel>(
-      [=, rows = logits[0], classes = logits[1], &simd = context.simd, threads = context.threads](const KernelCall& call) {
+      [=, rows = logits[0], classes = logits[1], &simd = context.simd,
+       threads = context.threads](const KernelCall& call) {
         simd.softmax_cross_entropy({.rows = rows,
                                     .classes = classes,
                                     .logits = input(call, 0),

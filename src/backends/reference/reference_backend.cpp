@@ -34,7 +34,9 @@ class ReferenceBackend : public Backend {
   int threads() const override { return 1; }
   Support supports(const NodeRequest&) const override { return Support::yes(); }
   Layout layout(const TensorType&, const ValueRole&) const override { return {}; }
-  std::unique_ptr<Kernel> prepare(const NodeRequest& request) override { return std::make_unique<ReferenceKernel>(request); }
+  std::unique_ptr<Kernel> prepare(const NodeRequest& request) override {
+    return std::make_unique<ReferenceKernel>(request);
+  }
 };
 
 }  // namespace
