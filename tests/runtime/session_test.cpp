@@ -1,0 +1,125 @@
+#include "runtime/session.h"
+
+#include <gtest/gtest.h>
+
+#include "ops/add.h"
+#include "ops/relu.h"
+#include "ops/sgd_update.h"
+#include "runtime/on_backend.h"
+
+namespace resnet {
+namespace {
+
+using namespace testing;
+
+/// y = w + x (elements of `size`).
+BuildGraph reader(int64_t size) {
+  return
+      [=](Graph& g) { g.set_output("y", g.state("w", f64_type({size}), {}, true) + g.input("x", f64_type({size}))); };
+}
+
+/// w = w - lr * grad.
+void updater(Graph& g) {
+  const Value w = g.state("w", f64_type({2}), {}, true);
+  g.assign(w, sgd_update(w, g.input("grad", f64_type({2})), g.input("lr", f64_type({})), g.input("guard", f64_type({})),
+                         {}, {})
+                  .param);
+}
+
+TEST(Session, StatesStartAtZeroAndAreSharedByNameBetweenPrograms) {
+  Session session(make_backend("reference", 1));
+  Program& read = compile(session, reader(2));
+  Program& update = compile(session, updater);
+  EXPECT_TRUE(session.has_state("w"));
+  EXPECT_FALSE(session.has_state("v"));
+  EXPECT_EQ(session.state_type("w"), f64_type({2}));
+  expect_near(session.read_state("w"), {0, 0});
+  session.write_state("w", f64({2}, {1, 2}));
+  run(session, update, {{"grad", f64({2}, {10, 20})}, {"lr", f64({}, {0.5})}, {"guard", f64({}, {0})}});
+  expect_near(session.read_state("w"), {-4, -8});
+  expect_near(run(session, read, {{"x", f64({2}, {1, 1})}}).at("y"), {-3, -7});
+}
+
+TEST(Session, AStateOfAnotherTypeInASecondProgramIsOurBug) {
+  Session session(make_backend("reference", 1));
+  compile(session, reader(2));
+  EXPECT_THROW(compile(session, reader(3)), InternalError);
+}
+
+TEST(Session, AddStateKeepsWhatIsThere) {
+  Session session(make_backend("reference", 1));
+  session.add_state("w", f64_type({2}));
+  session.write_state("w", f64({2}, {5, 6}));
+  session.add_state("w", f64_type({2}));
+  Program& read = compile(session, reader(2));
+  expect_near(run(session, read, {{"x", f64({2}, {1, 1})}}).at("y"), {6, 7});
+  EXPECT_GE(session.state_bytes(), 16u);
+}
+
+TEST(Session, AGrowingArenaRebindsTheOlderPrograms) {
+  Session session(make_backend("reference", 1));
+  Program& small = compile(session, reader(2));
+  const size_t before = session.arena_bytes();
+  Program& large = compile(session, [](Graph& g) {
+    const Value x = g.input("big", f64_type({100000}));
+    g.set_output("z", relu(x + x));
+  });
+  EXPECT_GT(session.arena_bytes(), before);
+  EXPECT_GE(session.arena_bytes(), large.arena_bytes());
+  session.write_state("w", f64({2}, {1, 2}));
+  expect_near(run(session, small, {{"x", f64({2}, {3, 4})}}).at("y"), {4, 6});
+  Tensor big(DType::f64, {100000});
+  for (double& v : big.as<double>()) v = 1.5;
+  EXPECT_EQ(run(session, large, {{"big", big}}).at("z").as<double>()[99999], 3.0);
+  expect_near(run(session, small, {{"x", f64({2}, {3, 4})}}).at("y"), {4, 6});
+}
+
+TEST(Session, AReleasedProgramLeavesItsStates) {
+  Session session(make_backend("reference", 1));
+  Program& first = compile(session, reader(2));
+  session.write_state("w", f64({2}, {1, 2}));
+  session.release(first);
+  expect_near(run(session, compile(session, reader(2)), {{"x", f64({2}, {0, 0})}}).at("y"), {1, 2});
+}
+
+TEST(Session, WrongNamesAndTypesAreInternalErrors) {
+  Session session(make_backend("reference", 1));
+  Program& program = compile(session, reader(2));
+  EXPECT_THROW(session.read_state("v"), InternalError);
+  EXPECT_THROW(session.state_type("v"), InternalError);
+  EXPECT_THROW(session.write_state("v", f64({2}, {1, 2})), InternalError);
+  EXPECT_THROW(session.write_state("w", f64({3}, {1, 2, 3})), InternalError);
+  EXPECT_THROW(session.write_state("w", tensor<float>(DType::f32, {2}, {1, 2})), InternalError);
+  EXPECT_THROW(program.set_input("y", f64({2}, {1, 2})), InternalError);
+  EXPECT_THROW(program.set_input("x", f64({1, 2}, {1, 2})), InternalError);
+  EXPECT_THROW(program.output("x"), InternalError);
+  EXPECT_THROW(program.scalar("y"), InternalError) << "two elements";
+  EXPECT_THROW(program.input_data("nothing"), InternalError);
+}
+
+TEST(Program, InputDataIsTheInputItselfAndTimesAreOnlyTakenWhenAsked) {
+  Session session(make_backend("reference", 1));
+  Program& program = compile(session, reader(2));
+  auto* x = static_cast<double*>(program.input_data("x"));
+  x[0] = 7;
+  x[1] = 8;
+  program.run();
+  expect_near(program.output("y"), {7, 8});
+  EXPECT_EQ(program.step_seconds(), std::vector<double>(1, 0.0));
+  program.profile(true);
+  program.run();
+  EXPECT_GT(program.step_seconds()[0], 0);
+  EXPECT_EQ(program.flops(), 2);
+}
+
+TEST(Session, MemoryThatIsNotToBeHadIsALimit) {
+  try {
+    AlignedMemory memory(size_t{1} << 60);
+    FAIL() << "an exabyte was had";
+  } catch (const ResourceError& error) {
+    EXPECT_EQ(error.code(), ExitCode::limit);
+  }
+}
+
+}  // namespace
+}  // namespace resnet
