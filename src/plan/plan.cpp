@@ -45,32 +45,39 @@ class Planner {
         if (reader != value.node) must_precede[value.node].push_back(reader);
       }
     }
-    // live is already a topological order; emit it, holding updates back until their readers are out.
+    // live is already a topological order; emit it, holding updates back until their readers are out, and
+    // holding back what reads an update with it.
     std::map<int32_t, int> waiting;
     std::map<int32_t, std::vector<int32_t>> wakes;
-    for (auto& [update, readers] : must_precede) {
-      std::sort(readers.begin(), readers.end());
-      readers.erase(std::unique(readers.begin(), readers.end()), readers.end());
-      waiting[update] = static_cast<int>(readers.size());
-      for (int32_t reader : readers) wakes[reader].push_back(update);
+    for (int32_t id : live) {
+      if (graph_.node(id).kind != NodeKind::op) continue;
+      std::vector<int32_t> before = must_precede[id];
+      for (const Value& input : graph_.node(id).inputs) {
+        if (graph_.node(input).kind == NodeKind::op) before.push_back(input.node);
+      }
+      std::sort(before.begin(), before.end());
+      before.erase(std::unique(before.begin(), before.end()), before.end());
+      waiting[id] = static_cast<int>(before.size());
+      for (int32_t other : before) wakes[other].push_back(id);
     }
-    std::map<int32_t, bool> emitted;
     std::vector<int32_t> held;
-    auto emit = [&](auto&& self, int32_t id) -> void {
-      order_.push_back(id);
-      emitted[id] = true;
-      std::vector<int32_t> woken = wakes[id];
-      std::erase_if(woken, [&](int32_t update) { return --waiting[update] > 0; });
-      for (int32_t update : woken) {
-        if (std::erase(held, update) > 0) self(self, update);
+    auto emit = [&](int32_t first) {
+      for (std::vector<int32_t> ready{first}; !ready.empty();) {
+        const int32_t id = ready.back();
+        ready.pop_back();
+        order_.push_back(id);
+        const std::vector<int32_t>& woken = wakes[id];
+        for (auto next = woken.rbegin(); next != woken.rend(); ++next) {
+          if (--waiting[*next] == 0 && std::erase(held, *next) > 0) ready.push_back(*next);
+        }
       }
     };
     for (int32_t id : live) {
       if (graph_.node(id).kind != NodeKind::op) continue;
-      if (auto found = waiting.find(id); found != waiting.end() && found->second > 0) {
+      if (waiting[id] > 0) {
         held.push_back(id);
       } else {
-        emit(emit, id);
+        emit(id);
       }
     }
     check(held.empty(), "plan: an updated state is read by something that needs the update");
@@ -185,7 +192,8 @@ class Planner {
       plan_.steps.push_back(std::move(step));
       if (progress) progress(step_index + 1, last_step + 1);
     }
-    for (auto& [name, index] : plan_.outputs) touch(index, last_step);
+    // An output is read after the run, so the last step must not write over it either.
+    for (auto& [name, index] : plan_.outputs) touch(index, last_step + 1);
   }
 
   Buffer& buffer(int index) { return plan_.buffers[static_cast<size_t>(index)]; }
