@@ -27,6 +27,10 @@ PassReport fold_batch_norm(Graph& graph, std::vector<FoldedConvolution>& folded)
       ++report.skipped["the convolution has another reader"];
       continue;
     }
+    if (readers.at(conv.inputs[1]) > 1) {
+      ++report.skipped["the weight has another reader"];
+      continue;
+    }
     auto is_state = [&](Value value) { return graph.node(value).kind == NodeKind::state; };
     const bool states = std::all_of(norm.inputs.begin() + 1, norm.inputs.end(), is_state) &&
                         std::all_of(conv.inputs.begin() + 1, conv.inputs.end(), is_state);
