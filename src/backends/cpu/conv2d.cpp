@@ -9,6 +9,7 @@
 #include "backends/cpu/conv2d_onednn.h"
 #include "backends/cpu/conv2d_stem.h"
 #include "backends/cpu/winograd.h"
+#include "ops/conv2d.h"
 
 namespace resnet::cpu {
 
@@ -22,6 +23,7 @@ ConvProblem ConvProblem::of(const NodeRequest& request, ConvPass pass) {
       p.w_info = request.in[1];
       p.y_info = request.out[0];
       p.constant_weights = request.constant[1] != 0;
+      p.plain_residual = p.attrs.residual && !(request.in.back().layout == p.y_info.layout);
       break;
     case ConvPass::input_grad:
       p.attrs = std::get<Conv2dGradAttrs>(request.attributes).conv;
@@ -47,8 +49,9 @@ std::string ConvProblem::key() const {
   const char* name = pass == ConvPass::forward      ? "forward"
                      : pass == ConvPass::input_grad ? "input_grad"
                                                     : "weight_grad";
-  return fmt::format("{}{} {} {} {} {}->{}", name, constant_weights ? " constant" : "", x.str(), w.str(),
-                     to_string(Attributes{attrs}), x_info.layout.str(), y_info.layout.str());
+  return fmt::format("{}{} {} {} {} {}->{}{}", name, constant_weights ? " constant" : "", x.str(), w.str(),
+                     to_string(Attributes{attrs}), x_info.layout.str(), y_info.layout.str(),
+                     plain_residual ? " plain residual" : "");
 }
 
 double ConvProblem::flops() const {
@@ -77,7 +80,8 @@ class WinogradKernel : public Kernel {
                           a.groups == 1 && a.pad.h == a.pad.w && (a.pad.h == 0 || a.pad.h == 1);
     const Layout channels{Layout::Kind::channels, winograd_kernels(context.isa).block};
     const Layout weights{Layout::Kind::weights, channels.block};
-    return geometry && p.x_info.layout == channels && p.y_info.layout == channels && p.w_info.layout == weights &&
+    return geometry && !p.plain_residual && p.x_info.layout == channels && p.y_info.layout == channels &&
+           p.w_info.layout == weights &&
            winograd_refusal({.n = p.x[0], .c = p.x[1], .k = p.w[0], .h = p.x[2], .w = p.x[3], .pad = a.pad.h}) ==
                nullptr;
   }
@@ -207,6 +211,7 @@ size_t fastest(const std::vector<std::unique_ptr<Kernel>>& kernels, const ConvPr
   TestBuffer w(storage_bytes(p.w_info.type, p.w_info.layout));
   TestBuffer y(storage_bytes(p.y_info.type, p.y_info.layout));
   TestBuffer bias(static_cast<size_t>(p.w[0]) * sizeof(float));
+  TestBuffer residual(p.plain_residual ? storage_bytes(p.y_info.type, Layout{}) : 0);
   size_t scratch_bytes = 0;
   for (const auto& kernel : kernels) scratch_bytes = std::max(scratch_bytes, kernel->scratch_bytes());
   TestBuffer scratch(scratch_bytes);
@@ -216,7 +221,7 @@ size_t fastest(const std::vector<std::unique_ptr<Kernel>>& kernels, const ConvPr
     case ConvPass::forward:
       in = {x.data, w.data};
       if (p.attrs.bias) in.push_back(bias.data);
-      if (p.attrs.residual) in.push_back(y.data);
+      if (p.attrs.residual) in.push_back(p.plain_residual ? residual.data : y.data);
       out = {y.data};
       break;
     case ConvPass::input_grad:
@@ -286,7 +291,16 @@ std::unique_ptr<Kernel> make_convolution(const NodeRequest& request, ConvPass pa
 
 }  // namespace
 
-Support supports_conv2d(const NodeRequest& request, const CpuContext&) { return only_f32(request); }
+Support supports_conv2d(const NodeRequest& request, const CpuContext&) {
+  if (Support support = only_f32(request); !support.ok) return support;
+  const bool weight_grad = &request.op == &kConv2dWeightGrad;
+  // Only states and weight gradients lie as weights do, and only other values as images do.
+  const ValueInfo& weight = weight_grad ? request.out[0] : request.in[1];
+  const ValueInfo& image = request.in[0];
+  if (is_blocked(weight)) return Support::no("the weight is not a state");
+  if (image.layout.kind == Layout::Kind::weights) return Support::no("the image is a state");
+  return Support::yes();
+}
 
 std::unique_ptr<Kernel> make_conv2d(const NodeRequest& request, CpuContext& context) {
   return make_convolution(request, ConvPass::forward, context);

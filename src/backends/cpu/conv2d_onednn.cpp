@@ -98,7 +98,12 @@ class OnednnConvolution : public Kernel {
     const void* y = forward ? call.out[0] : weight_grad ? call.in[1] : call.in[0];
     const void* w = weight_grad ? call.out[0] : call.in[1];
     const size_t residual = problem_.attrs.bias ? 3 : 2;
-    if (forward && problem_.attrs.residual && call.out[0] != call.in[residual]) {
+    if (problem_.plain_residual) {
+      context_.simd.to_blocked({.size = map_size(problem_.y),
+                                .from = static_cast<const float*>(call.in[residual]),
+                                .to = static_cast<float*>(call.out[0]),
+                                .threads = context_.threads});
+    } else if (forward && problem_.attrs.residual && call.out[0] != call.in[residual]) {
       std::memcpy(call.out[0], call.in[residual], storage_bytes(problem_.y_info.type, problem_.y_info.layout));
     }
     if (forward && problem_.attrs.bias) bias_.set_data_handle(const_cast<void*>(call.in[2]));

@@ -15,6 +15,7 @@ struct ConvProblem {
   Shape x, w, y;
   ValueInfo x_info, w_info, y_info;
   bool constant_weights = false;
+  bool plain_residual = false;  ///< the residual is an image as it was fed, not laid out as y
 
   static ConvProblem of(const NodeRequest& request, ConvPass pass);
   /// "forward 256x64x24x24 64x64x3x3 pad=1 ...": the key in the tuning cache.

@@ -95,6 +95,17 @@ Support supports_channel_sum(const NodeRequest& request, const CpuContext&) {
   return only_f32(request);
 }
 
+/// The parameter, its gradient and its buffer are walked together.
+Support supports_sgd_update(const NodeRequest& request, const CpuContext&) {
+  for (const size_t i : {size_t{1}, size_t{4}}) {
+    if (i < request.in.size() && !(request.in[i].layout == request.in[0].layout)) {
+      return Support::no(fmt::format("the parameter is laid out as {}, {} as {}", request.in[0].layout.str(),
+                                     i == 1 ? "its gradient" : "its buffer", request.in[i].layout.str()));
+    }
+  }
+  return only_f32(request);
+}
+
 Support supports_fill(const NodeRequest& request, const CpuContext&) {
   const auto& attrs = std::get<FillAttrs>(request.attributes);
   const Layout& layout = request.out[0].layout;
@@ -135,7 +146,7 @@ const Entry kTable[] = {
     {&kChannelSum, supports_channel_sum, make_channel_sum},
     {&kSoftmaxCrossEntropy, kF32, make_softmax_cross_entropy},
     {&kSoftmaxCrossEntropyGrad, kF32, make_softmax_cross_entropy_grad},
-    {&kSgdUpdate, kF32, make_sgd_update},
+    {&kSgdUpdate, supports_sgd_update, make_sgd_update},
     {&kRunningAverage, kF32, make_running_average},
     {&kFill, supports_fill, make_fill},
 };

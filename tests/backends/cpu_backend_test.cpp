@@ -1,0 +1,723 @@
+// Every op of the cpu backend against the reference backend. Whole-number data make sums exact, so most ops must
+// agree to the bit; the others have bounds that follow from the same graph run on absolute values.
+
+#include "backends/cpu/cpu_backend.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "autodiff/gradients.h"
+#include "ops/add.h"
+#include "ops/avg_pool.h"
+#include "ops/batch_norm.h"
+#include "ops/channel_sum.h"
+#include "ops/conv2d.h"
+#include "ops/fill.h"
+#include "ops/global_avg_pool.h"
+#include "ops/gradient_check.h"
+#include "ops/linear.h"
+#include "ops/max_pool.h"
+#include "ops/relu.h"
+#include "ops/reshape.h"
+#include "ops/running_average.h"
+#include "ops/sgd_update.h"
+#include "ops/softmax_cross_entropy.h"
+#include "runtime/on_backend.h"
+
+namespace resnet {
+namespace {
+
+using namespace testing;
+
+constexpr double kEps = std::numeric_limits<float>::epsilon();
+
+int64_t pick(Rng& rng, std::initializer_list<int64_t> values) { return values.begin()[rng.below(values.size())]; }
+int64_t draw_channels(Rng& rng) { return pick(rng, {1, 3, 5, 8, 17, 33}); }
+Shape draw_maps(Rng& rng) {
+  return {draw_between(rng, 1, 3), draw_channels(rng), draw_between(rng, 1, 13), draw_between(rng, 1, 9)};
+}
+int threads_of(uint64_t seed) { return 1 + static_cast<int>(seed % 2); }
+
+Tensor absolute(Tensor t) {
+  if (t.dtype() != DType::f32) return t;
+  for (float& v : t.as<float>()) v = std::abs(v);
+  return t;
+}
+Tensors absolute(Tensors all) {
+  for (auto& [name, t] : all) t = absolute(t);
+  return all;
+}
+
+double largest(const Tensor& t) {
+  double m = 0;
+  for (float v : t.as<float>()) m = std::max(m, static_cast<double>(std::abs(v)));
+  return m;
+}
+
+/// Compares results by name and counts zeros: agreement about nothing but zeros proves nothing.
+class Comparison {
+ public:
+  /// How far element i of output `name` may be off.
+  using Bound = std::function<double(const std::string& name, size_t i)>;
+
+  void expect(const Tensors& actual, const Tensors& expected, const std::string& what, const Bound& bound = {}) {
+    ASSERT_EQ(actual.size(), expected.size()) << what;
+    for (const auto& [name, want] : expected) {
+      const Tensor& got = actual.at(name);
+      ASSERT_EQ(got.type(), want.type()) << what << " " << name;
+      if (want.dtype() != DType::f32) {
+        EXPECT_EQ(got, want) << what << " " << name;
+        continue;
+      }
+      for (size_t i = 0; i < want.as<float>().size(); ++i) {
+        const float g = got.as<float>()[i], w = want.as<float>()[i];
+        ++elements_;
+        nonzero_ += w != 0;
+        const double allowed = bound ? bound(name, i) : 0.0;
+        if (std::abs(static_cast<double>(g) - static_cast<double>(w)) <= allowed) continue;
+        ADD_FAILURE() << what << ": " << name << "[" << i << "] is " << g << ", expected " << w << " within "
+                      << allowed;
+        return;
+      }
+    }
+  }
+  ~Comparison() {
+    EXPECT_GT(elements_, 500);
+    EXPECT_GT(static_cast<double>(nonzero_), 0.25 * static_cast<double>(elements_)) << "mostly zeros were compared";
+  }
+
+ private:
+  int64_t elements_ = 0, nonzero_ = 0;
+};
+
+// --- convolution -------------------------------------------------------------------------------------------------
+
+struct ConvCase {
+  Shape x, w;
+  Conv2dAttrs attrs;
+  Shape y;
+  bool bias = false;
+  bool fed = false;  ///< x is an input that only convolutions read (row-major where it has few channels)
+
+  std::string str() const {
+    return x.str() + " * " + w.str() + " " + to_string(Attributes{attrs}) + (bias ? " bias" : "") + (fed ? " fed" : "");
+  }
+};
+
+/// False when nothing is left of the map.
+bool set_output_shape(ConvCase& c) {
+  auto out = [](int64_t size, int64_t pad, int64_t dilation, int64_t kernel, int64_t stride) {
+    const int64_t room = size + 2 * pad - dilation * (kernel - 1) - 1;
+    return room < 0 ? int64_t{0} : room / stride + 1;
+  };
+  const Conv2dAttrs& a = c.attrs;
+  c.y = {c.x[0], c.w[0], out(c.x[2], a.pad.h, a.dilation.h, c.w[2], a.stride.h),
+         out(c.x[3], a.pad.w, a.dilation.w, c.w[3], a.stride.w)};
+  return c.y[2] > 0 && c.y[3] > 0;
+}
+
+ConvCase draw_conv(Rng& rng) {
+  while (true) {
+    ConvCase c;
+    const int64_t groups = rng.below(3) > 0 ? 1 : pick(rng, {2, 3, 8});
+    const int64_t in = groups == 1 ? draw_channels(rng) : pick(rng, {1, 3, 8});
+    const int64_t out = groups == 1 ? draw_channels(rng) : groups * pick(rng, {1, 2, 5});
+    const int64_t kernel = pick(rng, {1, 3, 5, 7});
+    const bool square = rng.below(3) > 0;
+    c.x = {draw_between(rng, 1, 3), in * groups, draw_between(rng, 1, 13), draw_between(rng, 1, 9)};
+    c.w = {out, in, kernel, square ? kernel : pick(rng, {1, 3, 5})};
+    const int64_t stride = draw_between(rng, 1, 3), pad = draw_between(rng, 0, 3);
+    c.attrs.stride = {stride, square ? stride : draw_between(rng, 1, 3)};
+    c.attrs.pad = {pad, square ? pad : draw_between(rng, 0, 2)};
+    if (rng.below(4) == 0) c.attrs.dilation = {2, draw_between(rng, 1, 2)};
+    c.attrs.groups = groups;
+    c.bias = rng.below(2) == 0;
+    c.fed = rng.below(2) == 0;
+    if (set_output_shape(c)) return c;
+  }
+}
+
+/// What Winograd can do: 3x3, stride 1, padding 0 or 1.
+ConvCase draw_winograd(Rng& rng) {
+  while (true) {
+    ConvCase c;
+    c.x = {draw_between(rng, 1, 3), pick(rng, {17, 33, 40}), draw_between(rng, 1, 13), draw_between(rng, 1, 13)};
+    c.w = {pick(rng, {16, 17, 33}), c.x[1], 3, 3};
+    const int64_t pad = draw_between(rng, 0, 1);
+    c.attrs.pad = {pad, pad};
+    c.bias = rng.below(2) == 0;
+    if (set_output_shape(c)) return c;
+  }
+}
+
+/// The stem's weight gradient: few channels in, fed as they are.
+ConvCase draw_stem(Rng& rng) {
+  while (true) {
+    ConvCase c;
+    const int64_t stride = draw_between(rng, 1, 3), pad = draw_between(rng, 0, 3);
+    c.x = {pick(rng, {1, 2, 3, 35}), draw_between(rng, 1, 5), draw_between(rng, 1, 15), draw_between(rng, 1, 15)};
+    c.w = {pick(rng, {1, 3, 8, 10, 16, 21, 40}), c.x[1], draw_between(rng, 1, 7), draw_between(rng, 1, 7)};
+    c.attrs.stride = {stride, stride};
+    c.attrs.pad = {pad, pad};
+    c.bias = rng.below(2) == 0;
+    c.fed = true;
+    if (set_output_shape(c)) return c;
+  }
+}
+
+/// y, both gradients, the bias's, and the weight after a step of SGD with rate 1 (so the weight is no constant).
+BuildGraph training_conv(const ConvCase& c) {
+  return [c](Graph& g) {
+    const Value fed = g.input("x", f32_type(c.x));
+    const Value x = c.fed ? fed : relu(fed);
+    const Value w = g.state("w", f32_type(c.w), {}, true);
+    const Value b = c.bias ? g.state("b", f32_type({c.w[0]}), {}, true) : Value{};
+    const Value y = conv2d(x, w, b, c.attrs, "conv");
+    const Value dy = g.input("dy1", f32_type(c.y)) + g.input("dy2", f32_type(c.y));
+    std::vector<Value> wrt{x, w};
+    if (b) wrt.push_back(b);
+    const std::pair<Value, Value> seed{y, dy};
+    const std::vector<Value> d = gradients(g, std::span(&seed, 1), wrt);
+    g.set_output("y", y);
+    g.set_output("dx", d[0]);
+    g.set_output("dw", d[1]);
+    if (b) g.set_output("db", d[2]);
+    g.assign(w, sgd_update(w, d[1], g.input("lr", f32_type({})), g.input("guard", f32_type({})), {}, {}).param);
+  };
+}
+
+/// Inference with everything that may be fused.
+BuildGraph fused_conv(const ConvCase& c, bool residual, bool activated) {
+  return [=](Graph& g) {
+    const Value fed = g.input("x", f32_type(c.x));
+    std::vector<Value> inputs{c.fed ? fed : relu(fed), g.state("w", f32_type(c.w), {}, true)};
+    Conv2dAttrs attrs = c.attrs;
+    attrs.bias = c.bias;
+    attrs.residual = residual;
+    attrs.relu = activated;
+    if (c.bias) inputs.push_back(g.state("b", f32_type({c.w[0]}), {}, true));
+    if (residual) inputs.push_back(g.input("dy1", f32_type(c.y)));
+    g.set_output("y", g.add(kConv2d, inputs, attrs, "conv"));
+  };
+}
+
+Tensors conv_leaves(const ConvCase& c, Rng& rng) {
+  return {{"x", random_integers(c.x, rng)},
+          {"w", random_integers(c.w, rng)},
+          {"b", random_integers({c.w[0]}, rng)},
+          {"dy1", random_integers(c.y, rng)},
+          {"dy2", random_integers(c.y, rng)},
+          {"lr", f32_scalar(1)},
+          {"guard", f32_scalar(0)}};
+}
+
+class CpuConvolution : public ::testing::Test {
+ protected:
+  PrivateTuningCache cache_;
+};
+
+TEST_F(CpuConvolution, DirectIsExactOnWholeNumbersForwardBackwardAndFused) {
+  ScopedEnvironment direct("RESNET_CONV_ALGORITHM", "direct");
+  Comparison compare;
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    Rng rng(mix(seed));
+    const ConvCase c = draw_conv(rng);
+    const Tensors leaves = conv_leaves(c, rng);
+    const std::string what = fmt::format("seed {}: {}", seed, c.str());
+    const bool training = seed % 2 == 0;
+    const BuildGraph build = training ? training_conv(c) : fused_conv(c, rng.below(2) == 0, rng.below(2) == 0);
+    compare.expect(run_on("cpu", threads_of(seed / 2), build, leaves), run_on("reference", 1, build, leaves), what);
+  }
+}
+
+using Choices = std::map<std::string, std::string>;
+
+/// What the backend asks of the tuning cache, and the choices that `algorithm` wins all of it.
+Choices problems_of(const BuildGraph& build) {
+  Session session(make_backend("cpu", 1));
+  compile(session, build);
+  return session.backend().choices();
+}
+Choices everywhere(Choices problems, const std::string& algorithm) {
+  for (auto& [problem, choice] : problems) choice = algorithm;
+  return problems;
+}
+
+int steps_with(const Program& program, const std::string& algorithm) {
+  int count = 0;
+  for (const Step& step : program.plan().steps) count += step.kernel->algorithm().find(algorithm) != std::string::npos;
+  return count;
+}
+
+/// Winograd's rounding: the transforms mix all inputs of a tile, so an element's error goes with the largest sum of
+/// |x * w| around it. The tiles' transforms amplify eps about 4 (tile 2) to 13 (tile 4) times in the mean.
+Comparison::Bound winograd_bound(const Tensors& of_absolute) {
+  return [&of_absolute](const std::string& name, size_t) {
+    return 48 * kEps * largest(of_absolute.at(name == "w" ? "dw" : name));
+  };
+}
+
+TEST_F(CpuConvolution, EveryWinogradStaysWithinItsBound) {
+  Comparison compare;
+  std::map<std::string, int> steps;
+  for (uint64_t seed = 0; seed < 8; ++seed) {
+    Rng rng(mix(seed + 1000));
+    const ConvCase c = draw_winograd(rng);
+    const Tensors leaves = conv_leaves(c, rng);
+    const bool training = seed % 2 == 0;
+    const bool residual = rng.below(2) == 0;
+    const BuildGraph build = training ? training_conv(c) : fused_conv(c, residual, true);
+    const Tensors expected = run_on("reference", 1, build, leaves);
+    const Choices problems = problems_of(build);
+    const Tensors bound = run_on("reference", 1, training ? build : fused_conv(c, residual, false), absolute(leaves));
+    for (const char* algorithm : {"winograd f2", "winograd f3", "winograd f4", "onednn winograd"}) {
+      Session session(make_backend("cpu", threads_of(seed / 2)));
+      session.backend().adopt(everywhere(problems, algorithm));
+      Program& program = compile(session, build);
+      const std::string shown = std::string(algorithm) == "onednn winograd" ? "wino" : algorithm;
+      steps[algorithm] += steps_with(program, shown);
+      compare.expect(run(session, program, leaves), expected, fmt::format("seed {}: {} {}", seed, algorithm, c.str()),
+                     winograd_bound(bound));
+    }
+  }
+  for (const char* ours : {"winograd f2", "winograd f3", "winograd f4"}) EXPECT_EQ(steps[ours], 4 * 3 + 4) << ours;
+}
+
+TEST_F(CpuConvolution, ForcedWinogradAndTheFreeChoiceAgreeWithTheReference) {
+  for (const char* algorithms : {"winograd", "auto"}) {
+    ScopedEnvironment environment("RESNET_CONV_ALGORITHM", algorithms);
+    Comparison compare;
+    int winograd = 0;
+    for (uint64_t seed = 0; seed < 4; ++seed) {
+      Rng rng(mix(seed + 2000));
+      const ConvCase c = draw_winograd(rng);
+      const Tensors leaves = conv_leaves(c, rng);
+      const BuildGraph build = training_conv(c);
+      const Tensors bound = run_on("reference", 1, build, absolute(leaves));
+      Session session(make_backend("cpu", threads_of(seed)));
+      Program& program = compile(session, build);
+      winograd += steps_with(program, "wino");
+      compare.expect(run(session, program, leaves), run_on("reference", 1, build, leaves),
+                     fmt::format("seed {}: {} {}", seed, algorithms, c.str()), winograd_bound(bound));
+    }
+    if (std::string(algorithms) == "winograd") {
+      EXPECT_EQ(winograd, 4 * 3);
+    }
+  }
+}
+
+TEST_F(CpuConvolution, OurStemWeightGradientIsExactOnWholeNumbers) {
+  Comparison compare;
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    Rng rng(mix(seed + 3000));
+    const ConvCase c = draw_stem(rng);
+    const Tensors leaves = conv_leaves(c, rng);
+    // dx is not asked for, as in a stem.
+    const BuildGraph build = [&](Graph& g) {
+      const Value x = g.input("x", f32_type(c.x));
+      const Value w = g.state("w", f32_type(c.w), {}, true);
+      const Value y = conv2d(x, w, {}, c.attrs, "stem");
+      const std::pair<Value, Value> back{y, g.input("dy1", f32_type(c.y)) + g.input("dy2", f32_type(c.y))};
+      const std::vector<Value> wrt{w};
+      g.set_output("y", y);
+      g.set_output("dw", gradients(g, std::span(&back, 1), wrt)[0]);
+    };
+    Session session(make_backend("cpu", threads_of(seed)));
+    session.backend().adopt(everywhere(problems_of(build), "stem"));
+    Program& program = compile(session, build);
+    const std::string what = fmt::format("seed {}: {}", seed, c.str());
+    EXPECT_EQ(steps_with(program, "stem"), 1) << what;
+    compare.expect(run(session, program, leaves), run_on("reference", 1, build, leaves), what);
+  }
+}
+
+TEST_F(CpuConvolution, ConstantWeightsAreReadAgainAfterAnyChange) {
+  for (const int64_t groups : {1, 2}) {
+    ConvCase c{.x = {2, 32, 8, 8},
+               .w = {32, 32 / groups, 3, 3},
+               .attrs = {.pad = {1, 1}, .groups = groups},
+               .y = {},
+               .bias = true};
+    ASSERT_TRUE(set_output_shape(c));
+    const BuildGraph inference = fused_conv(c, false, false);
+    const BuildGraph training = training_conv(c);
+    const Choices problems = problems_of(inference);
+    for (const char* algorithm : {"direct", "onednn winograd", "winograd f2", "winograd f3", "winograd f4"}) {
+      Rng rng(17);
+      const Tensors leaves = conv_leaves(c, rng);
+      Session session(make_backend("cpu", 1));
+      const Choices choices = everywhere(problems, algorithm);
+      session.backend().adopt(choices);
+      Program& program = compile(session, inference);
+      const Tensor first = run(session, program, leaves).at("y");
+      // Twice the weights and bias give exactly twice the result, whatever the algorithm.
+      Tensors doubled = leaves;
+      for (const char* name : {"w", "b"}) {
+        for (float& v : doubled.at(name).as<float>()) v *= 2;
+      }
+      const Tensor second = run(session, program, doubled).at("y");
+      double sum = 0;
+      for (size_t i = 0; i < first.as<float>().size(); ++i) {
+        ASSERT_EQ(second.as<float>()[i], 2 * first.as<float>()[i]) << algorithm << " groups " << groups << " at " << i;
+        sum += std::abs(static_cast<double>(first.as<float>()[i]));
+      }
+      EXPECT_GT(sum, 100) << "nothing was computed";
+      // A training program of the same session changes the weights: the next inference must see it.
+      Program& step = compile(session, training);
+      const Tensor updated = run(session, step, leaves).at("w");
+      EXPECT_NE(updated, leaves.at("w"));
+      program.set_input("x", leaves.at("x"));
+      program.run();
+      const Tensor third = program.output("y");
+      Session fresh(make_backend("cpu", 1));
+      fresh.backend().adopt(choices);
+      Tensors after = leaves;
+      after["w"] = updated;
+      EXPECT_EQ(third, run(fresh, compile(fresh, inference), after).at("y")) << algorithm << " groups " << groups;
+      EXPECT_NE(third, first);
+    }
+  }
+}
+
+TEST_F(CpuConvolution, AWeightOrImageOfUnexpectedOriginIsExactOrRefused) {
+  // A computed weight and a state as the image: layouts no model of ours has.
+  Rng rng(5);
+  const Shape xs{2, 17, 5, 5}, ws{33, 17, 3, 3};
+  const Tensors leaves{{"x", random_integers(xs, rng)}, {"w", random_integers(ws, rng)}};
+  for (const bool computed_weight : {true, false}) {
+    const BuildGraph build = [&](Graph& g) {
+      const Value x = computed_weight ? g.input("x", f32_type(xs)) : g.state("x", f32_type(xs), {}, false);
+      const Value w = computed_weight ? relu(g.input("w", f32_type(ws))) : g.state("w", f32_type(ws), {}, true);
+      g.set_output("y", conv2d(x, w, {}, {}, "odd"));
+    };
+    const Tensors expected = run_on("reference", 1, build, leaves);
+    try {
+      EXPECT_EQ(run_on("cpu", 1, build, leaves).at("y"), expected.at("y"));
+    } catch (const UserError& error) {
+      EXPECT_NE(std::string(error.what()).find("conv2d 'odd'"), std::string::npos) << error.what();
+    }
+  }
+}
+
+// --- the other ops -----------------------------------------------------------------------------------------------
+
+/// Draws `cases` graphs with their leaves, runs each on both backends with 1 and 2 threads in turn.
+void check_exact(int cases, const std::function<std::pair<BuildGraph, Tensors>(Rng&)>& draw) {
+  Comparison compare;
+  for (uint64_t seed = 0; seed < static_cast<uint64_t>(cases); ++seed) {
+    Rng rng(mix(seed));
+    const auto [build, leaves] = draw(rng);
+    compare.expect(run_on("cpu", threads_of(seed), build, leaves), run_on("reference", 1, build, leaves),
+                   fmt::format("seed {}", seed));
+  }
+}
+
+TEST(CpuBackend, ElementwiseOpsAreExact) {
+  check_exact(20, [](Rng& rng) {
+    const Shape s = rng.below(4) == 0 ? Shape{draw_between(rng, 1, 9), draw_channels(rng)} : draw_maps(rng);
+    const BuildGraph build = [s](Graph& g) {
+      const Value a = g.input("a", f32_type(s)), b = g.input("b", f32_type(s)), dy = g.input("dy", f32_type(s));
+      const Value sum = a + b;
+      const Value y = relu(sum);
+      const std::pair<Value, Value> seed{y, dy};
+      const std::vector<Value> wrt{a};
+      g.set_output("sum", sum);
+      g.set_output("y", y);
+      g.set_output("da", gradients(g, std::span(&seed, 1), wrt)[0]);
+    };
+    return std::pair{
+        build,
+        Tensors{{"a", random_integers(s, rng)}, {"b", random_integers(s, rng)}, {"dy", random_integers(s, rng)}}};
+  });
+}
+
+PoolAttrs draw_pool(Rng& rng, const Shape& x) {
+  PoolAttrs a;
+  a.kernel = {draw_between(rng, 1, std::min<int64_t>(5, x[2])), draw_between(rng, 1, std::min<int64_t>(5, x[3]))};
+  a.stride = {draw_between(rng, 1, 3), draw_between(rng, 1, 3)};
+  a.pad = {draw_between(rng, 0, a.kernel.h / 2), draw_between(rng, 0, a.kernel.w / 2)};
+  return a;
+}
+
+/// An op on maps and its gradient against a fed cotangent.
+std::pair<BuildGraph, Tensors> pool_case(Rng& rng, const Shape& x, const std::function<Value(Value)>& op) {
+  Graph shapes;
+  const Shape y = op(shapes.input("x", f32_type(x))).shape();
+  const BuildGraph build = [=](Graph& g) {
+    const Value in = g.input("x", f32_type(x));
+    const Value out = op(in);
+    const std::pair<Value, Value> seed{out, g.input("dy", f32_type(y))};
+    const std::vector<Value> wrt{in};
+    for (size_t i = 0; i < g.node(out).outputs.size(); ++i) {
+      g.set_output("y" + std::to_string(i), {&g, out.node, static_cast<int32_t>(i)});
+    }
+    g.set_output("dx", gradients(g, std::span(&seed, 1), wrt)[0]);
+  };
+  return {build, {{"x", random_integers(x, rng)}, {"dy", random_integers(y, rng)}}};
+}
+
+TEST(CpuBackend, MaxPoolAndItsGradientAreExactWithTies) {
+  check_exact(40, [](Rng& rng) {
+    const Shape x = draw_maps(rng);
+    const PoolAttrs a = draw_pool(rng, x);
+    return pool_case(rng, x, [a](Value v) { return max_pool(v, a); });
+  });
+}
+
+TEST(CpuBackend, AveragePoolsRoundOnce) {
+  Comparison compare;
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    Rng rng(mix(seed));
+    const Shape x = draw_maps(rng);
+    PoolAttrs a = draw_pool(rng, x);
+    a.count_include_pad = rng.below(2) == 0;
+    const bool global = seed % 4 == 0;
+    const auto [build, leaves] =
+        pool_case(rng, x, [&](Value v) { return global ? global_avg_pool(v) : avg_pool(v, a); });
+    const Tensors sums = run_on("reference", 1, build, absolute(leaves));
+    // Whole numbers add exactly; the reciprocal, the product and (gradient) one sum a window of rounded terms remain.
+    const double terms = global ? 1 : static_cast<double>(a.kernel.h * a.kernel.w);
+    compare.expect(run_on("cpu", threads_of(seed / 4), build, leaves), run_on("reference", 1, build, leaves),
+                   fmt::format("seed {}: {} {}", seed, x.str(), to_string(Attributes{a})),
+                   [&](const std::string& name, size_t i) {
+                     return (3 + terms) * kEps * static_cast<double>(sums.at(name).as<float>()[i]);
+                   });
+  }
+}
+
+TEST(CpuBackend, LinearAndItsGradientsAreExact) {
+  check_exact(30, [](Rng& rng) {
+    const int64_t n = draw_between(rng, 1, 9), in = pick(rng, {1, 3, 17, 64, 100}), out = pick(rng, {1, 2, 10, 33});
+    const bool bias = rng.below(2) == 0;
+    const BuildGraph build = [=](Graph& g) {
+      const Value x = g.input("x", f32_type({n, in}));
+      const Value w = g.state("w", f32_type({out, in}), {}, true);
+      const Value b = bias ? g.state("b", f32_type({out}), {}, true) : Value{};
+      const Value y = linear(x, w, b);
+      const std::pair<Value, Value> seed{y, g.input("dy", f32_type({n, out}))};
+      std::vector<Value> wrt{x, w};
+      if (bias) wrt.push_back(b);
+      const std::vector<Value> d = gradients(g, std::span(&seed, 1), wrt);
+      g.set_output("y", y);
+      g.set_output("dx", d[0]);
+      g.set_output("dw", d[1]);
+      if (bias) g.set_output("db", d[2]);
+    };
+    return std::pair{build, Tensors{{"x", random_integers({n, in}, rng)},
+                                    {"w", random_integers({out, in}, rng)},
+                                    {"b", random_integers({out}, rng)},
+                                    {"dy", random_integers({n, out}, rng)}}};
+  });
+}
+
+TEST(CpuBackend, ChannelSumsReshapesAndFillsAreExact) {
+  check_exact(20, [](Rng& rng) {
+    const Shape s = draw_maps(rng);
+    const BuildGraph build = [s](Graph& g) {
+      const Value x = g.input("x", f32_type(s));
+      const Value flat = flatten(x);
+      g.set_output("channels", channel_sum(x));
+      g.set_output("flat", flat);
+      g.set_output("columns", channel_sum(flat));
+      g.set_output("back", reshape(flat, s));
+      g.set_output("other", reshape(flat, {s.elements(), 1}));
+      g.set_output("zero", fill(g, f32_type(s), 0) + x);
+      g.set_output("seven", fill(g, f32_type({s[1], s[0]}), 7));
+    };
+    return std::pair{build, Tensors{{"x", random_integers(s, rng)}}};
+  });
+}
+
+TEST(CpuBackend, UpdatesAreExactAndDoNothingWhenTheLossIsNotFinite) {
+  for (const float loss : {1.0f, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    check_exact(12, [loss](Rng& rng) {
+      // A weight of a convolution (blocked), one of a stem (row-major) and a vector.
+      const Shape s =
+          pick(rng, {0, 1}) == 0 ? Shape{draw_channels(rng), draw_channels(rng), 3, 3} : Shape{draw_channels(rng)};
+      const double momentum = rng.below(2) == 0 ? 0 : 0.5;
+      const bool nesterov = momentum > 0 && rng.below(2) == 0;
+      const double decay = rng.below(2) == 0 ? 0 : 0.25;
+      const BuildGraph build = [=](Graph& g) {
+        const Value p = g.state("p", f32_type(s), {}, true);
+        const Value grad = g.state("grad", f32_type(s), {}, false);
+        const Value guard = g.input("guard", f32_type({})), lr = g.input("lr", f32_type({}));
+        const Value buffer = momentum > 0 ? g.state("buffer", f32_type(s), {}, false) : Value{};
+        const SgdUpdateResult r =
+            sgd_update(p, grad, lr, guard, buffer, {.momentum = momentum, .weight_decay = decay, .nesterov = nesterov});
+        g.assign(p, r.param);
+        if (buffer) g.assign(buffer, r.buffer);
+        const Value mean = g.state("mean", f32_type({5}), {}, false);
+        g.assign(mean, running_average(mean, g.input("batch", f32_type({5})), guard, {.momentum = 0.25, .scale = 2}));
+      };
+      Tensors leaves{{"p", random_integers(s, rng)},       {"grad", random_integers(s, rng)},
+                     {"buffer", random_integers(s, rng)},  {"mean", random_integers({5}, rng)},
+                     {"batch", random_integers({5}, rng)}, {"lr", f32_scalar(0.5)},
+                     {"guard", f32_scalar(loss)}};
+      const Tensors after = run_on("reference", 1, build, leaves);
+      EXPECT_EQ(after.at("p") == leaves.at("p"), !std::isfinite(loss));
+      return std::pair{build, leaves};
+    });
+  }
+}
+
+TEST(CpuBackend, BatchNormAndItsGradientStayWithinRounding) {
+  Comparison compare;
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    Rng rng(mix(seed));
+    Shape s = draw_maps(rng);
+    if (s[0] * s[2] * s[3] < 4) s[2] = 5;
+    const bool training = seed % 2 == 0, activated = rng.below(2) == 0, residual = rng.below(2) == 0;
+    const BuildGraph build = [=](Graph& g) {
+      const Value x = g.input("x", f32_type(s));
+      const Value gamma = g.state("gamma", f32_type({s[1]}), {}, true),
+                  beta = g.state("beta", f32_type({s[1]}), {}, true);
+      const BatchNormAttrs attrs{.training = training, .residual = residual, .relu = activated};
+      std::vector<Value> in{x, gamma, beta};
+      if (!training)
+        in.insert(in.end(),
+                  {g.state("mean", f32_type({s[1]}), {}, false), g.state("var", f32_type({s[1]}), {}, false)});
+      if (residual) in.push_back(g.input("r", f32_type(s)));
+      const Value y = g.add(training ? kBatchNorm : kBatchNormInference, in, attrs, "bn");
+      const std::pair<Value, Value> back{y, g.input("dy", f32_type(s))};
+      std::vector<Value> wrt{x, gamma, beta};
+      if (residual) wrt.push_back(in.back());
+      const std::vector<Value> d = gradients(g, std::span(&back, 1), wrt);
+      const char* names[] = {"dx", "dgamma", "dbeta", "dr"};
+      for (size_t i = 0; i < d.size(); ++i) g.set_output(names[i], d[i]);
+      for (size_t i = 0; i < g.node(y).outputs.size(); ++i)
+        g.set_output("y" + std::to_string(i), {&g, y.node, static_cast<int32_t>(i)});
+    };
+    Tensors leaves{{"x", random_floats(s, rng, -1, 2)},
+                   {"r", random_floats(s, rng)},
+                   {"dy", random_floats(s, rng)},
+                   {"gamma", random_floats({s[1]}, rng, 0.5, 1.5)},
+                   {"beta", random_floats({s[1]}, rng)},
+                   {"mean", random_floats({s[1]}, rng, 0, 1)},
+                   {"var", random_floats({s[1]}, rng, 0.5, 1.5)}};
+    const Tensors expected = run_on("reference", 1, build, leaves);
+    // |x| <= 2, |dy| <= 1, gamma <= 1.5: what is normalised is at most 3 * inverse deviation, and each step rounds
+    // once. The gradient multiplies two normalised values and the inverse deviation; sums over n values grow with n.
+    double inverse = 0;
+    const Tensor& var = training ? expected.at("y2") : leaves.at("var");
+    for (float v : var.as<float>()) inverse = std::max(inverse, 1 / std::sqrt(static_cast<double>(v) + 1e-5));
+    const double n = static_cast<double>(s[0] * s[2] * s[3]);
+    const double x_hat = 3 * inverse;
+    const auto bound = [&](const std::string& name, size_t) {
+      if (name == "dr") return 0.0;
+      if (name == "dgamma" || name == "dbeta") return 8 * kEps * n * (1 + x_hat * x_hat);
+      if (name == "dx") return 16 * kEps * 1.5 * inverse * (2 + x_hat * x_hat);
+      return 8 * kEps * (2 + 1.5 * x_hat);
+    };
+    compare.expect(
+        run_on("cpu", threads_of(seed / 2), build, leaves), expected,
+        fmt::format("seed {}: {} training {} relu {} residual {}", seed, s.str(), training, activated, residual),
+        bound);
+  }
+}
+
+TEST(CpuBackend, LossAndItsGradientStayWithinRounding) {
+  Comparison compare;
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    Rng rng(mix(seed));
+    const int64_t n = draw_between(rng, 1, 20), classes = pick(rng, {2, 3, 10, 33, 100});
+    const double smoothing = rng.below(2) == 0 ? 0 : 0.1;
+    const double spread = rng.below(3) == 0 ? 80 : 4;
+    Tensor labels(DType::i32, Shape{n});
+    for (int32_t& label : labels.as<int32_t>()) label = static_cast<int32_t>(rng.below(static_cast<uint64_t>(classes)));
+    const BuildGraph build = [=](Graph& g) {
+      const Value logits = g.input("logits", f32_type({n, classes}));
+      const SoftmaxCrossEntropyResult r =
+          softmax_cross_entropy(logits, g.input("labels", {DType::i32, Shape{n}}), smoothing);
+      const std::vector<Value> wrt{logits};
+      g.set_output("loss", r.loss);
+      g.set_output("p", r.probabilities);
+      g.set_output("correct", r.correct);
+      g.set_output("dlogits", gradients(r.loss, wrt)[0]);
+    };
+    const Tensors leaves{{"logits", random_floats({n, classes}, rng, -spread, spread)}, {"labels", labels}};
+    // exp(a - b) with |a - b| <= 2 * spread is off by that many eps (the difference is rounded); the sums stay below.
+    const auto bound = [&](const std::string& name, size_t) {
+      if (name == "correct") return 0.0;
+      return (8 + 2 * spread) * kEps * (name == "loss" ? 2 * spread + std::log(static_cast<double>(classes)) : 1.0);
+    };
+    compare.expect(run_on("cpu", threads_of(seed), build, leaves), run_on("reference", 1, build, leaves),
+                   fmt::format("seed {}", seed), bound);
+  }
+}
+
+// --- what it cannot do -------------------------------------------------------------------------------------------
+
+TEST(CpuBackend, DoublePrecisionIsRefusedNamingOpAndBackend) {
+  const Shape s{2, 3, 8, 8};
+  const std::map<std::string, std::function<Value(Graph&, Value)>> ops = {
+      {"conv2d 'layer'",
+       [](Graph& g, Value x) {
+         return conv2d(x, g.state("w", f64_type({4, 3, 3, 3}), {}, true), {}, {}, "layer");
+       }},
+      {"relu 'layer'", [](Graph&, Value x) { return relu(x, "layer"); }},
+      {"max_pool 'layer'",
+       [](Graph&, Value x) {
+         return max_pool(x, {.kernel = {2, 2}}, "layer");
+       }},
+      {"reshape 'layer'", [](Graph&, Value x) { return flatten(x, "layer"); }},
+      {"fill 'layer'", [](Graph& g, Value) { return fill(g, f64_type({2}), 0, "layer"); }},
+      {"global_avg_pool 'layer'", [](Graph&, Value x) { return global_avg_pool(x, "layer"); }}};
+  for (const auto& [who, op] : ops) {
+    expect_user_error(
+        [&] { run_on("cpu", 1, [&](Graph& g) { g.set_output("y", op(g, g.input("x", f64_type(s)))); }, {}); },
+        {"backend 'cpu'", who, "f64", "--backend reference"});
+  }
+}
+
+TEST(CpuBackend, WhatItHasNoKernelForIsRefusedWithAReason) {
+  expect_user_error(
+      [&] {
+        run_on("cpu", 1,
+               [](Graph& g) {
+                 g.set_output("y", reshape(relu(g.input("x", f32_type({2, 3, 4, 4}))), {2, 4, 3, 4}, "r"));
+               },
+               {});
+      },
+      {"reshape 'r'", "rank 4"});
+  expect_user_error(
+      [&] {
+        run_on("cpu", 1,
+               [](Graph& g) {
+                 const Value x = g.input("x", f32_type({8, 3}));
+                 g.set_output("y", batch_norm_training(x, g.state("gamma", f32_type({3}), {}, true),
+                                                       g.state("beta", f32_type({3}), {}, true), 1e-5, "bn")
+                                       .y);
+               },
+               {});
+      },
+      {"batch_norm 'bn'", "rank 2"});
+  expect_user_error(
+      [&] {
+        run_on("cpu", 1, [](Graph& g) { g.set_output("y", fill(g, f32_type({1, 3, 2, 2}), 1, "ones")); }, {});
+      },
+      {"fill 'ones'", "padded"});
+  // The gradient of a weight that nothing reads is a fill in another layout than the weight's.
+  expect_user_error(
+      [&] {
+        run_on("cpu", 1,
+               [](Graph& g) {
+                 const Value w = g.state("w", f32_type({33, 17, 3, 3}), {}, true);
+                 g.assign(w, sgd_update(w, fill(g, w.type(), 0), g.input("lr", f32_type({})),
+                                        g.input("guard", f32_type({})), {}, {}, "w")
+                                 .param);
+               },
+               {});
+      },
+      {"sgd_update 'w'", "gradient", "laid out"});
+}
+
+TEST(CpuBackend, UnknownNamesInTheEnvironmentAndBackendsAreUsageErrors) {
+  ScopedEnvironment environment("RESNET_CONV_ALGORITHM", "fft");
+  expect_user_error([] { make_backend("cpu", 1); }, {"RESNET_CONV_ALGORITHM", "fft", "winograd"});
+  expect_user_error([] { make_backend("cup", 1); }, {"cup", "cpu"});
+}
+
+}  // namespace
+}  // namespace resnet
