@@ -19,8 +19,9 @@ namespace {
 using namespace testing;
 
 TEST(Models, ParameterCountsArePublishedOnes) {
-  const std::map<std::string, int64_t> counts = {{"lecture_resnet18", 11178378}, {"resnet18", 11689512}, {"resnet34", 21797672},
-                                                 {"resnet50", 25557032},         {"resnet101", 44549160}, {"resnet152", 60192808}};
+  const std::map<std::string, int64_t> counts = {{"lecture_resnet18", 11178378}, {"resnet18", 11689512},
+                                                 {"resnet34", 21797672},         {"resnet50", 25557032},
+                                                 {"resnet101", 44549160},        {"resnet152", 60192808}};
   for (const ModelSpec& model : all_models()) {
     int64_t parameters = 0;
     for (const StateSpec& state : model_states(model, {}, DType::f32)) {
@@ -47,7 +48,8 @@ TEST(Models, TorchvisionsNamesAndShapesAreTorchvisions) {
   EXPECT_EQ(expected.at("resnet50").size(), 267u);
   for (const auto& [model, names] : expected) {
     std::map<std::string, std::string> ours;
-    for (const StateSpec& state : model_states(find_model(model), {}, DType::f32)) ours[state.name] = state.type.shape.str();
+    for (const StateSpec& state : model_states(find_model(model), {}, DType::f32))
+      ours[state.name] = state.type.shape.str();
     EXPECT_EQ(ours, names) << model;
   }
 }
@@ -84,7 +86,8 @@ std::map<std::string, Shape> lecture_names() {
 
 TEST(Models, TheLecturesNamesAreTheCoursesCode) {
   std::map<std::string, Shape> ours;
-  for (const StateSpec& state : model_states(find_model("lecture_resnet18"), {}, DType::f32)) ours[state.name] = state.type.shape;
+  for (const StateSpec& state : model_states(find_model("lecture_resnet18"), {}, DType::f32))
+    ours[state.name] = state.type.shape;
   const std::map<std::string, Shape> expected = lecture_names();
   EXPECT_EQ(expected.size(), 110u) << "21 layers with weight and bias, 17 norms with 4 tensors";
   EXPECT_TRUE(expected.contains("0.0.weight") && expected.contains("2.0.conv3.bias") && expected.contains("7.weight"));
@@ -120,10 +123,12 @@ TEST(Models, TheLecturesStagesHalveTheMapAsThePublishedListingShows) {
 }
 
 TEST(Models, TheListingsStemHasNoPadding) {
-  for (const auto& [padding, conv, pooled] : {std::tuple{3, "1x64x48x48", "1x64x24x24"}, std::tuple{0, "1x64x45x45", "1x64x23x23"}}) {
+  for (const auto& [padding, conv, pooled] :
+       {std::tuple{3, "1x64x48x48", "1x64x24x24"}, std::tuple{0, "1x64x45x45", "1x64x23x23"}}) {
     Graph g;
     ModelBuilder builder{g, DType::f32, false, {}};
-    g.set_output("y", find_model("lecture_resnet18").build(Scope(builder), g.input("x", f32_type({1, 1, 96, 96})), {.stem_padding = padding}));
+    g.set_output("y", find_model("lecture_resnet18")
+                          .build(Scope(builder), g.input("x", f32_type({1, 1, 96, 96})), {.stem_padding = padding}));
     EXPECT_EQ(shapes_of(g, "conv2d")[0], conv);
     EXPECT_EQ(shapes_of(g, "max_pool"), std::vector<std::string>{pooled});
   }
@@ -133,7 +138,8 @@ TEST(Models, TorchvisionsLastMapIsAThirtySecondAndBottlenecksStrideInTheMiddle) 
   for (const auto& [name, pooled] : {std::pair{"resnet18", "1x512x1x1"}, std::pair{"resnet50", "1x2048x1x1"}}) {
     Graph g;
     ModelBuilder builder{g, DType::f32, false, {}};
-    const Value y = find_model(name).build(Scope(builder), g.input("x", f32_type({1, 3, 224, 224})), {.num_classes = 7});
+    const Value y =
+        find_model(name).build(Scope(builder), g.input("x", f32_type({1, 3, 224, 224})), {.num_classes = 7});
     g.set_output("y", y);
     EXPECT_EQ(y.shape(), (Shape{1, 7}));
     EXPECT_EQ(shapes_of(g, "global_avg_pool"), std::vector<std::string>{pooled});
@@ -155,7 +161,8 @@ TEST(Models, ABlockWhoseShortcutDoesNotFitSaysSo) {
   ModelBuilder builder{g, DType::f32, false, {}};
   const Value x = g.input("x", f32_type({1, 3, 6, 6}));
   expect_user_error([&] { lecture::residual(Scope(builder), x, 4); }, {"add", "1x4x6x6", "1x3x6x6"});
-  EXPECT_EQ(lecture::residual(Scope(builder) / "b", x, 6, {.use_1x1conv = true, .strides = 2}).shape(), (Shape{1, 6, 3, 3}));
+  EXPECT_EQ(lecture::residual(Scope(builder) / "b", x, 6, {.use_1x1conv = true, .strides = 2}).shape(),
+            (Shape{1, 6, 3, 3}));
   EXPECT_EQ(lecture::residual(Scope(builder) / "c", x, 3).shape(), x.shape());
 }
 
