@@ -57,8 +57,8 @@ void PreprocessScratch::make_levels(const Preprocessing& preprocessing, int64_t 
 }
 
 template <class T>
-void preprocess(const ImageView& image, const Preprocessing& preprocessing, PreprocessScratch& scratch,
-                std::span<T> out) {
+void preprocess_as(const ImageView& image, const Preprocessing& preprocessing, PreprocessScratch& scratch,
+                   std::span<T> out) {
   const auto plane_in = static_cast<size_t>(image.height * image.width);
   const auto plane_out = static_cast<size_t>(preprocessing.image_size * preprocessing.image_size);
   const auto channels = static_cast<size_t>(image.channels);
@@ -80,7 +80,14 @@ void preprocess(const ImageView& image, const Preprocessing& preprocessing, Prep
   }
 }
 
-template void preprocess(const ImageView&, const Preprocessing&, PreprocessScratch&, std::span<float>);
-template void preprocess(const ImageView&, const Preprocessing&, PreprocessScratch&, std::span<double>);
+void preprocess(const ImageView& image, const Preprocessing& preprocessing, PreprocessScratch& scratch,
+                std::span<float> out) {
+  preprocess_as(image, preprocessing, scratch, out);
+}
+
+void preprocess(const ImageView& image, const Preprocessing& preprocessing, PreprocessScratch& scratch,
+                std::span<double> out) {
+  preprocess_as(image, preprocessing, scratch, out);
+}
 
 }  // namespace resnet

@@ -42,7 +42,7 @@ void validate(const Preprocessing& preprocessing, int64_t channels);
 class PreprocessScratch {
  private:
   template <class T>
-  friend void preprocess(const ImageView&, const Preprocessing&, PreprocessScratch&, std::span<T>);
+  friend void preprocess_as(const ImageView&, const Preprocessing&, PreprocessScratch&, std::span<T>);
   template <class T>
   using Levels = std::vector<std::array<T, 256>>;  // per channel: the input's value for each pixel value
   template <class T>
@@ -62,10 +62,9 @@ class PreprocessScratch {
 /// out [channels, S, S] = (resized / 255 - mean) / std, each step in T: in f32 as torchvision's ToTensor and Normalize
 /// do it, in f64 for runs in double; resized is Pillow's image.resize((S, S), interpolation), S = image_size.
 /// `preprocessing` must have passed validate(). Throws UserError for a side outside 1..kMaxImageSide.
-template <class T>
 void preprocess(const ImageView& image, const Preprocessing& preprocessing, PreprocessScratch& scratch,
-                std::span<T> out);
-extern template void preprocess(const ImageView&, const Preprocessing&, PreprocessScratch&, std::span<float>);
-extern template void preprocess(const ImageView&, const Preprocessing&, PreprocessScratch&, std::span<double>);
+                std::span<float> out);
+void preprocess(const ImageView& image, const Preprocessing& preprocessing, PreprocessScratch& scratch,
+                std::span<double> out);
 
 }  // namespace resnet
