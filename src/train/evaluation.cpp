@@ -31,7 +31,7 @@ void Evaluator::add(const Tensor& logits, std::span<const int32_t> labels) {
     size_t rank = 0;
     size_t best = 0;
     for (size_t k = 0; k < classes; ++k) {
-      const bool beats = row[k] > row[label] || (row[k] == row[label] && k < label) || std::isnan(row[label]);
+      const bool beats = row[k] > row[label] || (row[k] == row[label] && k < label);
       rank += k != label && beats;
       if (row[k] > row[best] || std::isnan(row[best])) best = k;
     }
@@ -39,8 +39,9 @@ void Evaluator::add(const Tensor& logits, std::span<const int32_t> labels) {
     double sum = 0;
     for (double v : row) sum += std::exp(v - largest);
     sums_.loss += largest + std::log(sum) - row[label];
-    sums_.top1 += rank == 0;
-    sums_.top5 += rank < 5;
+    const bool ranked = !std::isnan(row[label]);
+    sums_.top1 += ranked && rank == 0;
+    sums_.top5 += ranked && rank < 5;
     ++sums_.confusion[label][best];
     ++sums_.images;
   }

@@ -70,6 +70,11 @@ std::map<std::string, std::string> to_metadata(const ModelDescription& model) {
 ModelDescription from_metadata(const std::string& path, const std::map<std::string, std::string>& metadata) {
   ModelDescription model;
   model.architecture = value_of(path, metadata, "architecture");
+  try {
+    find_model(model.architecture);
+  } catch (const UserError& error) {
+    throw bad_data(path, 8, "architecture", "{}", error.what());
+  }
   const json names = json_of(path, metadata, "class_names");
   if (!names.is_array() || names.empty()) throw bad_data(path, 8, "class_names", "not a JSON array of names");
   for (const json& name : names) {
@@ -98,7 +103,11 @@ ModelDescription from_metadata(const std::string& path, const std::map<std::stri
     model.options.stem_padding = integer_of(path, metadata, "model.stem_padding", 0, 6);
   if (model.channels < 1 || model.channels > 64)
     throw bad_data(path, 8, "input_size", "{} channels; expected 1 to 64", model.channels);
-  validate(model.preprocessing, model.channels);
+  try {
+    validate(model.preprocessing, model.channels);
+  } catch (const UserError& error) {  // here the file is at fault, not a flag
+    throw bad_data(path, 8, "__metadata__", "{}", error.what());
+  }
   return model;
 }
 
