@@ -62,9 +62,10 @@ void Progress::print(const std::string& line) {
   std::fprintf(stderr, "%s\n", escape_control(line).c_str());
 }
 
-std::string table(const std::vector<std::vector<std::string>>& rows, size_t left) {
+std::string table(std::vector<std::vector<std::string>> rows, size_t left) {
   std::vector<size_t> widths;
-  for (const auto& row : rows) {
+  for (auto& row : rows) {
+    for (std::string& cell : row) cell = escape_control(cell);
     widths.resize(std::max(widths.size(), row.size()));
     for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
   }

@@ -33,6 +33,7 @@ class Progress {
 };
 
 /// Columns padded to their widest cell; the first `left` columns are left-aligned, the others right.
-std::string table(const std::vector<std::vector<std::string>>& rows, size_t left = 1);
+/// Control characters are escaped.
+std::string table(std::vector<std::vector<std::string>> rows, size_t left = 1);
 
 }  // namespace resnet::cli

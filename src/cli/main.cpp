@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <iostream>
@@ -41,6 +42,22 @@ std::vector<std::string> flags_of(const CLI::App& app) {
   return names;
 }
 
+/// The parser's own numbers are cut to 64 bits without a word, and 010 is 8.
+void accept_whole_numbers_only(CLI::App& app) {
+  const auto check = [](const std::string& text) -> std::string {
+    const char* end = text.data() + text.size();
+    const char* digits = text.data() + (text.starts_with('+') ? 1 : 0);
+    int64_t value = 0;
+    const auto [stop, error] = std::from_chars(digits, end, value);
+    return error == std::errc() && stop == end ? "" : "'" + text + "' is not a whole number of at most 64 bits";
+  };
+  for (CLI::App* verb : app.get_subcommands([](CLI::App*) { return true; })) {
+    for (CLI::Option* option : verb->get_options()) {
+      if (option->get_type_name() == "INT") option->check(check, "");
+    }
+  }
+}
+
 std::vector<std::string> verbs_of(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; }))
@@ -62,6 +79,10 @@ int parse_error(const CLI::App& app, const CLI::ParseError& error, int argc, cha
         return fail(ExitCode::usage, "command line: unknown verb '" + word + "'; nearest: " +
                                          resnet::nearest_names(word, verbs_of(app)) + "; see resnet --help");
       }
+      if (no_verb) {
+        return fail(ExitCode::usage,
+                    "command line: unknown flag '" + word + "'; expected a verb first; see resnet --help");
+      }
       const std::string name = word.substr(0, word.find('='));
       const auto flags = flags_of(app);
       if (!no_verb && name.rfind("--", 0) == 0 && std::find(flags.begin(), flags.end(), name) == flags.end()) {
@@ -71,9 +92,7 @@ int parse_error(const CLI::App& app, const CLI::ParseError& error, int argc, cha
       }
     }
   }
-  std::string text = error.what();
-  for (char& c : text) c = c == '\n' ? ' ' : c;
-  return fail(ExitCode::usage, "command line: " + text + "; see resnet " +
+  return fail(ExitCode::usage, "command line: " + std::string(error.what()) + "; see resnet " +
                                    (no_verb ? "" : app.get_subcommands()[0]->get_name() + " ") + "--help");
 }
 
@@ -131,6 +150,7 @@ int main(int argc, char** argv) {
   commands.emplace_back("evaluate", resnet::cli::add_evaluate(app));
   commands.emplace_back("summary", resnet::cli::add_summary(app));
   commands.emplace_back("benchmark", resnet::cli::add_benchmark(app));
+  accept_whole_numbers_only(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

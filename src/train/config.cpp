@@ -1,5 +1,6 @@
 #include "train/config.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <functional>
@@ -82,6 +83,15 @@ std::string value_text(const TrainConfig& config, const Member& member) {
         }
       },
       member);
+}
+
+/// Each dot of a dotted key is a table inside a table, which the parser makes and frees by recursion: enough of them
+/// overflow the stack.
+void check_depth(const std::string& where, const std::string& text) {
+  constexpr std::ptrdiff_t kMostDots = 1000;
+  const auto dots = std::count(text.begin(), text.end(), '.');
+  if (dots > kMostDots)
+    throw UserError("{}: holds {} dots; expected settings, with at most {}", where, dots, kMostDots);
 }
 
 void apply_node(const toml::node& node, const Setting& setting, const std::string& where, TrainConfig& config) {
@@ -174,6 +184,7 @@ std::string to_toml(const TrainConfig& config) {
 }
 
 void apply_toml(const std::string& path, const std::string& text, TrainConfig& config) {
+  check_depth(path, text);
   toml::table table;
   try {
     table = toml::parse(text, path);
@@ -193,6 +204,7 @@ void apply_setting(const std::string& assignment, TrainConfig& config) {
   const std::string value = assignment.substr(equals + 1);
   const Setting& setting = find_setting(key, "--set");
   const bool is_text = std::holds_alternative<std::string TrainConfig::*>(setting.member);
+  check_depth("--set " + key, value);
   toml::table table;
   try {
     table = toml::parse("value = " + (is_text && (value.empty() || value[0] != '"') ? quoted(value) : value));
@@ -200,7 +212,10 @@ void apply_setting(const std::string& assignment, TrainConfig& config) {
     throw UserError("--set {}: '{}' is no value; expected a number, true, false or text", key, escape_control(value));
   }
   const toml::node* node = table.get("value");
-  check(node != nullptr && table.size() == 1, "apply_setting: more than one value");
+  if (node == nullptr || table.size() != 1) {
+    throw UserError("--set {}: '{}' is more than one value; expected one, and a --set for each setting", key,
+                    escape_control(value));
+  }
   apply_node(*node, setting, "--set", config);
 }
 

@@ -110,11 +110,17 @@ RunDirectory RunDirectory::create(const std::string& path, const TrainConfig& co
                     "{}: is not empty and holds no run; expected a new directory; give another --output", path);
   }
   RunDirectory run(path);
+  run.made_ = made;
   run.lock();
   atomic_write_file(path + "/config.toml", to_toml(config));
   run.write_metrics({});
   run.rewind_events(0, false);
   return run;
+}
+
+void RunDirectory::withdraw() noexcept {
+  std::error_code ignored;
+  if (made_) fs::remove_all(path_, ignored);
 }
 
 RunDirectory RunDirectory::open(const std::string& path) {

@@ -49,6 +49,8 @@ class RunDirectory {
   static RunDirectory create(const std::string& path, const TrainConfig& config);
   /// Locks an existing run. Throws ResourceError (io) when there is none, UserError (refused) when in use.
   static RunDirectory open(const std::string& path);
+  /// Removes what create() made: the run could not even begin.
+  void withdraw() noexcept;
   /// The run written to last under `parent`, by the time of its `last`. Throws ResourceError (io) when there is none.
   static std::string newest(const std::string& parent);
   /// "runs/NAME-1", with the first number that is free.
@@ -74,6 +76,7 @@ class RunDirectory {
   void lock();
 
   std::string path_;
+  bool made_ = false;  ///< the directory itself, by create()
   FileDescriptor lock_;
   FileDescriptor events_;
 };

@@ -30,7 +30,12 @@ class Trainer {
     load_data();
     prepare_session();
     open_run();
-    first_values();
+    try {
+      first_values();
+    } catch (...) {  // no memory for it, say
+      run_->withdraw();
+      throw;
+    }
     announce();
     loop();
     return finish();
