@@ -1,0 +1,292 @@
+// The training loop on a data set of a few noisy images: what it leaves in its run directory, exact resume, refusals.
+
+#include "train/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <filesystem>
+
+#include "data/idx_bytes.h"
+#include "ops/evaluate.h"
+#include "runtime/on_backend.h"
+
+namespace resnet {
+namespace {
+
+using namespace testing;
+namespace fs = std::filesystem;
+
+/// 20 training and 7 test images of 8x8 pixels, 3 classes; with batches of 8 the last of an epoch has 4.
+void write_data(const std::string& folder, uint64_t seed) {
+  fs::create_directories(folder);
+  using testing_data::idx_header;
+  using testing_data::operator+;
+  for (const auto& [stem, count] : {std::pair<std::string, uint32_t>{"train", 20}, {"t10k", 7}}) {
+    Rng rng(hash_combine(seed, count));
+    testing_data::Bytes pixels(size_t{count} * 64), labels(count);
+    for (uint8_t& p : pixels) p = static_cast<uint8_t>(rng.below(256));
+    for (size_t i = 0; i < labels.size(); ++i) labels[i] = static_cast<uint8_t>(i % 3);
+    auto text = [](const testing_data::Bytes& bytes) { return std::string(bytes.begin(), bytes.end()); };
+    put(folder + "/" + stem + "-images-idx3-ubyte", text(idx_header(0x803, {count, 8, 8}) + pixels));
+    put(folder + "/" + stem + "-labels-idx1-ubyte", text(testing_data::label_file(labels)));
+  }
+}
+
+class Trainer : public ::testing::Test {
+ protected:
+  Trainer() : directory_(memory_directory()) { write_data(data(), 1); }
+
+  std::string data() const { return directory_ / "data"; }
+  std::string path(const std::string& name) const { return directory_ / name; }
+
+  TrainRequest request(const std::string& name) const {
+    TrainRequest r;
+    r.config.data = data();
+    r.config.image_size = 16;
+    r.config.batch_size = 8;
+    r.config.epochs = 2;
+    r.config.momentum = 0.9;
+    r.config.lr = 0.01;
+    r.config.threads = 1;
+    r.config.log_every = 1;
+    r.output = path(name);
+    return r;
+  }
+  TrainRequest resumed(const std::string& name) const {
+    TrainRequest r = request(name);
+    r.resume = true;
+    return r;
+  }
+
+  template <class Action>
+  static void expect_error(ExitCode code, const std::string& part, Action&& action) {
+    try {
+      action();
+      ADD_FAILURE() << "nothing was thrown; expected an error about " << part;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), code) << error.what();
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << part << " is not in: " << error.what();
+    }
+  }
+
+  TemporaryDirectory directory_;
+  PrivateTuningCache cache_;
+  ScopedEnvironment algorithm_{"RESNET_CONV_ALGORITHM", "direct"};  // less to measure; the stem's gradient still is
+};
+
+/// Everything of a checkpoint that must not depend on where the run was stopped.
+std::map<std::string, std::string> essence(const std::string& run) {
+  std::map<std::string, std::string> files;
+  for (const char* name : {"/last/model.safetensors", "/last/optimizer.safetensors", "/best.safetensors"}) {
+    files[name] = content_of(run + name);
+    EXPECT_GT(files[name].size(), 10000u) << name;
+  }
+  const TrainState state = train_state_from_json("state.json", content_of(run + "/last/state.json"));
+  files["metrics"] = fmt::format("{} {} {} {}", state.step, state.epoch, state.sample, state.best_top1);
+  for (const EpochMetrics& m : state.metrics) {
+    files["metrics"] += fmt::format(" | {} {} {} {} {} {} {}", m.epoch, m.train_loss, m.train_top1, m.eval_loss,
+                                    m.eval_top1, m.eval_top5, m.lr);
+  }
+  return files;
+}
+
+int lines_of(const std::string& text) { return static_cast<int>(std::count(text.begin(), text.end(), '\n')); }
+
+TEST_F(Trainer, AStoppedAndResumedRunEndsWithTheSameBytes) {
+  int steps = 0;
+  std::vector<int64_t> epochs;
+  TrainObserver observer;
+  observer.on_step = [&](const TrainObserver::Stepped& s) { EXPECT_EQ(s.step, ++steps); };
+  observer.on_epoch = [&](const EpochMetrics& m, bool) { epochs.push_back(m.epoch); };
+  const TrainResult whole = train(request("whole"), observer);
+  EXPECT_EQ(whole.steps, 6);
+  EXPECT_EQ(steps, 6);
+  EXPECT_EQ(epochs, (std::vector<int64_t>{1, 2}));
+  EXPECT_EQ(whole.output, path("whole"));
+  EXPECT_GT(whole.train_loss, 0);
+  EXPECT_GT(whole.peak_bytes, 10u << 20);
+  EXPECT_EQ(lines_of(content_of(path("whole") + "/metrics.csv")), 3);
+  EXPECT_EQ(lines_of(content_of(path("whole") + "/events.jsonl")), 6 + 2);
+  EXPECT_TRUE(fs::exists(path("whole") + "/plots/learning_curve.svg"));
+  const auto expected = essence(path("whole"));
+
+  // Stopped by --max-steps in the middle of an epoch (before the smaller batch), resumed twice; the last time with a
+  // tuning cache that knows nothing, so that the checkpoint's own choices must be followed.
+  TrainRequest part = request("parts");
+  part.config.max_steps = 2;
+  EXPECT_EQ(train(part, {}).steps, 2);
+  EXPECT_EQ(train_state_from_json("", content_of(path("parts") + "/last/state.json")).sample, 16);
+  part = resumed("parts");
+  part.config.max_steps = 3;
+  EXPECT_EQ(train(part, {}).steps, 3);
+  {
+    PrivateTuningCache empty;
+    std::vector<std::string> warnings;
+    TrainObserver listener;
+    listener.on_warning = [&](const std::string& text) { warnings.push_back(text); };
+    EXPECT_EQ(train(resumed("parts"), listener).steps, 6);
+    EXPECT_EQ(warnings, std::vector<std::string>{});
+  }
+  for (const auto& [name, bytes] : essence(path("parts")))
+    EXPECT_TRUE(bytes == expected.at(name)) << name << " differs";
+  EXPECT_EQ(lines_of(content_of(path("parts") + "/events.jsonl")), 6 + 2);
+
+  // A finished run resumed does nothing more.
+  EXPECT_EQ(train(resumed("parts"), {}).steps, 6);
+  EXPECT_TRUE(essence(path("parts")) == expected);
+}
+
+TEST_F(Trainer, ASignalFinishesTheStepSavesAndLosesNothing) {
+  TrainRequest r = request("stopped");
+  r.config.epochs = 1;
+  r.config.workers = 2;
+  std::atomic<int> signal = 0;
+  r.stop_signal = &signal;
+  TrainObserver observer;
+  observer.on_step = [&](const TrainObserver::Stepped& s) {
+    if (s.step == 1) signal = SIGTERM;
+  };
+  const TrainResult stopped = train(r, observer);
+  EXPECT_EQ(stopped.stopped_by, SIGTERM);
+  EXPECT_EQ(stopped.steps, 1);
+  // Then in the evaluation that ends the epoch: the epoch stays open.
+  signal = 0;
+  r.resume = true;
+  observer.on_step = {};
+  observer.on_evaluate = [&](int64_t, int64_t) { signal = SIGINT; };
+  r.config.batch_size = 8;
+  train(r, observer);
+  signal = 0;
+  r.stop_signal = nullptr;
+  observer = {};
+  EXPECT_EQ(train(r, observer).steps, 3);
+  TrainRequest whole = request("whole");
+  whole.config.epochs = 1;
+  train(whole, {});
+  EXPECT_TRUE(essence(path("stopped")) == essence(path("whole")));
+}
+
+TEST_F(Trainer, DivergenceEndsWithSixAndKeepsTheLastCheckpoint) {
+  TrainRequest r = request("diverged");
+  r.config.lr = 1e30;
+  r.config.momentum = 0;
+  r.config.epochs = 4;
+  int skipped = 0;
+  TrainObserver observer;
+  observer.on_warning = [&](const std::string& text) { skipped += text.find("not applied") != std::string::npos; };
+  expect_error(ExitCode::diverged, "diverged", [&] { train(r, observer); });
+  EXPECT_GE(lines_of(content_of(path("diverged") + "/events.jsonl")), 2);
+  if (fs::exists(path("diverged") + "/last")) {
+    EXPECT_NO_THROW(open_checkpoint(path("diverged")));
+  }
+  EXPECT_LE(skipped, 3);
+}
+
+TEST_F(Trainer, RunDirectoriesInUseOrOfAnotherRunAreRefused) {
+  TrainRequest r = request("run");
+  r.config.max_steps = 1;
+  train(r, {});
+  const auto before = content_of(path("run") + "/last/model.safetensors");
+  expect_error(ExitCode::refused, "--resume", [&] { train(r, {}); });
+  fs::create_directories(path("other"));
+  put(path("other") + "/thesis.txt", "x");
+  TrainRequest into_other = request("other");
+  expect_error(ExitCode::refused, "not empty", [&] { train(into_other, {}); });
+  EXPECT_EQ(names_in(path("other")), std::vector<std::string>{"thesis.txt"});
+  {
+    const RunDirectory holder = RunDirectory::open(path("run"));
+    expect_error(ExitCode::refused, "another process", [&] { train(resumed("run"), {}); });
+  }
+  expect_error(ExitCode::io, "config.toml", [&] { train(resumed("missing"), {}); });
+
+  // Other settings, other data.
+  TrainRequest other = resumed("run");
+  other.config.lr = 0.02;
+  other.config.seed = 5;
+  expect_error(ExitCode::refused, "lr: 0.02, was 0.01; seed: 5, was 0", [&] { train(other, {}); });
+  write_data(data(), 2);
+  expect_error(ExitCode::refused, "training data", [&] { train(resumed("run"), {}); });
+  write_data(data(), 1);
+  EXPECT_TRUE(content_of(path("run") + "/last/model.safetensors") == before);
+
+  // A checkpoint with a flipped bit is bad data, not a start from somewhere else.
+  std::string bytes = before;
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+  put(path("run") + "/last/model.safetensors", bytes);
+  expect_error(ExitCode::bad_data, "model.safetensors", [&] { train(resumed("run"), {}); });
+}
+
+TEST_F(Trainer, ThePassesAndInitialWeightsAreWhatTheRequestSays) {
+  TrainRequest first = request("first");
+  first.config.epochs = 1;
+  first.config.limit = 8;
+  first.dump_gradients = path("gradients.safetensors");
+  const TrainResult result = train(first, {});
+  EXPECT_EQ(result.steps, 1) << "8 images are one batch";
+  const ModelFile gradients = read_safetensors(path("gradients.safetensors"));
+  EXPECT_EQ(gradients.tensors.size(), 76u) << "one for each parameter";
+  const LoadedModel model = load_model(path("first") + "/best.safetensors");
+  EXPECT_EQ(model.description.class_names, (std::vector<std::string>{"0", "1", "2"}));
+  EXPECT_EQ(model.description.preprocessing.image_size, 16);
+  // A rate of 0 leaves the given weights as they are.
+  TrainRequest second = request("second");
+  second.config.weights = path("first") + "/best.safetensors";
+  second.config.lr = 0;
+  second.config.max_steps = 1;
+  train(second, {});
+  const LoadedModel same = load_model(path("second") + "/last/model.safetensors");
+  for (const auto& [name, tensor] : model.values) {
+    if (name.find("running") == std::string::npos) {
+      EXPECT_TRUE(same.values.at(name) == tensor) << name;
+    } else {
+      EXPECT_FALSE(same.values.at(name) == tensor) << name << " was not updated";
+    }
+  }
+  TrainRequest too_many = request("third");
+  too_many.config.limit = 21;
+  expect_error(ExitCode::usage, "--limit", [&] { train(too_many, {}); });
+  EXPECT_FALSE(fs::exists(path("third")));
+}
+
+TEST(TrainStateJson, RoundTripsAndNamesWhatIsWrong) {
+  TrainState s;
+  s.step = 3;
+  s.best_top1 = 0.1 + 0.2;
+  s.data_fingerprint = 0xfedcba9876543210u;
+  s.evaluation_pending = true;
+  s.choices = {{"problem", "winograd f4"}};
+  s.metrics.push_back({.epoch = 1, .train_loss = 1.0 / 3, .eval_loss = std::numeric_limits<double>::quiet_NaN()});
+  const std::string text = to_json(s);
+  const TrainState read = train_state_from_json("state.json", text);
+  EXPECT_EQ(to_json(read), text);
+  EXPECT_EQ(read.best_top1, s.best_top1);
+  EXPECT_EQ(read.data_fingerprint, s.data_fingerprint);
+  EXPECT_TRUE(std::isnan(read.metrics.at(0).eval_loss));
+  for (const std::string& wrong :
+       {std::string("[]"), std::string("{"), std::string("{}"), text.substr(0, text.size() / 2)}) {
+    try {
+      train_state_from_json("state.json", wrong);
+      ADD_FAILURE() << wrong;
+    } catch (const UserError& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_data);
+    }
+  }
+}
+
+TEST(RunDirectory, EventsAfterTheCheckpointAndCutLinesGoOnResume) {
+  const TemporaryDirectory directory(memory_directory());
+  RunDirectory run = RunDirectory::create(directory / "run", {});
+  for (int step = 1; step <= 4; ++step) run.append_event(fmt::format("{{\"step\":{}}}", step));
+  run.append_event("{\"step\":2,\"cut");
+  run.rewind_events(2, false);
+  EXPECT_EQ(content_of(directory / "run/events.jsonl"), "{\"step\":1}\n{\"step\":2}\n");
+  run.append_event("{\"step\":3}");
+  run.sync_events();
+  EXPECT_EQ(content_of(directory / "run/events.jsonl"), "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n");
+  EXPECT_EQ(differences(run.config(), TrainConfig{}), std::vector<std::string>{});
+  EXPECT_EQ(RunDirectory::fresh_name(directory / "run"), directory / "run-1");
+}
+
+}  // namespace
+}  // namespace resnet
