@@ -99,6 +99,8 @@ class Trainer {
   /// What step 0 starts from. Throws before there is a directory when the weights or the shapes do not fit.
   void begin() {
     make_step(std::min(config_.batch_size, images_per_epoch_));
+    const int64_t rest = images_per_epoch_ % config_.batch_size;
+    if (rest != 0 && total_steps_ >= steps_per_epoch_) make_step(rest);
     if (!config_.weights.empty()) {
       initial_ = match_weights(config_.weights, read_safetensors(config_.weights), states_);
     } else {

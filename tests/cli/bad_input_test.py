@@ -280,6 +280,12 @@ class DataSets(BadInput):
     def test_images_too_small_for_the_network_leave_no_run_behind(self):
         self.assert_refused(USAGE, "larger image", *self.train("--set", "model.stem_padding=0", "--image-size", "4"))
 
+    def test_a_last_batch_of_one_image_is_refused_before_the_first_step(self):
+        self.assert_refused(USAGE, ("batch_norm", "one value a channel", "larger batch"), *self.train("--limit", "17"))
+        # It is never reached here.
+        self.ok(*self.train("--limit", "17", "--max-steps", "1", output="reached"))
+        shutil.rmtree(self.folder / "reached")
+
     def test_more_memory_than_the_machine_has_is_refused_and_not_tried(self):
         self.assert_refused(LIMIT, "bytes are not to be had", *self.train("--image-size", "8192", "--batch-size", "96"))
         self.assert_refused(LIMIT, "bytes are not to be had", "benchmark", "lecture_resnet18", "--image-size", "8192", "--batch-size", "1024")
