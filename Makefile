@@ -13,7 +13,7 @@ WERROR := $(if $(CI),ON,OFF)
 # What `make train` trains: the lecture's net on all 60,000 images, in a few minutes. Smaller inputs (32x32) and a faster
 # recipe (momentum, cosine) than the lecture's own, which is `resnet train` without flags and takes hours.
 RUN ?= runs/lecture
-TRAIN_ARGS ?= --image-size 32 --epochs 4 --batch-size 128 --lr 0.05 --momentum 0.9 --weight-decay 5e-4 --lr-scheduler cosineannealinglr
+TRAIN_ARGS ?= --image-size 32 --epochs 2 --batch-size 128 --lr 0.05 --momentum 0.9 --weight-decay 5e-4 --lr-scheduler cosineannealinglr
 
 .PHONY: all packages build train test asan tsan coverage fuzz format format-check tidy layers install bench-training \
         bench-inference clean help
