@@ -109,7 +109,7 @@ class Trainer {
     state_.data_fingerprint = train_set_.fingerprint();
     state_.threads = threads_;
     state_.instruction_set = instruction_set();
-    state_.version = "0.1.0";
+    state_.version = RESNET_VERSION;
   }
 
   std::unique_ptr<Graph> make_step(int64_t batch) const {
