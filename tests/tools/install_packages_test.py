@@ -1,12 +1,19 @@
 #!/usr/bin/python3
-"""tools/install_packages.sh with stand-ins for dpkg-query, apt-get, sudo and id on PATH: nothing is installed."""
+"""tools/install_packages.sh with stand-ins for dpkg-query, apt-get, sudo and id on PATH: nothing is installed.
+
+And the list it reads: what `make` and `make train` run, group `build` must bring.
+"""
+import json
 import os
 import pathlib
+import re
+import shlex
 import subprocess
 import tempfile
 import unittest
 
-SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "tools" / "install_packages.sh"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "tools" / "install_packages.sh"
 TOOLS = ("bash", "dirname", "awk", "sort", "tr", "env")
 
 
@@ -67,6 +74,89 @@ class InstallPackages(unittest.TestCase):
         for line in SCRIPT.with_name("packages.txt").read_text().splitlines():
             if line and not line.startswith("#"):
                 self.assertRegex(line, r"^(build|test|bench) +[a-z0-9.+-]+ +# \S")
+
+
+def packages(*groups):
+    lines = (line.split() for line in SCRIPT.with_name("packages.txt").read_text().splitlines())
+    return [words[1] for words in lines if words and words[0] in groups]
+
+
+def programs_of_preset(name, presets=None):
+    """What `cmake --preset NAME` runs beside cmake itself: the generator, and every compiler and launcher it is told."""
+    presets = presets or {p["name"]: p for p in json.loads((ROOT / "CMakePresets.json").read_text())["configurePresets"]}
+    preset, programs = presets[name], {}
+    parents = preset.get("inherits", [])
+    for parent in [parents] if isinstance(parents, str) else reversed(parents):
+        programs.update(programs_of_preset(parent, presets))
+    if "generator" in preset:
+        programs["generator"] = {"Ninja": "ninja", "Unix Makefiles": "make"}[preset["generator"]]
+    for variable, value in {**preset.get("cacheVariables", {}), **preset.get("environment", {})}.items():
+        if re.search(r"_(COMPILER|LAUNCHER|MAKE_PROGRAM|LINKER)$|^(CC|CXX|LD)$", variable):
+            programs[variable] = value["value"] if isinstance(value, dict) else value
+    return programs
+
+
+def commands_of_target(target, makefile):
+    """The programs that the recipes of `target`, and of all it depends on, call by name."""
+    rule = re.search(rf"^{target}:([^=#\n]*)(?:#.*)?\n((?:\t.*\n)*)", makefile, re.MULTILINE)
+    commands = set().union(*(commands_of_target(other, makefile) for other in rule[1].split()))
+    for line in rule[2].replace("\\\n", " ").splitlines():
+        commands |= commands_of_line(re.sub(r"\$\((\w+)\)", r"${\1}", line.strip().lstrip("@-")))
+    return commands
+
+
+def commands_of_line(line):
+    """The first word of every command in a line of shell, past the shell's own words."""
+    inner = re.findall(r"\$\$\(([^()]*)\)", line)
+    commands = set().union(*map(commands_of_line, inner))
+    line = re.sub(r"\$\$\([^()]*\)|\d?>&?\s*\S+", " ", line)
+    words = shlex.shlex(line, posix=True, punctuation_chars=";|&")
+    words.whitespace_split = True
+    first = True
+    for word in words:
+        if not set(word) - set(";|&"):
+            first = True
+        elif first and not re.fullmatch(r"if|then|else|fi|!|\w+=.*", word):
+            commands.add(word)
+            first = False
+    return commands - {"[", "echo"}
+
+
+class BuildGroup(unittest.TestCase):
+    """`make` on a machine with nothing but Debian's base system, git and make."""
+
+    def assert_brought(self, program, why):
+        """Some package of group `build` ships `program`; a program of Debian's base system needs none."""
+        shipped = subprocess.run(["dpkg-query", "--search", f"*/bin/{program}"], text=True, capture_output=True).stdout
+        owners = {owner.split(":")[0] for line in shipped.splitlines() if line.split(": ")[-1].endswith(f"/bin/{program}")
+                  for owner in line.split(": ")[0].split(", ")}
+        essential = {owner for owner in owners if subprocess.run(
+            ["dpkg-query", "--show", "--showformat=${Essential}", owner], text=True, capture_output=True).stdout == "yes"}
+        self.assertTrue(essential or owners & set(packages("build")),
+                        f"{why} runs '{program}', which {', '.join(sorted(owners)) or 'no installed package'} ships; "
+                        "a package of group `build` in tools/packages.txt must")
+
+    def test_every_program_of_the_release_preset_comes_from_the_build_group(self):
+        programs = programs_of_preset("release")
+        self.assertIn("generator", programs)
+        for variable, program in programs.items():
+            self.assert_brought(program, f"CMakePresets.json: preset release, {variable},")
+
+    def test_every_program_that_make_and_make_train_call_comes_from_the_build_group(self):
+        makefile = (ROOT / "Makefile").read_text()
+        commands = commands_of_target("all", makefile) | commands_of_target("train", makefile)
+        self.assertLessEqual({"cmake", "tools/install_packages.sh", "${RESNET}"}, commands)
+        for command in commands - {"${RESNET}", "tools/install_packages.sh"}:
+            self.assert_brought(command, "Makefile:")
+
+    def test_a_program_of_another_group_would_be_noticed(self):
+        with self.assertRaisesRegex(AssertionError, "ccache"):
+            self.assert_brought("ccache", "a preset")
+        with self.assertRaises(AssertionError):
+            self.assert_brought("no-such-program", "a preset")
+        launcher = {"a": {"inherits": "b"}, "b": {"cacheVariables": {"CMAKE_CXX_COMPILER_LAUNCHER": "ccache"}}}
+        self.assertEqual(programs_of_preset("a", launcher), {"CMAKE_CXX_COMPILER_LAUNCHER": "ccache"})
+        self.assertIn("ccache", commands_of_target("all", "all: build ## x\n\nbuild:\n\t@[ -f x ] || ccache g++ x\n"))
 
 
 if __name__ == "__main__":

@@ -102,6 +102,31 @@ class Verdicts(unittest.TestCase):
         with self.assertRaises(parity.CannotRun):
             quietly(parity.compare_gradients, 1.0, {"7.bias": np.ones(100)}, 1.0, self.truth)
 
+    def test_a_plan_must_use_the_algorithm_asked_for(self):
+        step = "{:>4}  {:<26} {:<28} {:<26} {:>12.2f} {:>14} {:>10}  nChw8c\n"
+        plan = lambda winograd, op="conv2d": "step  op  name  algorithm\n" + "".join(
+            step.format(i, op, "1.0.conv1", "winograd f4" if i < winograd else "onednn jit:avx2", 1, 0, 1) for i in range(60))
+        self.assertEqual(parity.check_plan(plan(39), "winograd"), 39)
+        self.assertEqual(parity.check_plan(plan(39).replace("winograd f4", "onednn jit_wino_4x3:avx512_core"), "winograd"), 39)
+        self.assertEqual(parity.check_plan(plan(0), "direct"), 0)
+        for text, algorithm in ((plan(29), "winograd"), (plan(39, "max_pool"), "winograd"), ("", "winograd"), (plan(1), "direct")):
+            with self.assertRaises(parity.CannotRun):
+                parity.check_plan(text, algorithm)
+
+    def test_logits_are_held_to_the_bound(self):
+        truth = np.array([[1.0, -2, 0.5], [-1, 0.25, 2]])
+        verdict = lambda mine: quietly(parity.compare_logits, mine, truth, 1e-4)
+        self.assertTrue(verdict(truth + np.array([[1e-4, -1e-4, 0], [0, 1e-4, 0]])))
+        for at, error in (((0, 2), 3e-4), ((1, 0), -3e-4), ((1, 2), np.nan)):
+            wrong = truth.copy()
+            wrong[at] += error
+            self.assertFalse(verdict(wrong), (at, error))
+        self.assertFalse(verdict(truth[::-1]))
+        with self.assertRaises(parity.CannotRun):
+            verdict(truth[:, :2])
+        with self.assertRaises(parity.CannotRun):  # the same answer for every image
+            quietly(parity.compare_logits, truth[[0, 0]], truth[[0, 0]], 1e-4)
+
     def test_losses_are_held_to_the_bound(self):
         self.assertTrue(quietly(parity.compare_losses, [1.0 + 5e-7], [1.0], 1e-6))
         self.assertFalse(quietly(parity.compare_losses, [1.0 + 2e-6], [1.0], 1e-6))
