@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes tests/data/op_goldens.txt: what PyTorch computes for every op, forward and backward, in double.
+"""Writes tests/ops/op_goldens.txt: what PyTorch computes for every op, forward and backward, in double.
 
-    /usr/bin/python3 tools/op_goldens.py > tests/data/op_goldens.txt
+    /usr/bin/python3 tools/op_goldens.py > tests/ops/op_goldens.txt
 
 Needs Debian's python3-torch and python3-numpy. The inputs are drawn from a formula that
 tests/ops/torch_golden_test.cpp repeats, so the file holds only the results. One case:

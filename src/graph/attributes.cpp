@@ -73,6 +73,10 @@ struct Printer {
     t.add(fmt::format("momentum={}", a.momentum));
     t.value("scale", a.scale, 1.0);
   }
+  void operator()(const ChannelPadAttrs& a) const {
+    t.value("before", a.before, int64_t{0});
+    t.value("after", a.after, int64_t{0});
+  }
 };
 
 }  // namespace

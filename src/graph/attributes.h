@@ -98,8 +98,16 @@ struct RunningAverageAttrs {
   bool operator==(const RunningAverageAttrs&) const = default;
 };
 
-using Attributes = std::variant<NoAttrs, Conv2dAttrs, Conv2dGradAttrs, BatchNormAttrs, PoolAttrs, PoolGradAttrs,
-                                ShapeAttrs, FillAttrs, LinearAttrs, LossAttrs, SgdAttrs, RunningAverageAttrs>;
+/// Channels of zeros put around a tensor's own, or channels left out at either end.
+struct ChannelPadAttrs {
+  int64_t before = 0;
+  int64_t after = 0;
+  bool operator==(const ChannelPadAttrs&) const = default;
+};
+
+using Attributes =
+    std::variant<NoAttrs, Conv2dAttrs, Conv2dGradAttrs, BatchNormAttrs, PoolAttrs, PoolGradAttrs, ShapeAttrs, FillAttrs,
+                 LinearAttrs, LossAttrs, SgdAttrs, RunningAverageAttrs, ChannelPadAttrs>;
 
 /// "stride=2 pad=1 bias": only what differs from the defaults; empty for NoAttrs.
 std::string to_string(const Attributes& attributes);

@@ -7,8 +7,10 @@
 #include "ops/conv2d.h"
 #include "ops/fill.h"
 #include "ops/global_avg_pool.h"
+#include "ops/l2_norm.h"
 #include "ops/linear.h"
 #include "ops/max_pool.h"
+#include "ops/pad_channels.h"
 #include "ops/relu.h"
 #include "ops/reshape.h"
 #include "ops/running_average.h"
@@ -32,16 +34,19 @@ std::span<const OpDef* const> all_ops() {
       &kFill,
       &kGlobalAvgPool,
       &kGlobalAvgPoolGrad,
+      &kL2Norm,
       &kLinear,
       &kLinearInputGrad,
       &kLinearWeightGrad,
       &kMaxPool,
       &kMaxPoolGrad,
+      &kPadChannels,
       &kRelu,
       &kReluGrad,
       &kReshape,
       &kRunningAverage,
       &kSgdUpdate,
+      &kSliceChannels,
       &kSoftmaxCrossEntropy,
       &kSoftmaxCrossEntropyGrad,
   };

@@ -66,7 +66,7 @@ void max_pool_ref(const RefCall& call) {
         for (int64_t r = std::max<int64_t>(0, -h0); r < std::min(a.kernel.h, H - h0); ++r) {
           for (int64_t s = std::max<int64_t>(0, -w0); s < std::min(a.kernel.w, W - w0); ++s) {
             const T value = x[(h0 + r) * W + w0 + s];
-            if (!found || value > best || (std::isnan(value) && !std::isnan(best))) {
+            if (!found || value > best || std::isnan(value)) {
               found = true;
               best = value;
               index = r * a.kernel.w + s;

@@ -47,6 +47,22 @@ TEST(MaxPool, NaNWins) {
   EXPECT_EQ(p.index[0], 1);
 }
 
+TEST(MaxPool, OfTwoNaNsTheLastWinsAndTakesTheGradient) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  Graph g;
+  const Value x = g.input("x", f64_type({1, 1, 1, 4}));
+  const Value y = max_pool(x, {.kernel = {1, 4}, .stride = {1, 1}});
+  const std::pair<Value, Value> seed{y, g.input("dy", f64_type({1, 1, 1, 1}))};
+  const std::vector<Value> wrt{x};
+  g.set_output("y", y);
+  g.set_output("index", g.value(y.node, 1));
+  g.set_output("dx", gradients(g, std::span(&seed, 1), wrt)[0]);
+  const Tensors out = evaluate(g, {{"x", f64({1, 1, 1, 4}, {nan, 9, nan, 9})}, {"dy", f64({1, 1, 1, 1}, {3})}});
+  EXPECT_TRUE(std::isnan(out.at("y").as<double>()[0]));
+  EXPECT_EQ(out.at("index").as<uint8_t>()[0], 2);
+  expect_near(out.at("dx"), {0, 0, 3, 0}, 0);
+}
+
 TEST(MaxPool, MinusInfinityIsAValueLikeAnother) {
   const double low = -std::numeric_limits<double>::infinity();
   const Pooled p = pool(f64({1, 1, 2, 2}, {low, low, low, low}), kStem);

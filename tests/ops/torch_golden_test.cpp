@@ -68,7 +68,7 @@ std::vector<double> rest_of(std::istream& line) {
 }
 
 std::vector<Golden> read_goldens() {
-  std::ifstream file(std::string(RESNET_TEST_DATA) + "/op_goldens.txt");
+  std::ifstream file(RESNET_SOURCE_DIR "/tests/ops/op_goldens.txt");
   std::vector<Golden> goldens;
   for (std::string text; std::getline(file, text);) {
     std::istringstream line(text);
