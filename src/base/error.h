@@ -10,7 +10,10 @@
 
 namespace resnet {
 
-/// Exit codes of the program (contract: "Exit codes").
+/// Exit codes of the program, which scripts rely on: 0 ok, 1 a check found something, 2 usage (flag, environment,
+/// config), 3 bad data (file content), 4 input/output (missing, permission, disk full), 5 a limit (memory, pixels,
+/// size), 6 training diverged, 7 a peer was lost, 8 refused (would overwrite, locked, mismatch with what is there), 70
+/// our own bug, 130 and 143 after a clean SIGINT and SIGTERM.
 enum class ExitCode : int {
   ok = 0,
   check_failed = 1,

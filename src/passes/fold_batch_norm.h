@@ -19,7 +19,7 @@ struct FoldedConvolution {
 
 /// batch_norm_inference(conv2d(x, w, b), gamma, beta, mean, var)   ==>   conv2d(x, w', b')
 /// Needs: an inference graph whose parameters are states. The new states' values are the caller's to
-/// set from the list (fold_values in runtime computes them in double).
+/// set from the list (InferenceProgram::refresh in train computes them in double).
 /// Leaves alone: a convolution or weight with another reader, or parameters that are not states.
 /// Source: Jacob et al. 2017, Sec. 3.2.
 PassReport fold_batch_norm(Graph& graph, std::vector<FoldedConvolution>& folded);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "graph/graph.h"
 #include "plan/layout.h"
@@ -19,13 +20,15 @@ struct ValueInfo {
 };
 
 /// One node with the layouts of everything around it. `constant[i]` tells that input i is a state that
-/// no assignment of the graph changes, so that a kernel may prepare it once (see Kernel::prepare).
+/// no assignment of the graph changes, so that a kernel may prepare it once (see Kernel::constants_changed).
+/// `used[i]` tells that somebody reads output i; another need not be written.
 struct NodeRequest {
   const OpDef& op;
   const Attributes& attributes;
   std::span<const ValueInfo> in;
   std::span<const ValueInfo> out;
   std::span<const char> constant;
+  std::span<const char> used;
   std::string_view name;
 };
 
@@ -42,7 +45,8 @@ struct KernelCall {
   void* scratch = nullptr;  ///< scratch_bytes() bytes, 64-byte aligned, contents undefined
 };
 
-/// A node made ready to run. run() allocates nothing and may be called any number of times.
+/// A node made ready to run; run() may be called any number of times. The cpu backend's kernels allocate nothing in
+/// it (a call of oneDNN makes a small table of its arguments); the reference loops may.
 class Kernel {
  public:
   virtual ~Kernel() = default;
@@ -69,7 +73,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string name() const = 0;
-  virtual int threads() const = 0;
+  /// What results may depend on beside the program: processor, instruction set, threads, library versions.
+  virtual std::string identity() const = 0;
   virtual Support supports(const NodeRequest& request) const = 0;
   virtual Layout layout(const TensorType& type, const ValueRole& role) const = 0;
   /// Chooses an algorithm (by measurement where there are several) and builds the kernel.
@@ -79,6 +84,9 @@ class Backend {
   /// resumed run adopts its checkpoint's, for another algorithm would round differently.
   virtual std::map<std::string, std::string> choices() const { return {}; }
   virtual void adopt(const std::map<std::string, std::string>& choices) { static_cast<void>(choices); }
+
+  /// What went wrong without stopping anything, for the user to hear once: each call gives what is new since the last.
+  virtual std::vector<std::string> take_warnings() { return {}; }
 };
 
 }  // namespace resnet

@@ -1,14 +1,31 @@
 #include "plan/plan.h"
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
+#include <set>
+
+#include "base/align.h"
+#include "base/memory.h"
 
 namespace resnet {
 namespace {
 
-constexpr size_t kAlign = 64;
-
-size_t align_up(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+/// Sizes beyond any machine's are refused before a kernel is measured on them, and before they overflow.
+void require_memory_for_each_node(const Graph& graph, size_t memory) {
+  auto bytes_of = [](const TensorType& type) {
+    auto bytes = static_cast<double>(size_of(type.dtype));
+    for (int64_t dim : type.shape.dims()) bytes *= static_cast<double>(dim);
+    return bytes;
+  };
+  for (int32_t id : graph.live_nodes()) {
+    const Node& node = graph.node(id);
+    double bytes = 0;
+    for (const Value& input : node.inputs) bytes += bytes_of(input.type());
+    for (const TensorType& output : node.outputs) bytes += bytes_of(output);
+    require_memory(bytes, memory);
+  }
+}
 
 class Planner {
  public:
@@ -27,6 +44,7 @@ class Planner {
   struct Use {
     std::vector<const OpDef*> readers;
     std::vector<int32_t> reader_nodes;
+    bool kept = false;  ///< read after the run
   };
 
   /// Dependency order, with every update of a state after all other readers of that state.
@@ -39,8 +57,10 @@ class Planner {
         use.reader_nodes.push_back(id);
       }
     }
+    for (const auto& [name, value] : graph_.outputs()) uses_[value].kept = true;
     std::map<int32_t, std::vector<int32_t>> must_precede;  // update node -> readers of the old state
     for (const auto& [state, value] : graph_.assignments()) {
+      uses_[value].kept = true;
       for (int32_t reader : uses_[state].reader_nodes) {
         if (reader != value.node) must_precede[value.node].push_back(reader);
       }
@@ -60,7 +80,7 @@ class Planner {
       waiting[id] = static_cast<int>(before.size());
       for (int32_t other : before) wakes[other].push_back(id);
     }
-    std::vector<int32_t> held;
+    std::set<int32_t> held;
     auto emit = [&](int32_t first) {
       for (std::vector<int32_t> ready{first}; !ready.empty();) {
         const int32_t id = ready.back();
@@ -68,14 +88,14 @@ class Planner {
         order_.push_back(id);
         const std::vector<int32_t>& woken = wakes[id];
         for (auto next = woken.rbegin(); next != woken.rend(); ++next) {
-          if (--waiting[*next] == 0 && std::erase(held, *next) > 0) ready.push_back(*next);
+          if (--waiting[*next] == 0 && held.erase(*next) > 0) ready.push_back(*next);
         }
       }
     };
     for (int32_t id : live) {
       if (graph_.node(id).kind != NodeKind::op) continue;
       if (waiting[id] > 0) {
-        held.push_back(id);
+        held.insert(id);
       } else {
         emit(id);
       }
@@ -161,6 +181,7 @@ class Planner {
       std::vector<ValueInfo> in;
       std::vector<ValueInfo> out;
       std::vector<char> constant;
+      std::vector<char> used;
       std::vector<TensorType> in_types;
       for (const Value& value : node.inputs) {
         step.in.push_back(buffer_of_.at(value));
@@ -169,12 +190,15 @@ class Planner {
         constant.push_back(graph_.node(value).kind == NodeKind::state && !graph_.assignments().contains(value));
       }
       for (size_t i = 0; i < node.outputs.size(); ++i) {
-        step.out.push_back(buffer_of_.at({const_cast<Graph*>(&graph_), order_[at], static_cast<int32_t>(i)}));
+        const Value value{const_cast<Graph*>(&graph_), order_[at], static_cast<int32_t>(i)};
+        step.out.push_back(buffer_of_.at(value));
         out.push_back(buffer(step.out.back()).value);
+        const Use& use = uses_[value];
+        used.push_back(use.kept || !use.readers.empty());
       }
       for (int b : step.in) touch(b, step_index);
       for (int b : step.out) touch(b, step_index);
-      const NodeRequest request{*node.op, node.attributes, in, out, constant, node.name};
+      const NodeRequest request{*node.op, node.attributes, in, out, constant, used, node.name};
       if (const Support support = backend_.supports(request); !support.ok) {
         throw UserError("backend '{}' cannot run {} '{}': {}; try --backend reference", backend_.name(), node.op->name,
                         node.name, support.reason);
@@ -242,47 +266,60 @@ class Planner {
     return root;
   }
 
+  /// The buffers with bytes of their own in the arena.
+  std::vector<int> arena_buffers() const {
+    std::vector<int> indices;
+    for (size_t i = 0; i < plan_.buffers.size(); ++i) {
+      const Buffer& b = plan_.buffers[i];
+      if (b.state.empty() && root_[i] == static_cast<int>(i) && b.bytes > 0) indices.push_back(static_cast<int>(i));
+    }
+    return indices;
+  }
+
   /// Greedy by size: the largest buffers first, each at the lowest offset free during its life.
   void place() {
     root_ = merge_in_place();
-    std::vector<int> by_size;
-    for (size_t i = 0; i < plan_.buffers.size(); ++i) {
-      const Buffer& b = plan_.buffers[i];
-      if (b.state.empty() && root_[i] == static_cast<int>(i) && b.bytes > 0) by_size.push_back(static_cast<int>(i));
-    }
+    std::vector<int> by_size = arena_buffers();
     std::stable_sort(by_size.begin(), by_size.end(), [&](int a, int b) { return buffer(a).bytes > buffer(b).bytes; });
-    std::vector<int> placed;  // kept sorted by offset
+    // Each search may walk over everything placed, tens of thousands in the deepest nets: it lies packed, in order.
+    struct Placed {
+      size_t offset, end;
+      int first, last;
+    };
+    std::vector<Placed> placed;
     for (int index : by_size) {
       Buffer& b = buffer(index);
       size_t offset = 0;
-      for (int other : placed) {
-        const Buffer& o = buffer(other);
-        if (o.last < b.first || o.first > b.last) continue;
-        if (o.offset >= offset + b.bytes) break;
-        offset = std::max(offset, o.offset + o.bytes);
+      for (const Placed& other : placed) {
+        if (other.last < b.first || other.first > b.last) continue;
+        if (other.offset >= offset + b.bytes) break;
+        offset = std::max(offset, other.end);
       }
       b.offset = offset;
       plan_.arena_bytes = std::max(plan_.arena_bytes, offset + b.bytes);
-      placed.insert(std::upper_bound(placed.begin(), placed.end(), index,
-                                     [&](int a, int c) { return buffer(a).offset < buffer(c).offset; }),
-                    index);
+      const auto after = std::upper_bound(placed.begin(), placed.end(), offset,
+                                          [](size_t value, const Placed& other) { return value < other.offset; });
+      placed.insert(after, Placed{offset, offset + b.bytes, b.first, b.last});
     }
     for (size_t i = 0; i < root_.size(); ++i) plan_.buffers[i].offset = buffer(root_[i]).offset;
   }
 
+  /// Walks through the steps with the buffers alive in order of offset, where only neighbours can overlap.
   void check_plan() {
-    std::vector<int> alive;
-    for (size_t i = 0; i < plan_.buffers.size(); ++i) {
-      if (plan_.buffers[i].state.empty() && root_[i] == static_cast<int>(i) && plan_.buffers[i].bytes > 0)
-        alive.push_back(static_cast<int>(i));
-    }
-    std::sort(alive.begin(), alive.end(), [&](int a, int b) { return buffer(a).offset < buffer(b).offset; });
-    for (size_t i = 0; i < alive.size(); ++i) {
-      const Buffer& a = buffer(alive[i]);
-      for (size_t j = i + 1; j < alive.size() && buffer(alive[j]).offset < a.offset + a.bytes; ++j) {
-        const Buffer& b = buffer(alive[j]);
-        check(a.last < b.first || b.last < a.first, "plan: two live buffers share bytes");
-      }
+    std::vector<int> by_first = arena_buffers();
+    std::vector<int> by_last = by_first;
+    std::sort(by_first.begin(), by_first.end(), [&](int a, int b) { return buffer(a).first < buffer(b).first; });
+    std::sort(by_last.begin(), by_last.end(), [&](int a, int b) { return buffer(a).last < buffer(b).last; });
+    std::map<size_t, size_t> alive;  // offset -> end
+    auto ended = by_last.begin();
+    for (int index : by_first) {
+      const Buffer& b = buffer(index);
+      for (; buffer(*ended).last < b.first; ++ended) alive.erase(buffer(*ended).offset);
+      const auto [at, alone] = alive.emplace(b.offset, b.offset + b.bytes);
+      const auto after = std::next(at);
+      const bool apart = alone && (at == alive.begin() || std::prev(at)->second <= b.offset) &&
+                         (after == alive.end() || b.offset + b.bytes <= after->first);
+      check(apart, "plan: two live buffers share bytes");
     }
   }
 
@@ -297,8 +334,9 @@ class Planner {
 
 }  // namespace
 
-Plan make_plan(const Graph& graph, Backend& backend, const PlanProgress& progress) {
+Plan make_plan(const Graph& graph, Backend& backend, const PlanProgress& progress, size_t memory) {
   verify(graph);
+  require_memory_for_each_node(graph, memory);
   return Planner(graph, backend).run(progress);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // A plan is data: which kernels run in which order, and where every buffer lies in one arena.
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -43,9 +44,9 @@ struct Plan {
 using PlanProgress = std::function<void(int, int)>;
 
 /// Orders the work, picks layouts and kernels, and places every buffer. Throws UserError when the
-/// backend cannot run a node (with its reason). The plan is checked: two buffers alive at the same
-/// step never share bytes.
-Plan make_plan(const Graph& graph, Backend& backend, const PlanProgress& progress = {});
+/// backend cannot run a node (with its reason), and ResourceError (limit) before any kernel is made when the values
+/// of one node alone pass `memory` bytes. The plan is checked: two buffers alive at the same step never share bytes.
+Plan make_plan(const Graph& graph, Backend& backend, const PlanProgress& progress = {}, size_t memory = SIZE_MAX);
 
 /// One line a step: op, name, algorithm, bytes, offset, flops; then the arena's size.
 std::string print(const Graph& graph, const Plan& plan);

@@ -3,8 +3,11 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <cmath>
+#include <charconv>
+#include <climits>
+#include <cstdint>
 #include <fstream>
+#include <iterator>
 
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/simd/isa.h"
@@ -25,14 +28,23 @@ int available_threads() {
   cpu_set_t set;
   int count = 1;
   if (sched_getaffinity(0, sizeof set, &set) == 0) count = std::max(1, CPU_COUNT(&set));
-  // cgroup v2: "max 100000" or "QUOTA PERIOD", in microseconds
   std::ifstream file("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  double period = 0;
-  if (file >> quota >> period && quota != "max" && period > 0) {
-    count = std::min(count, std::max(1, static_cast<int>(std::ceil(std::atof(quota.c_str()) / period))));
+  const std::string quota{std::istreambuf_iterator<char>(file), {}};
+  return std::min(count, group_threads(quota).value_or(count));
+}
+
+std::optional<int> group_threads(std::string_view cpu_max) {
+  int64_t numbers[2] = {};  // quota and period, in microseconds
+  const char* at = cpu_max.data();
+  const char* const last = at + cpu_max.size();
+  for (int64_t& number : numbers) {
+    while (at != last && *at == ' ') ++at;
+    const auto [end, error] = std::from_chars(at, last, number);
+    if (error != std::errc() || number <= 0) return std::nullopt;
+    at = end;
   }
-  return count;
+  const int64_t whole = numbers[0] / numbers[1] + (numbers[0] % numbers[1] > 0);
+  return static_cast<int>(std::min<int64_t>(whole, INT_MAX));
 }
 
 std::string instruction_set() { return isa_name(detected_isa()); }

@@ -2,7 +2,9 @@
 // The only place that names backends.
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "plan/backend.h"
 
@@ -16,6 +18,9 @@ double fma_peak(int threads);
 
 /// CPUs this process may use: affinity and cgroup limits counted.
 int available_threads();
+
+/// The CPUs that the text of a control group's cpu.max ("QUOTA PERIOD") allows, rounded up; none for "max PERIOD".
+std::optional<int> group_threads(std::string_view cpu_max);
 
 /// "avx2", "avx512", "generic": what the cpu backend's kernels run with; for logs and checkpoints.
 std::string instruction_set();

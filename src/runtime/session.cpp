@@ -4,15 +4,20 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <utility>
+
+#include "base/align.h"
+#include "base/memory.h"
 
 namespace resnet {
 
 AlignedMemory::AlignedMemory(size_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
   constexpr size_t kHugePage = size_t{2} << 20;
-  bytes_ = bytes >= kHugePage ? (bytes + kHugePage - 1) / kHugePage * kHugePage : (bytes + 63) / 64 * 64;
-  data_ = static_cast<std::byte*>(std::aligned_alloc(bytes >= kHugePage ? kHugePage : 64, bytes_));
+  const size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
+  bytes_ = align_up(bytes, alignment);
+  data_ = static_cast<std::byte*>(std::aligned_alloc(alignment, bytes_));
   if (!data_) throw ResourceError(ExitCode::limit, "memory: {} bytes are not to be had; try a smaller batch", bytes);
   // Large pages save a few per cent on arenas; where the system has none the advice is ignored.
   if (bytes >= kHugePage) madvise(data_, bytes_, MADV_HUGEPAGE);
@@ -105,26 +110,58 @@ Program& Session::compile(std::unique_ptr<Graph> graph, const PlanProgress& prog
   auto program = std::unique_ptr<Program>(new Program);
   program->session_ = this;
   program->graph_ = std::move(graph);
-  program->plan_ = make_plan(*program->graph_, *backend_, progress);
-  for (int index : program->plan_.states) {
-    const Buffer& b = program->plan_.buffers[static_cast<size_t>(index)];
-    const auto found = states_.find(b.state);
-    if (found == states_.end()) {
-      states_.emplace(b.state, State{b.value, AlignedMemory(storage_bytes(b.value.type, b.value.layout))});
-    } else {
-      check(found->second.value.type == b.value.type && found->second.value.layout == b.value.layout,
-            "Session::compile: a state has another type or layout in an earlier program");
+  // The arena is given back before a larger one is asked for, so it counts as available.
+  const size_t untaken = available_memory();
+  const size_t available = untaken > SIZE_MAX - arena_.size() ? SIZE_MAX : untaken + arena_.size();
+  program->plan_ = make_plan(*program->graph_, *backend_, progress, available);
+  const Plan& plan = program->plan_;
+  require_memory(new_bytes(plan), available);
+  std::vector<std::string> added;
+  try {
+    for (int index : plan.states) {
+      const Buffer& b = plan.buffers[static_cast<size_t>(index)];
+      const auto found = states_.find(b.state);
+      if (found == states_.end()) {
+        states_.emplace(b.state, State{b.value, AlignedMemory(storage_bytes(b.value.type, b.value.layout))});
+        added.push_back(b.state);
+      } else {
+        check(found->second.value.type == b.value.type && found->second.value.layout == b.value.layout,
+              "Session::compile: a state has another type or layout in an earlier program");
+      }
     }
-  }
-  programs_.push_back(std::move(program));
-  if (programs_.back()->plan_.arena_bytes > arena_.size()) {
-    arena_ = AlignedMemory();  // give back before asking for more
-    arena_ = AlignedMemory(programs_.back()->plan_.arena_bytes);
-    for (auto& each : programs_) each->bind();
-  } else {
-    programs_.back()->bind();
+    if (plan.arena_bytes > arena_.size()) grow_arena(plan.arena_bytes);
+    program->bind();
+    programs_.push_back(std::move(program));
+  } catch (...) {
+    for (const std::string& name : added) states_.erase(name);
+    throw;
   }
   return *programs_.back();
+}
+
+double Session::new_bytes(const Plan& plan) const {
+  double bytes = static_cast<double>(std::max(plan.arena_bytes, arena_.size()));
+  for (int index : plan.states) {
+    const Buffer& b = plan.buffers[static_cast<size_t>(index)];
+    if (!states_.contains(b.state)) bytes += static_cast<double>(b.bytes);
+  }
+  for (const Step& step : plan.steps) bytes += static_cast<double>(step.kernel->held_bytes());
+  return bytes;
+}
+
+void Session::grow_arena(size_t bytes) {
+  auto replace = [&](size_t size) {
+    arena_ = AlignedMemory();  // give back before asking for more
+    arena_ = AlignedMemory(size);
+    for (auto& each : programs_) each->bind();
+  };
+  const size_t before = arena_.size();
+  try {
+    replace(bytes);
+  } catch (...) {
+    replace(before);  // what was just given back: the older programs go on
+    throw;
+  }
 }
 
 void Session::add_state(const std::string& name, const TensorType& type) {

@@ -81,7 +81,9 @@ class Session {
   explicit Session(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
 
   /// Plans the graph on this session's backend. States are shared by name with the programs compiled
-  /// before; a new one starts zero. Growing the arena rebinds the older programs.
+  /// before; a new one starts zero. Growing the arena rebinds the older programs, whose inputs must be set again.
+  /// Throws ResourceError (limit) when the program needs more memory than there is; the session is then as before, but
+  /// for those inputs.
   Program& compile(std::unique_ptr<Graph> graph, const PlanProgress& progress = {});
   /// Forgets a program and its kernels (its states stay).
   void release(const Program& program);
@@ -108,6 +110,10 @@ class Session {
   };
 
   const State& state(const std::string& name) const;
+  /// What the session's arena, the plan's kernels and its states that are not there yet take.
+  double new_bytes(const Plan& plan) const;
+  /// A larger arena in place of the old one; without the memory for it, one of the old size, and throws.
+  void grow_arena(size_t bytes);
 
   std::unique_ptr<Backend> backend_;
   std::map<std::string, State> states_;

@@ -322,6 +322,39 @@ TEST(Pipeline, WholeModelsComeDownToTheExpectedNodes) {
   }
 }
 
+TEST(Pipeline, TheDeepFamiliesComeDownToTheExpectedNodes) {
+  const std::map<std::string, Ops> expected = {
+      {"resnet20_cifar_a",
+       {{"conv2d", 19}, {"avg_pool", 2}, {"pad_channels", 2}, {"global_avg_pool", 1}, {"reshape", 1}, {"linear", 1}}},
+      {"resnet20_cifar_b", {{"conv2d", 21}, {"global_avg_pool", 1}, {"reshape", 1}, {"linear", 1}}},
+      {"plain20_cifar", {{"conv2d", 19}, {"global_avg_pool", 1}, {"reshape", 1}, {"linear", 1}}},
+      // The norm of a linear layer is not folded: its sum and activation ride on it as in training.
+      {"resnet20_mlp", {{"reshape", 1}, {"linear", 20}, {"batch_norm_inference", 19}}},
+      {"plain20_mlp", {{"reshape", 1}, {"linear", 20}, {"batch_norm_inference", 19}}}};
+  for (const auto& [model, ops] : expected) {
+    const auto graph = inference_graph(model);
+    const std::vector<FoldedConvolution> folded = run_inference_passes(*graph, {});
+    EXPECT_EQ(ops_of(*graph), ops) << model;
+    EXPECT_EQ(folded.size(), ops.contains("conv2d") ? static_cast<size_t>(ops.at("conv2d")) : 0u) << model;
+    const std::string once = print(*graph);
+    EXPECT_TRUE(run_inference_passes(*graph, {}).empty());
+    EXPECT_EQ(print(*graph), once) << model;
+  }
+}
+
+TEST(FuseBatchNormTail, FusesEveryNormOfADeepFamilyInTraining) {
+  for (const char* model : {"resnet20_cifar_a", "plain20_cifar", "resnet20_mlp", "plain20_mlp"}) {
+    Graph g;
+    ModelBuilder builder{g, DType::f32, true, {}};
+    const ModelSpec spec = find_model(model);
+    g.set_output("y", spec.build(Scope(builder), g.input("x", f32_type({4, spec.input[0], 8, 8})), {}));
+    EXPECT_EQ(fuse_batch_norm_tail(g).matched, 19) << model;
+    verify(g);
+    EXPECT_FALSE(ops_of(g).contains("relu")) << model;
+    EXPECT_FALSE(ops_of(g).contains("add")) << model;
+  }
+}
+
 TEST(Pipeline, DisabledPassesAreLeftOutAndTheOthersReport) {
   const auto graph = inference_graph("resnet18");
   std::vector<std::string> ran;

@@ -9,6 +9,7 @@
 #include "ops/channel_sum.h"
 #include "ops/gradient_check.h"
 #include "ops/linear.h"
+#include "ops/max_pool.h"
 #include "ops/relu.h"
 #include "ops/sgd_update.h"
 #include "runtime/on_backend.h"
@@ -242,6 +243,83 @@ TEST(Plan, TheSameGraphGivesTheSamePlanWhateverTheOrderOfCreation) {
     return print(g, plan_of(g));
   };
   EXPECT_EQ(sum(false), sum(true));
+}
+
+TEST(Plan, TheTrainingGraphOfTwelveHundredLayersSharesItsArena) {
+  const auto graph = make_training_step(find_model("resnet1202_cifar_a"),
+                                        {.model = {}, .images = {2, 3, 32, 32}, .momentum = 0.9, .passes = {}});
+  const Plan plan = plan_of(*graph);
+  EXPECT_GT(graph->live_nodes().size(), 20000u);
+  EXPECT_GT(plan.steps.size(), 10000u);
+  // What the steps make lives in far less than the sum of it.
+  size_t bytes = 0;
+  for (const Buffer& buffer : plan.buffers) bytes += buffer.state.empty() ? buffer.bytes : 0;
+  EXPECT_LT(static_cast<double>(plan.arena_bytes), 0.7 * static_cast<double>(bytes));
+}
+
+/// The reference backend, which notes what it is asked to prepare.
+class RecordingBackend : public Backend {
+ public:
+  std::string name() const override { return "recording"; }
+  std::string identity() const override { return name(); }
+  Support supports(const NodeRequest& request) const override { return inner_->supports(request); }
+  Layout layout(const TensorType& type, const ValueRole& role) const override { return inner_->layout(type, role); }
+  std::unique_ptr<Kernel> prepare(const NodeRequest& request) override {
+    used[std::string(request.op.name)].assign(request.used.begin(), request.used.end());
+    return inner_->prepare(request);
+  }
+
+  std::map<std::string, std::vector<char>> used;
+
+ private:
+  std::unique_ptr<Backend> inner_ = make_reference_backend();
+};
+
+TEST(Plan, TellsABackendWhichOutputsAreRead) {
+  enum class Reader { none, output, gradient };
+  for (const Reader reader : {Reader::none, Reader::output, Reader::gradient}) {
+    Graph g;
+    const Value x = g.input("x", f64_type({1, 1, 4, 4}));
+    const Value y = max_pool(x, {.kernel = {2, 2}, .stride = {2, 2}});
+    g.set_output("y", y);
+    if (reader == Reader::output) g.set_output("index", g.value(y.node, 1));
+    if (reader == Reader::gradient) {
+      const std::pair<Value, Value> seed{y, g.input("dy", y.type())};
+      const std::vector<Value> wrt{x};
+      g.set_output("dx", gradients(g, std::span(&seed, 1), wrt)[0]);
+    }
+    RecordingBackend backend;
+    make_plan(g, backend);
+    EXPECT_EQ(backend.used.at("max_pool"), (std::vector<char>{1, reader != Reader::none}));
+  }
+  // What a state becomes is read by the next run.
+  Graph g;
+  const Value w = g.state("w", f64_type({4}), {}, true), buffer = g.state("m", f64_type({4}), {}, false);
+  const Value lr = g.input("lr", f64_type({})), guard = g.input("guard", f64_type({}));
+  const SgdUpdateResult updated = sgd_update(w, g.input("x", f64_type({4})), lr, guard, buffer, {.momentum = 0.5});
+  g.assign(w, updated.param);
+  g.assign(buffer, updated.buffer);
+  RecordingBackend backend;
+  make_plan(g, backend);
+  EXPECT_EQ(backend.used.at("sgd_update"), (std::vector<char>{1, 1}));
+  EXPECT_TRUE(backend.take_warnings().empty());
+}
+
+TEST(Plan, ANodeThatPassesTheMemoryIsRefusedBeforeAnyKernelIsMade) {
+  const size_t needed = 3 * 100 * sizeof(double);
+  Graph g;
+  const Value x = g.input("x", f64_type({100}));
+  g.set_output("y", relu(x + x));
+  RecordingBackend backend;
+  try {
+    make_plan(g, backend, {}, needed - 1);
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const ResourceError& error) {
+    EXPECT_EQ(error.code(), ExitCode::limit);
+    EXPECT_NE(std::string(error.what()).find("smaller batch"), std::string::npos) << error.what();
+  }
+  EXPECT_TRUE(backend.used.empty());
+  EXPECT_EQ(make_plan(g, backend, {}, needed).steps.size(), 2u);
 }
 
 TEST(Plan, ReportsProgressOnceAStep) {

@@ -1,6 +1,10 @@
 #include "runtime/session.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <fstream>
 
 #include "ops/add.h"
 #include "ops/relu.h"
@@ -120,6 +124,63 @@ TEST(Session, MemoryThatIsNotToBeHadIsALimit) {
     EXPECT_EQ(error.code(), ExitCode::limit);
   }
 }
+
+void expect_limit(const std::function<void()>& action) {
+  try {
+    action();
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const ResourceError& error) {
+    EXPECT_EQ(error.code(), ExitCode::limit) << error.what();
+    EXPECT_NE(std::string(error.what()).find("memory"), std::string::npos) << error.what();
+  }
+}
+
+/// Two values of `elements` doubles beside a state of its own.
+BuildGraph large(int64_t elements) {
+  return [=](Graph& g) {
+    const Value x = g.input("large", f64_type({elements}));
+    g.set_output("z", relu(x + x));
+    g.set_output("v", g.state("v", f64_type({2}), {}, true) + g.input("u", f64_type({2})));
+  };
+}
+
+TEST(Session, AProgramThatNoMachineCanHoldIsRefusedAndTheOthersGoOn) {
+  Session session(make_backend("reference", 1));
+  Program& good = compile(session, reader(2));
+  const Tensors leaves{{"w", f64({2}, {1, 2})}, {"x", f64({2}, {3, 4})}};
+  expect_near(run(session, good, leaves).at("y"), {4, 6});
+  expect_limit([&] { compile(session, large(int64_t{1} << 45)); });
+  EXPECT_FALSE(session.has_state("v"));
+  good.run();
+  expect_near(good.output("y"), {4, 6});
+}
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST(Session, AnArenaThatIsNotToBeHadLeavesTheOlderProgramsRunning) {
+  Session session(make_backend("reference", 1));
+  Program& good = compile(session, reader(2));
+  const Tensors leaves{{"w", f64({2}, {1, 2})}, {"x", f64({2}, {3, 4})}};
+  run(session, good, leaves);
+  const size_t arena = session.arena_bytes(), states = session.state_bytes();
+  // The machine may have the gigabyte that the program needs; this process may not take it.
+  size_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &before), 0);
+  rlimit tight = before;
+  tight.rlim_cur = pages * static_cast<size_t>(sysconf(_SC_PAGESIZE)) + (size_t{64} << 20);
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &tight), 0);
+  expect_limit([&] { compile(session, large(int64_t{1} << 26)); });
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &before), 0);
+  EXPECT_EQ(session.arena_bytes(), arena);
+  EXPECT_EQ(session.state_bytes(), states);
+  EXPECT_FALSE(session.has_state("v"));
+  expect_near(run(session, good, leaves).at("y"), {4, 6});
+  // The refused program is forgotten: a later one may grow the arena.
+  compile(session, large(1000));
+  expect_near(run(session, good, leaves).at("y"), {4, 6});
+}
+#endif
 
 }  // namespace
 }  // namespace resnet

@@ -1,0 +1,95 @@
+#include "base/memory.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <fstream>
+#include <iterator>
+
+#include "base/error.h"
+
+namespace resnet {
+namespace {
+
+std::string content_of(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// The number at the text's start, after blanks.
+std::optional<size_t> number(std::string_view text) {
+  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
+  size_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc()) return std::nullopt;
+  return value;
+}
+
+/// What follows `key` in the line that starts with it.
+std::optional<std::string_view> line_after(std::string_view text, std::string_view key) {
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    if (line.substr(0, key.size()) == key) return line.substr(key.size());
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
+  }
+  return std::nullopt;
+}
+
+std::string readable(double bytes) {
+  if (bytes < 1 << 30) return fmt::format("{:.1f} MiB", bytes / (1 << 20));
+  return fmt::format("{:.1f} GiB", bytes / (1 << 30));
+}
+
+}  // namespace
+
+std::optional<size_t> machine_memory(std::string_view meminfo) {
+  const auto value = line_after(meminfo, "MemAvailable:");
+  if (!value) return std::nullopt;
+  const auto kib = number(*value);
+  if (!kib || *kib > SIZE_MAX / 1024) return std::nullopt;
+  return *kib * 1024;
+}
+
+std::optional<std::string> control_group(std::string_view cgroup) {
+  const auto path = line_after(cgroup, "0::");
+  if (!path || path->empty() || path->front() != '/') return std::nullopt;
+  return std::string(*path);
+}
+
+std::optional<size_t> group_memory(std::string_view max, std::string_view current, std::string_view stat) {
+  const auto limit = number(max);  // "max" is no number
+  const auto taken = number(current);
+  if (!limit || !taken) return std::nullopt;
+  size_t cache = 0;
+  for (const char* kind : {"active_file ", "inactive_file "}) {
+    if (const auto value = line_after(stat, kind)) cache += number(*value).value_or(0);
+  }
+  const size_t held = *taken - std::min(*taken, cache);
+  return *limit - std::min(*limit, held);
+}
+
+size_t available_memory() {
+  size_t available = machine_memory(content_of("/proc/meminfo")).value_or(SIZE_MAX);
+  std::optional<std::string> group = control_group(content_of("/proc/self/cgroup"));
+  while (group) {
+    // A group's parents limit it too; the root has no files of its own and is named by the empty path.
+    if (*group == "/") group->clear();
+    const std::string folder = "/sys/fs/cgroup" + *group;
+    const auto room = group_memory(content_of(folder + "/memory.max"), content_of(folder + "/memory.current"),
+                                   content_of(folder + "/memory.stat"));
+    available = std::min(available, room.value_or(SIZE_MAX));
+    if (group->empty()) break;
+    group->resize(group->rfind('/'));
+  }
+  return available;
+}
+
+void require_memory(double needed, size_t available) {
+  const auto bytes = static_cast<double>(available);
+  if (needed <= bytes) return;
+  throw ResourceError(ExitCode::limit,
+                      "memory: the program needs {}, {} is available; try a smaller batch or image size",
+                      readable(needed), readable(bytes));
+}
+
+}  // namespace resnet
