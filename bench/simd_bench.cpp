@@ -191,12 +191,6 @@ void bench(const SimdKernels& k, const MapSize& s, int threads, const std::strin
                                           .dx = out,
                                           .threads = threads};
   const std::vector<Case> cases = {
-      {"batch_norm_statistics", unit,
-       [&] {
-         k.batch_norm_statistics(
-             {.size = s, .x = x, .mean = mean, .variance = variance, .scratch = scratch, .threads = threads});
-       },
-       read, unit},
       {"batch_norm_apply relu", 2 * unit, apply(nullptr, out, true), copy, 2 * unit},
       {"batch_norm_apply add relu", 3 * unit, apply(y, out, true), triad, 3 * unit},
       {"batch_norm_training relu", 3 * unit, training(nullptr), triad, 3 * unit},

@@ -123,7 +123,7 @@ class Ours {
     } else if (pass_ == WinogradPass::backward_data) {
       kernels_.backward_data(p_, {y_.get(), w_.get(), nullptr, x_.get(), scratch_.get()});
     } else {
-      kernels_.backward_weights(p_, {x_.get(), y_.get(), w_.get(), nullptr, scratch_.get()});
+      kernels_.backward_weights(p_, {x_.get(), y_.get(), w_.get(), scratch_.get()});
     }
   }
 

@@ -4,9 +4,12 @@
 #include "backends/cpu/cpu_backend.h"
 
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <cmath>
+#include <filesystem>
 #include <limits>
+#include <thread>
 
 #include "autodiff/gradients.h"
 #include "ops/add.h"
@@ -17,14 +20,17 @@
 #include "ops/fill.h"
 #include "ops/global_avg_pool.h"
 #include "ops/gradient_check.h"
+#include "ops/l2_norm.h"
 #include "ops/linear.h"
 #include "ops/max_pool.h"
+#include "ops/pad_channels.h"
 #include "ops/relu.h"
 #include "ops/reshape.h"
 #include "ops/running_average.h"
 #include "ops/sgd_update.h"
 #include "ops/softmax_cross_entropy.h"
 #include "runtime/on_backend.h"
+#include "train/training_step.h"
 
 namespace resnet {
 namespace {
@@ -401,6 +407,95 @@ TEST_F(CpuConvolution, AWeightOrImageOfUnexpectedOriginIsExactOrRefused) {
   }
 }
 
+TEST_F(CpuConvolution, ForcedWinogradSaysWhyALayerDoesWithout) {
+  ScopedEnvironment environment("RESNET_CONV_ALGORITHM", "winograd");
+  const Shape maps{2, 16, 9, 9};
+  struct Case {
+    ConvCase conv;
+    const char* reason;
+  };
+  const Case cases[] = {
+      {{.x = maps, .w = {16, 16, 3, 3}, .attrs = {.stride = {2, 2}, .pad = {1, 1}}, .y = {}}, "stride 2"},
+      {{.x = maps, .w = {16, 16, 3, 3}, .attrs = {.stride = {2, 1}, .pad = {1, 1}}, .y = {}}, "stride 2x1"},
+      {{.x = maps, .w = {16, 16, 3, 3}, .attrs = {.dilation = {2, 2}}, .y = {}}, "dilation 2"},
+      {{.x = maps, .w = {16, 8, 3, 3}, .attrs = {.groups = 2}, .y = {}}, "2 groups"},
+      {{.x = maps, .w = {16, 16, 1, 1}, .attrs = {}, .y = {}}, "kernel 1x1"}};
+  for (const Case& each : cases) {
+    ConvCase c = each.conv;
+    ASSERT_TRUE(set_output_shape(c));
+    Session session(make_backend("cpu", 1));
+    const Program& program = compile(session, fused_conv(c, false, false));
+    EXPECT_EQ(steps_with(program, fmt::format(" (no winograd: {})", each.reason)), 1) << c.str();
+  }
+  ConvCase possible{.x = maps, .w = {16, 16, 3, 3}, .attrs = {.pad = {1, 1}}, .y = {}};
+  ASSERT_TRUE(set_output_shape(possible));
+  Session session(make_backend("cpu", 1));
+  EXPECT_EQ(steps_with(compile(session, fused_conv(possible, false, false)), "no winograd"), 0);
+}
+
+TEST_F(CpuConvolution, PackedWeightsAreHeldFromTheStart) {
+  ConvCase c{.x = {2, 32, 8, 8}, .w = {32, 32, 3, 3}, .attrs = {.pad = {1, 1}}, .y = {}};
+  ASSERT_TRUE(set_output_shape(c));
+  const BuildGraph build = fused_conv(c, false, false);
+  Session session(make_backend("cpu", 1));
+  session.backend().adopt(everywhere(problems_of(build), "winograd f4"));
+  Program& program = compile(session, build);
+  const size_t held = session.held_bytes();
+  EXPECT_GE(held, size_t{36} * 32 * 32 * sizeof(float)) << "six by six points for each pair of channels";
+  program.run();
+  EXPECT_EQ(session.held_bytes(), held);
+}
+
+TEST_F(CpuConvolution, ATrainingStepConvertsNoActivation) {
+  for (const char* algorithms : {"direct", "auto"}) {
+    ScopedEnvironment environment("RESNET_CONV_ALGORITHM", algorithms);
+    Session session(make_backend("cpu", 1));
+    const Program& program = session.compile(make_training_step(
+        find_model("lecture_resnet18"), {.model = {}, .images = {2, 1, 96, 96}, .momentum = 0.9, .passes = {}}));
+    int convolutions = 0;
+    for (const Step& step : program.plan().steps) {
+      const Node& node = program.graph().node(step.node);
+      const std::string algorithm = step.kernel->algorithm();
+      convolutions += node.op->name.starts_with("conv2d");
+      EXPECT_EQ(algorithm.find(" +x"), std::string::npos) << node.op->name << " " << node.name << ": " << algorithm;
+      EXPECT_EQ(algorithm.find(" +y"), std::string::npos) << node.op->name << " " << node.name << ": " << algorithm;
+    }
+    EXPECT_EQ(convolutions, 20 + 20 + 19) << "the stem has no input gradient";
+  }
+}
+
+int64_t threads_of_this_process() {
+  return std::distance(std::filesystem::directory_iterator("/proc/self/task"), std::filesystem::directory_iterator());
+}
+
+TEST_F(CpuConvolution, EachBackendKeepsToItsOwnThreadsWhereverItsProgramsRun) {
+  ScopedEnvironment direct("RESNET_CONV_ALGORITHM", "direct");
+  ConvCase c{.x = {4, 32, 24, 24}, .w = {32, 32, 3, 3}, .attrs = {.pad = {1, 1}}, .y = {}};
+  ASSERT_TRUE(set_output_shape(c));
+  const BuildGraph builds[] = {
+      fused_conv(c, false, false), [](Graph& g) {
+        g.set_output("y", linear(g.input("x", f32_type({64, 128})), g.state("w", f32_type({96, 128}), {}, true), {}));
+      }};
+  for (const BuildGraph& build : builds) {
+    Session one(make_backend("cpu", 1)), three(make_backend("cpu", 3));
+    Program* programs[] = {&compile(one, build), &compile(three, build)};
+    for (int i : {0, 1, 0}) {
+      const int threads = i == 0 ? 1 : 3;
+      int asked_for = 0;
+      int64_t started = 0;
+      // A new thread has OpenMP's defaults and no team yet.
+      std::thread([&] {
+        const int64_t before = threads_of_this_process();
+        programs[i]->run();
+        asked_for = omp_get_max_threads();
+        started = threads_of_this_process() - before;
+      }).join();
+      EXPECT_EQ(asked_for, threads) << "what oneDNN goes by";
+      EXPECT_LT(started, threads);
+    }
+  }
+}
+
 // --- the other ops -----------------------------------------------------------------------------------------------
 
 /// Draws `cases` graphs with their leaves, runs each on both backends with 1 and 2 threads in turn.
@@ -466,6 +561,40 @@ TEST(CpuBackend, MaxPoolAndItsGradientAreExactWithTies) {
   });
 }
 
+TEST(CpuBackend, MaxPoolGivesTheLastNaNOfAWindowTheGradient) {
+  int64_t nans = 0;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    Rng rng(mix(seed));
+    const Shape x = draw_maps(rng);
+    const PoolAttrs a = draw_pool(rng, x);
+    auto [build, leaves] = pool_case(rng, x, [a](Value v) { return max_pool(v, a); });
+    for (float& v : leaves.at("x").as<float>()) {
+      if (rng.below(2) == 0) v = std::numeric_limits<float>::quiet_NaN();
+    }
+    const Tensors actual = run_on("cpu", threads_of(seed), build, leaves);
+    const Tensors expected = run_on("reference", 1, build, leaves);
+    EXPECT_EQ(actual.at("y1"), expected.at("y1")) << "the index, seed " << seed;
+    EXPECT_EQ(values<float>(actual.at("dx")), values<float>(expected.at("dx"))) << "seed " << seed;
+    for (float v : expected.at("y0").as<float>()) nans += std::isnan(v);
+  }
+  EXPECT_GT(nans, 500);
+}
+
+TEST(CpuBackend, MaxPoolWritesItsIndexOnlyWhereSomebodyReadsIt) {
+  for (const bool read : {false, true}) {
+    const BuildGraph build = [read](Graph& g) {
+      const Value y = max_pool(g.input("x", f32_type({1, 3, 6, 6})), {.kernel = {3, 3}, .stride = {2, 2}});
+      g.set_output("y", y);
+      if (read) g.set_output("index", g.value(y.node, 1));
+    };
+    Session session(make_backend("cpu", 1));
+    EXPECT_EQ(steps_with(compile(session, build), "without index"), read ? 0 : 1);
+    Rng rng(3);
+    const Tensors leaves{{"x", random_integers({1, 3, 6, 6}, rng)}};
+    EXPECT_EQ(run_on("cpu", 1, build, leaves), run_on("reference", 1, build, leaves));
+  }
+}
+
 TEST(CpuBackend, AveragePoolsRoundOnce) {
   Comparison compare;
   for (uint64_t seed = 0; seed < 40; ++seed) {
@@ -484,6 +613,51 @@ TEST(CpuBackend, AveragePoolsRoundOnce) {
                    [&](const std::string& name, size_t i) {
                      return (3 + terms) * kEps * static_cast<double>(sums.at(name).as<float>()[i]);
                    });
+  }
+}
+
+TEST(CpuBackend, PaddingAndSlicingChannelsAndTheirGradientsAreExact) {
+  check_exact(60, [](Rng& rng) {
+    Shape x = draw_maps(rng);
+    // Within a block, whole blocks, a block and a bit; half a block is what the CIFAR nets pad by.
+    const ChannelPadAttrs a{.before = pick(rng, {0, 1, 3, 4, 8, 16, 17}), .after = pick(rng, {0, 2, 8, 13, 16})};
+    if (rng.below(2) == 0) return pool_case(rng, x, [a](Value v) { return pad_channels(v, a); });
+    x[1] += a.before + a.after;
+    return pool_case(rng, x, [a](Value v) { return slice_channels(v, a); });
+  });
+}
+
+TEST(CpuBackend, EverySecondPixelIsTakenExactly) {
+  check_exact(20, [](Rng& rng) {
+    return pool_case(rng, draw_maps(rng), [](Value v) { return avg_pool(v, {.kernel = {1, 1}, .stride = {2, 2}}); });
+  });
+}
+
+TEST(CpuBackend, NormsOfEveryLayoutAreExactOnWholeNumbers) {
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    Rng rng(mix(seed));
+    const Shape map = draw_maps(rng), matrix{draw_between(rng, 1, 3), pick(rng, {1, 17, 5000, 20000})};
+    const Shape filters{draw_channels(rng), draw_channels(rng), pick(rng, {1, 3}), pick(rng, {1, 3})};
+    const BuildGraph build = [=](Graph& g) {
+      const Value x = g.input("x", f32_type(map)), w = g.state("w", f32_type(filters), {}, true);
+      g.set_output("map", l2_norm(x));
+      g.set_output("summed map", l2_norm(x + x));
+      g.set_output("filters", l2_norm(w));
+      g.set_output("matrix", l2_norm(g.input("m", f32_type(matrix))));
+      g.set_output("vector", l2_norm(g.state("v", f32_type({map[1]}), {}, true)));
+      g.set_output("scalar", l2_norm(g.input("s", f32_type({}))));
+    };
+    const Tensors leaves{{"x", random_integers(map, rng, 9)},
+                         {"w", random_integers(filters, rng, 9)},
+                         {"m", random_integers(matrix, rng, 9)},
+                         {"v", random_integers({map[1]}, rng, 9)},
+                         {"s", f32_scalar(-3)}};
+    const Tensors expected = run_on("reference", 1, build, leaves);
+    EXPECT_EQ(run_on("cpu", threads_of(seed), build, leaves), expected) << "seed " << seed << ": " << map.str();
+    EXPECT_EQ(expected.at("scalar").as<float>()[0], 3);
+    double squares = 0;
+    for (float v : leaves.at("w").as<float>()) squares += static_cast<double>(v) * static_cast<double>(v);
+    EXPECT_EQ(expected.at("filters").as<float>()[0], static_cast<float>(std::sqrt(squares)));
   }
 }
 
@@ -562,12 +736,28 @@ TEST(CpuBackend, UpdatesAreExactAndDoNothingWhenTheLossIsNotFinite) {
   }
 }
 
+TEST(CpuBackend, ARunningAverageOfWeightsCoversTheirPaddedBlocks) {
+  check_exact(4, [](Rng& rng) {
+    const Shape s{17, 33, 3, 3};
+    const BuildGraph build = [s](Graph& g) {
+      const Value mean = g.state("mean", f32_type(s), {}, false);
+      g.assign(mean, running_average(mean, g.state("batch", f32_type(s), {}, false), g.input("guard", f32_type({})),
+                                     {.momentum = 0.25, .scale = 2}));
+    };
+    return std::pair{
+        build,
+        Tensors{{"mean", random_integers(s, rng)}, {"batch", random_integers(s, rng)}, {"guard", f32_scalar(1)}}};
+  });
+}
+
 TEST(CpuBackend, BatchNormAndItsGradientStayWithinRounding) {
   Comparison compare;
-  for (uint64_t seed = 0; seed < 40; ++seed) {
+  for (uint64_t seed = 0; seed < 64; ++seed) {
     Rng rng(mix(seed));
     Shape s = draw_maps(rng);
     if (s[0] * s[2] * s[3] < 4) s[2] = 5;
+    // After a linear layer; 300 rows are summed in two parts.
+    if (seed >= 40) s = {pick(rng, {4, 9, 33, 300}), pick(rng, {16, 32, 48, 128})};
     const bool training = seed % 2 == 0, activated = rng.below(2) == 0, residual = rng.below(2) == 0;
     const BuildGraph build = [=](Graph& g) {
       const Value x = g.input("x", f32_type(s));
@@ -602,7 +792,7 @@ TEST(CpuBackend, BatchNormAndItsGradientStayWithinRounding) {
     double inverse = 0;
     const Tensor& var = training ? expected.at("y2") : leaves.at("var");
     for (float v : var.as<float>()) inverse = std::max(inverse, 1 / std::sqrt(static_cast<double>(v) + 1e-5));
-    const double n = static_cast<double>(s[0] * s[2] * s[3]);
+    const double n = static_cast<double>(s.elements() / s[1]);
     const double x_hat = 3 * inverse;
     const auto bound = [&](const std::string& name, size_t) {
       if (name == "dr") return 0.0;
@@ -681,6 +871,50 @@ TEST(CpuBackend, WhatItHasNoKernelForIsRefusedWithAReason) {
                {});
       },
       {"reshape 'r'", "rank 4"});
+  // Blocks of weights, and blocks of what is not f32.
+  expect_user_error(
+      [&] {
+        run_on("cpu", 1,
+               [](Graph& g) {
+                 g.set_output("y", reshape(g.state("w", f32_type({33, 17, 3, 3}), {}, true), {33, 153}, "r"));
+               },
+               {});
+      },
+      {"reshape 'r'", "weight", "OIhw"});
+  expect_user_error(
+      [&] {
+        run_on("cpu", 1,
+               [](Graph& g) {
+                 const Value y = max_pool(g.input("x", f32_type({2, 3, 4, 4})), {.kernel = {2, 2}});
+                 g.set_output("y", flatten(g.value(y.node, 1), "r"));
+               },
+               {});
+      },
+      {"reshape 'r'", "u8", "f32"});
+  expect_user_error(
+      [&] {
+        run_on("cpu", 1,
+               [](Graph& g) {
+                 g.set_output("y", reshape(g.input("x", {DType::i32, Shape{4, 12}}), {4, 3, 2, 2}, "r"));
+               },
+               {});
+      },
+      {"reshape 'r'", "i32", "f32"});
+  expect_user_error(
+      [&] {
+        run_on("cpu", 1, [](Graph& g) { g.set_output("y", fill(g, {DType::i32, Shape{4}}, 7, "sevens")); }, {});
+      },
+      {"fill 'sevens'", "i32", "f32"});
+  expect_user_error(
+      [&] {
+        run_on("cpu", 1,
+               [](Graph& g) {
+                 const Value w = g.state("w", f32_type({33, 17, 3, 3}), {}, false);
+                 g.assign(w, running_average(w, g.input("batch", w.type()), g.input("guard", f32_type({})), {}, "w"));
+               },
+               {});
+      },
+      {"running_average 'w'", "laid out"});
   expect_user_error(
       [&] {
         run_on("cpu", 1,
@@ -692,7 +926,7 @@ TEST(CpuBackend, WhatItHasNoKernelForIsRefusedWithAReason) {
                },
                {});
       },
-      {"batch_norm 'bn'", "rank 2"});
+      {"batch_norm 'bn'", "rank 2 with 3 channels", "multiple of"});
   expect_user_error(
       [&] {
         run_on("cpu", 1, [](Graph& g) { g.set_output("y", fill(g, f32_type({1, 3, 2, 2}), 1, "ones")); }, {});
@@ -711,6 +945,22 @@ TEST(CpuBackend, WhatItHasNoKernelForIsRefusedWithAReason) {
                {});
       },
       {"sgd_update 'w'", "gradient", "laid out"});
+}
+
+TEST(CpuBackend, WarnsOnceOfACacheThatCannotBeWritten) {
+  TemporaryDirectory directory;
+  put(directory / "file", "");
+  ScopedEnvironment environment("XDG_CACHE_HOME", directory / "file");
+  ConvCase c{.x = {1, 16, 5, 5}, .w = {16, 16, 3, 3}, .attrs = {}, .y = {}};
+  ASSERT_TRUE(set_output_shape(c));
+  Session session(make_backend("cpu", 1));
+  compile(session, training_conv(c));
+  const std::vector<std::string> warnings = session.backend().take_warnings();
+  ASSERT_EQ(warnings.size(), 1u);
+  for (const std::string& part : {directory / "file", std::string("XDG_CACHE_HOME"), std::string("Not a directory")}) {
+    EXPECT_NE(warnings[0].find(part), std::string::npos) << warnings[0];
+  }
+  EXPECT_TRUE(session.backend().take_warnings().empty());
 }
 
 TEST(CpuBackend, UnknownNamesInTheEnvironmentAndBackendsAreUsageErrors) {

@@ -75,6 +75,28 @@ class SimdTest : public testing::TestWithParam<Table> {
   const int64_t B = GetParam().block;
   const SimdKernels& kernels = GetParam().kernels();
 
+  struct Statistics {
+    Floats mean, variance;
+  };
+  /// What batch_norm_training finds for a blocked x.
+  Statistics statistics(const MapSize& s, const Floats& x, int threads = 1) const {
+    const size_t C = static_cast<size_t>(s.C);
+    const Floats gamma(C, 1.0f), beta(C);
+    Statistics result{Floats(C), Floats(C)};
+    Floats y(x.size());
+    Scratch scratch(batch_norm_scratch_bytes(s));
+    kernels.batch_norm_training({.size = s,
+                                 .x = x.data(),
+                                 .gamma = gamma.data(),
+                                 .beta = beta.data(),
+                                 .mean = result.mean.data(),
+                                 .variance = result.variance.data(),
+                                 .y = y.data(),
+                                 .scratch = scratch.data(),
+                                 .threads = threads});
+    return result;
+  }
+
   int64_t blocks(int64_t C) const { return (C + B - 1) / B; }
   size_t blocked_elements(const MapSize& s) const { return static_cast<size_t>(s.N * blocks(s.C) * s.H * s.W * B); }
 
@@ -195,30 +217,20 @@ TEST_P(SimdTest, BatchNormStatisticsMatchDoubleForAnyThreads) {
     const Floats x = noise(seed, elements(s), 0.5, 2);
     const Floats xb = blocked(s, x);
     const BatchNormReference reference(s, x);
-    Floats mean[2], variance[2];
-    for (int t : {0, 1}) {
-      mean[t].resize(static_cast<size_t>(s.C));
-      variance[t].resize(static_cast<size_t>(s.C));
-      Scratch scratch(batch_norm_scratch_bytes(s));
-      kernels.batch_norm_statistics({.size = s,
-                                     .x = xb.data(),
-                                     .mean = mean[t].data(),
-                                     .variance = variance[t].data(),
-                                     .scratch = scratch.data(),
-                                     .threads = t + 1});
-    }
-    expect_same_bytes(mean[0], mean[1], "mean");
-    expect_same_bytes(variance[0], variance[1], "variance");
+    const auto [mean, variance] = statistics(s, xb);
+    const Statistics with_two = statistics(s, xb, 2);
+    expect_same_bytes(mean, with_two.mean, "mean");
+    expect_same_bytes(variance, with_two.variance, "variance");
     Doubles mean_bound, variance_bound;
-    for (size_t c = 0; c < mean[0].size(); ++c) {
+    for (size_t c = 0; c < mean.size(); ++c) {
       // The mean of a run is off by at most `e`; squares about it and between runs feel it.
       const double e = kChain * kUnit * reference.mean_magnitude[c];
       mean_bound.push_back(e);
       variance_bound.push_back(kChain * kUnit * reference.variance[c] + 2 * std::sqrt(reference.variance[c]) * e +
                                e * e);
     }
-    expect_within(mean[0], reference.mean, mean_bound, "mean");
-    expect_within(variance[0], reference.variance, variance_bound, "variance");
+    expect_within(mean, reference.mean, mean_bound, "mean");
+    expect_within(variance, reference.variance, variance_bound, "variance");
   }
 }
 
@@ -226,11 +238,7 @@ TEST_P(SimdTest, VarianceKeepsItsDigitsWhenTheMeanIsAThousandDeviations) {
   const MapSize s{16, 17, 24, 24};
   const Floats x = noise(5, elements(s), 1000, 1);
   const BatchNormReference reference(s, x);
-  const Floats xb = blocked(s, x);
-  Floats mean(17), variance(17);
-  Scratch scratch(batch_norm_scratch_bytes(s));
-  kernels.batch_norm_statistics(
-      {.size = s, .x = xb.data(), .mean = mean.data(), .variance = variance.data(), .scratch = scratch.data()});
+  const auto [mean, variance] = statistics(s, blocked(s, x));
   for (size_t c = 0; c < 17; ++c) {
     EXPECT_NEAR(static_cast<double>(mean[c]), reference.mean[c], 1000 * 2 * kUnit);
     EXPECT_NEAR(static_cast<double>(variance[c]) / reference.variance[c], 1, 1e-5);
@@ -239,19 +247,13 @@ TEST_P(SimdTest, VarianceKeepsItsDigitsWhenTheMeanIsAThousandDeviations) {
 
 TEST_P(SimdTest, ConstantChannelHasNoVariance) {
   const MapSize s{3, 5, 9, 7};
-  const Floats xb = blocked(s, Floats(elements(s), 1234.567f));
-  Floats mean(5), variance(5);
-  Scratch scratch(batch_norm_scratch_bytes(s));
-  kernels.batch_norm_statistics(
-      {.size = s, .x = xb.data(), .mean = mean.data(), .variance = variance.data(), .scratch = scratch.data()});
-  for (float v : variance) {
+  Floats xb = blocked(s, Floats(elements(s), 1234.567f));
+  for (float v : statistics(s, xb).variance) {
     EXPECT_GE(v, 0.0f);
     EXPECT_LE(v, 1e-6f);
   }
-  Floats bad = xb;
-  bad[0] = std::numeric_limits<float>::quiet_NaN();
-  kernels.batch_norm_statistics(
-      {.size = s, .x = bad.data(), .mean = mean.data(), .variance = variance.data(), .scratch = scratch.data()});
+  xb[0] = std::numeric_limits<float>::quiet_NaN();
+  const auto [mean, variance] = statistics(s, xb);
   EXPECT_TRUE(std::isnan(mean[0]) && std::isnan(variance[0])) << "a NaN must be seen";
   EXPECT_FALSE(std::isnan(mean[1]));
 }
@@ -311,7 +313,7 @@ TEST_P(SimdTest, BatchNormApplyMatchesDoubleInPlaceAndNot) {
   }
 }
 
-TEST_P(SimdTest, BatchNormTrainingHasTheBytesOfStatisticsThenApply) {
+TEST_P(SimdTest, BatchNormTrainingHasTheBytesOfApplyOnItsStatistics) {
   uint64_t seed = 411;
   for (const MapSize& s : odd_sizes()) {
     SCOPED_TRACE(describe(s) + fmt::format(" seed={}", ++seed));
@@ -319,9 +321,8 @@ TEST_P(SimdTest, BatchNormTrainingHasTheBytesOfStatisticsThenApply) {
     const Floats xb = blocked(s, noise(seed, elements(s), 3)), rb = blocked(s, noise(seed + 1, elements(s)));
     const Floats gamma = noise(seed + 2, C), beta = noise(seed + 3, C);
     Scratch scratch(batch_norm_scratch_bytes(s));
-    Floats mean(C), variance(C), y(xb.size());
-    kernels.batch_norm_statistics(
-        {.size = s, .x = xb.data(), .mean = mean.data(), .variance = variance.data(), .scratch = scratch.data()});
+    const auto [mean, variance] = statistics(s, xb);
+    Floats y(xb.size());
     kernels.batch_norm_apply({.size = s,
                               .x = xb.data(),
                               .mean = mean.data(),
@@ -561,7 +562,6 @@ TEST_P(SimdTest, ElementwiseKernelsAreExactAtAnyLengthAndAlignment) {
           run(kernels.relu, nullptr, in_place, [](float v, float) { return v < 0 ? 0.0f : v; });
           run(kernels.relu_grad, second, in_place, [](float dy, float y) { return y > 0 ? dy : 0.0f; });
           run(kernels.add, second, in_place, [](float v, float w) { return v + w; });
-          run(kernels.add_relu, second, in_place, [](float v, float w) { return v + w < 0 ? 0.0f : v + w; });
         }
       }
 }
@@ -940,6 +940,86 @@ TEST_P(SimdTest, UpdatesAreNotAppliedWhenTheLossIsNotFinite) {
   for (size_t i = 0; i < 20; ++i)
     EXPECT_NEAR(running[i], 0.75 * static_cast<double>(original[i]) + 0.5 * static_cast<double>(g[i]), 1e-6);
   EXPECT_NE(running, original);
+}
+
+TEST_P(SimdTest, ShiftedChannelsAreCopiedExactlyAndSurroundedByZeros) {
+  uint64_t seed = 1811;
+  for (const MapSize& s : odd_sizes()) {
+    if (is_large(s)) continue;
+    for (const auto& [before, after] : {std::pair<int64_t, int64_t>{0, 0},
+                                        {B, B},
+                                        {2 * B, 0},
+                                        {B / 2, B / 2},
+                                        {1, 2},
+                                        {3, B + 5},
+                                        {B + 5, 3},
+                                        {B - 1, 2 * B - 1}}) {
+      SCOPED_TRACE(describe(s) + fmt::format(" before={} after={} seed={}", before, after, ++seed));
+      const MapSize wide{s.N, s.C + before + after, s.H, s.W};
+      const Floats x = noise(seed, elements(s)), w = noise(seed + 1000, elements(wide));
+      Floats padded(elements(wide)), sliced(elements(s));
+      for (int64_t n = 0; n < s.N; ++n)
+        for (int64_t c = 0; c < s.C; ++c)
+          for (int64_t p = 0; p < s.H * s.W; ++p) {
+            padded[at(wide, n, c + before, p)] = x[at(s, n, c, p)];
+            sliced[at(s, n, c, p)] = w[at(wide, n, c + before, p)];
+          }
+      const Floats xb = blocked(s, x), wb = blocked(wide, w);
+      for (int threads : {1, 2}) {
+        Floats pad(blocked_elements(wide), 7.0f), slice(blocked_elements(s), 7.0f);
+        kernels.shift_channels(
+            {.size = s, .channels = wide.C, .offset = -before, .x = xb.data(), .y = pad.data(), .threads = threads});
+        kernels.shift_channels(
+            {.size = wide, .channels = s.C, .offset = before, .x = wb.data(), .y = slice.data(), .threads = threads});
+        expect_same_bytes(pad, blocked(wide, padded), "padded");
+        expect_same_bytes(slice, blocked(s, sliced), "sliced");
+      }
+    }
+  }
+}
+
+TEST_P(SimdTest, NormsAreExactOnWholeNumbersAndCountNoPadding) {
+  const auto norm_of = [](const Floats& x) {
+    double sum = 0;
+    for (float v : x) sum += static_cast<double>(v) * static_cast<double>(v);
+    return static_cast<float>(std::sqrt(sum));
+  };
+  const auto expect_norm = [&](Storage storage, const MapSize& size, const Floats& x, float expected) {
+    for (int threads : {1, 2}) {
+      float norm = -1;
+      Scratch scratch(l2_norm_scratch_bytes(storage, size));
+      kernels.l2_norm({.storage = storage,
+                       .size = size,
+                       .x = x.data(),
+                       .norm = &norm,
+                       .scratch = scratch.data(),
+                       .threads = threads});
+      EXPECT_EQ(norm, expected) << "storage " << static_cast<int>(storage);
+    }
+  };
+  /// `stored` with something large wherever `ones`, stored alike, has padding.
+  const auto poisoned = [](Floats stored, const Floats& ones) {
+    for (size_t i = 0; i < stored.size(); ++i) stored[i] = ones[i] == 0.0f ? 1e30f : stored[i];
+    return stored;
+  };
+  uint64_t seed = 1911;
+  for (const MapSize& s : odd_sizes()) {
+    SCOPED_TRACE(describe(s) + fmt::format(" seed={}", ++seed));
+    const Floats x = small_integers(seed, elements(s)), ones(elements(s), 1.0f);
+    const float expected = norm_of(x);
+    expect_norm(Storage::plain, s, x, expected);
+    expect_norm(Storage::maps, s, poisoned(blocked(s, x), blocked(s, ones)), expected);
+    if (is_large(s)) continue;
+    // The same as weights of N outputs and C inputs.
+    const size_t stored = static_cast<size_t>(blocks(s.N) * blocks(s.C) * s.H * s.W * B * B);
+    Floats filters(stored), filter_ones(stored);
+    kernels.weights_to_blocked({.O = s.N, .I = s.C, .H = s.H, .W = s.W, .from = x.data(), .to = filters.data()});
+    kernels.weights_to_blocked({.O = s.N, .I = s.C, .H = s.H, .W = s.W, .from = ones.data(), .to = filter_ones.data()});
+    expect_norm(Storage::filters, s, poisoned(filters, filter_ones), expected);
+  }
+  // Squares that f32 cannot hold.
+  for (const float scale : {0x1p-100f, 0x1p100f})
+    expect_norm(Storage::plain, {1, 1, 1, 2}, {3 * scale, 4 * scale}, 5 * scale);
 }
 
 TEST_P(SimdTest, LayoutsConvertExactlyBothWays) {

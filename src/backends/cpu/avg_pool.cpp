@@ -5,7 +5,7 @@ namespace {
 
 simd::AvgPool arguments(const PoolAttrs& a, const Shape& large, const Shape& small, int threads) {
   return {.size = map_size(large),
-          .window = {a.kernel.h, a.kernel.w, a.stride.h, a.stride.w, a.pad.h, a.pad.w},
+          .window = pool_window(a),
           .Ho = small[2],
           .Wo = small[3],
           .count_padding = a.count_include_pad,

@@ -2,6 +2,17 @@
 
 namespace resnet::cpu {
 
+// Row-major [N,C] has the bytes of blocked [N,C,1,1] when C fills its last block, so the same kernels run on it.
+Support supports_batch_norm(const NodeRequest& request, const CpuContext& context) {
+  const Shape& shape = request.in[0].type.shape;
+  if (shape.rank() != 2) return only_blocked_f32(request);
+  if (shape[1] % context.block != 0) {
+    return Support::no(fmt::format("rank 2 with {} channels; {} accepts [N,C,H,W], and [N,C] with a multiple of {}",
+                                   shape[1], request.op.name, context.block));
+  }
+  return only_f32(request);
+}
+
 std::unique_ptr<Kernel> make_batch_norm(const NodeRequest& request, CpuContext& context) {
   const auto attrs = std::get<BatchNormAttrs>(request.attributes);
   const simd::MapSize size = map_size(request.in[0].type.shape);

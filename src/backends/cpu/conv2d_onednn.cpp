@@ -3,15 +3,13 @@
 #include <cstring>
 
 #include "backends/cpu/onednn.h"
+#include "base/align.h"
 
 namespace resnet::cpu {
 namespace {
 
 using dnnl::memory;
 using Tag = memory::format_tag;
-
-constexpr size_t kAlign = 64;
-size_t align_up(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
 memory::desc activation_desc(const ValueInfo& value) {
   const Tag tag = value.layout.kind == Layout::Kind::plain ? Tag::nchw
@@ -35,8 +33,7 @@ memory::desc any_layout(const memory::desc& desc) { return {desc.dims(), memory:
 /// One operand: where the caller has it, and what the primitive reads or writes.
 struct Operand {
   memory user;
-  memory inner;      ///< the same object as `user` unless converted
-  dnnl::reorder to;  ///< user -> inner for inputs, inner -> user for the result
+  memory inner;  ///< the same object as `user` unless converted
   bool converted = false;
   size_t offset = 0;  ///< of inner, in scratch
 
@@ -50,8 +47,19 @@ struct Operand {
     const memory::desc& into = is_result ? user_desc : inner_desc;
     const dnnl::reorder::primitive_desc pd(engine(), from, engine(), into, attr);
     check(pd.scratchpad_desc().get_size() == 0, "onednn: a reorder wants scratch");
-    to = dnnl::reorder(pd);
+    reorder_ = dnnl::reorder(pd);
+    arguments_.add(DNNL_ARG_FROM, is_result ? inner : user);
+    arguments_.add(DNNL_ARG_TO, is_result ? user : inner);
   }
+
+  /// user -> inner for inputs, inner -> user for the result.
+  void convert() const {
+    if (converted) arguments_.execute(reorder_);
+  }
+
+ private:
+  dnnl::reorder reorder_;
+  PrimitiveArguments arguments_;
 };
 
 class OnednnConvolution : public Kernel {
@@ -90,6 +98,7 @@ class OnednnConvolution : public Kernel {
   }
 
   void run(const KernelCall& call) override {
+    use_threads(context_.threads);
     auto* scratch = static_cast<std::byte*>(call.scratch);
     scratchpad_.set_data_handle(scratch);
     const bool forward = problem_.pass == ConvPass::forward;
@@ -111,14 +120,15 @@ class OnednnConvolution : public Kernel {
     bind(y_, y, scratch);
     bind_weights(w, scratch);
 
-    if (problem_.pass != ConvPass::input_grad) convert(x_);
+    if (problem_.pass != ConvPass::input_grad) x_.convert();
     if (!weight_grad) convert_weights(w, scratch);
-    if (!forward || problem_.attrs.residual) convert(y_);  // with a residual the result starts from it
-    primitive_.execute(stream(), arguments_);
-    if (problem_.pass == ConvPass::input_grad) convert_back(x_);
-    if (forward) convert_back(y_);
+    if (!forward) y_.convert();
+    if (residual_in_) residual_arguments_.execute(residual_in_);
+    arguments_.execute(primitive_);
+    if (problem_.pass == ConvPass::input_grad) x_.convert();
+    if (forward) y_.convert();
     if (weight_grad) {
-      convert_back(w_);
+      w_.convert();
       if (unblocked_bytes_ > 0) reblock_weights(w, scratch);
     }
     stream().wait();
@@ -178,7 +188,11 @@ class OnednnConvolution : public Kernel {
         primitive_ = dnnl::convolution_backward_weights(pd);
       }
       return true;
-    } catch (const dnnl::error&) {
+    } catch (const dnnl::error& error) {
+      if (error.status == dnnl_out_of_memory)
+        throw ResourceError(ExitCode::limit,
+                            "memory: not enough for a convolution of {}; try a smaller batch or image size",
+                            problem_.x.str());
       return false;  // "not implemented" for these layouts: the caller tries freer ones
     }
   }
@@ -198,8 +212,10 @@ class OnednnConvolution : public Kernel {
     w_.init(w, inner_w_, problem_.pass == ConvPass::weight_grad);
     y_.init(y, inner_y_, problem_.pass == ConvPass::forward);
     if (problem_.attrs.residual && y_.converted) {
-      // the residual must come in through the same conversion as the result goes out
+      // The result starts from the residual, which must come in through the conversion by which the result goes out.
       residual_in_ = dnnl::reorder(dnnl::reorder::primitive_desc(engine(), y, engine(), inner_y_));
+      residual_arguments_.add(DNNL_ARG_FROM, y_.user);
+      residual_arguments_.add(DNNL_ARG_TO, y_.inner);
     }
     auto reserve = [&](Operand& operand) {
       if (!operand.converted) return;
@@ -213,31 +229,21 @@ class OnednnConvolution : public Kernel {
       unblocked_bytes_ = align_up(static_cast<size_t>(problem_.w.elements()) * sizeof(float));
     }
     if (problem_.constant_weights && (w_.converted || unblocked_bytes_ > 0)) {
-      held_weights_.resize(unblocked_bytes_ + (w_.converted ? w_.inner.get_desc().get_size() : 0) + kAlign);
+      held_weights_.resize(unblocked_bytes_ + (w_.converted ? w_.inner.get_desc().get_size() : 0) + kAlignment);
     } else {
       unblocked_offset_ = scratch_bytes_;
       scratch_bytes_ += unblocked_bytes_;
       reserve(w_);
     }
-    using Arguments = std::unordered_map<int, memory>;
-    switch (problem_.pass) {
-      case ConvPass::forward:
-        arguments_ = Arguments{{DNNL_ARG_SRC, x_.inner}, {DNNL_ARG_WEIGHTS, w_.inner}, {DNNL_ARG_DST, y_.inner}};
-        if (problem_.attrs.bias) {
-          bias_ = memory({{problem_.w[0]}, memory::data_type::f32, Tag::a}, engine(), nullptr);
-          arguments_.insert({DNNL_ARG_BIAS, bias_});
-        }
-        break;
-      case ConvPass::input_grad:
-        arguments_ =
-            Arguments{{DNNL_ARG_DIFF_SRC, x_.inner}, {DNNL_ARG_WEIGHTS, w_.inner}, {DNNL_ARG_DIFF_DST, y_.inner}};
-        break;
-      case ConvPass::weight_grad:
-        arguments_ =
-            Arguments{{DNNL_ARG_SRC, x_.inner}, {DNNL_ARG_DIFF_WEIGHTS, w_.inner}, {DNNL_ARG_DIFF_DST, y_.inner}};
-        break;
+    const bool forward = problem_.pass == ConvPass::forward;
+    arguments_.add(problem_.pass == ConvPass::input_grad ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, x_.inner);
+    arguments_.add(problem_.pass == ConvPass::weight_grad ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, w_.inner);
+    arguments_.add(forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, y_.inner);
+    if (forward && problem_.attrs.bias) {
+      bias_ = memory({{problem_.w[0]}, memory::data_type::f32, Tag::a}, engine(), nullptr);
+      arguments_.add(DNNL_ARG_BIAS, bias_);
     }
-    arguments_.insert({DNNL_ARG_SCRATCHPAD, scratchpad_});
+    arguments_.add(DNNL_ARG_SCRATCHPAD, scratchpad_);
   }
 
   static void bind(Operand& operand, const void* user, std::byte* scratch) {
@@ -261,7 +267,7 @@ class OnednnConvolution : public Kernel {
   void convert_weights(const void* w, std::byte* scratch) {
     if (!held_weights_.empty() && weights_ready_) return;
     if (unblocked_bytes_ > 0) context_.simd.weights_to_plain(weight_layout(w, weight_space(scratch)));
-    convert(w_);
+    w_.convert();
     weights_ready_ = true;
   }
 
@@ -279,27 +285,16 @@ class OnednnConvolution : public Kernel {
             .threads = context_.threads};
   }
 
-  void convert(Operand& operand) {
-    if (!operand.converted) return;
-    if (&operand == &y_ && problem_.pass == ConvPass::forward) {
-      residual_in_.execute(stream(), operand.user, operand.inner);
-    } else {
-      operand.to.execute(stream(), operand.user, operand.inner);
-    }
-  }
-  static void convert_back(Operand& operand) {
-    if (operand.converted) operand.to.execute(stream(), operand.inner, operand.user);
-  }
-
   ConvProblem problem_;
   CpuContext context_;
   std::string info_;
   memory::desc inner_x_, inner_w_, inner_y_;
   Operand x_, w_, y_;
-  dnnl::reorder residual_in_;
+  dnnl::reorder residual_in_;  ///< empty unless a residual is converted
+  PrimitiveArguments residual_arguments_;
   memory bias_, scratchpad_;
   dnnl::primitive primitive_;
-  std::unordered_map<int, memory> arguments_;
+  PrimitiveArguments arguments_;
   size_t scratch_bytes_ = 0;
   size_t unblocked_bytes_ = 0;
   size_t unblocked_offset_ = 0;

@@ -20,7 +20,6 @@ struct ConvProblem {
   static ConvProblem of(const NodeRequest& request, ConvPass pass);
   /// "forward 256x64x24x24 64x64x3x3 pad=1 ...": the key in the tuning cache.
   std::string key() const;
-  double flops() const;
 };
 
 enum class OnednnAlgorithm { direct, winograd };

@@ -1,19 +1,9 @@
-#include "backends/cpu/simd/conv2d_stem.h"
-
 #include "backends/cpu/conv2d_stem.h"
 
-namespace resnet {
+#include "backends/cpu/simd/conv2d_stem.h"
+#include "backends/cpu/simd/isa_kernels.h"
 
-// Defined by simd/conv2d_stem.cpp, compiled once per instruction set.
-namespace simd::generic {
-void stem_weight_grad(const StemWeightGrad& p);
-}
-namespace simd::avx2 {
-void stem_weight_grad(const StemWeightGrad& p);
-}
-namespace simd::avx512 {
-void stem_weight_grad(const StemWeightGrad& p);
-}
+namespace resnet {
 
 size_t stem_scratch_bytes(const StemWeightGrad& p) {
   const int64_t chunks = p.N < kStemChunks ? p.N : kStemChunks;
@@ -41,14 +31,6 @@ StemWeightGrad sizes_of(const ConvProblem& p, const CpuContext& context) {
           .threads = context.threads};
 }
 
-void run(Isa isa, const StemWeightGrad& p) {
-  switch (isa) {
-    case Isa::generic: return simd::generic::stem_weight_grad(p);
-    case Isa::avx2: return simd::avx2::stem_weight_grad(p);
-    case Isa::avx512: return simd::avx512::stem_weight_grad(p);
-  }
-}
-
 }  // namespace
 
 bool is_stem(const ConvProblem& p, const CpuContext& context) {
@@ -61,13 +43,13 @@ bool is_stem(const ConvProblem& p, const CpuContext& context) {
 std::unique_ptr<Kernel> make_stem_weight_grad(const ConvProblem& p, const CpuContext& context) {
   const StemWeightGrad sizes = sizes_of(p, context);
   return std::make_unique<SimdKernel>(
-      [sizes, isa = context.isa](const KernelCall& call) {
+      [sizes, stem_weight_grad = simd::isa_kernels(context.isa).stem_weight_grad](const KernelCall& call) {
         StemWeightGrad arguments = sizes;
         arguments.x = input(call, 0);
         arguments.dy = input(call, 1);
         arguments.dw = output(call, 0);
         arguments.scratch = call.scratch;
-        run(isa, arguments);
+        stem_weight_grad(arguments);
       },
       stem_scratch_bytes(sizes), "stem");
 }

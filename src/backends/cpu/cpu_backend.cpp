@@ -1,9 +1,6 @@
 #include "backends/cpu/cpu_backend.h"
 
-#include <omp.h>
-
 #include <algorithm>
-
 #include <cstdlib>
 #include <fstream>
 
@@ -16,8 +13,10 @@
 #include "ops/conv2d.h"
 #include "ops/fill.h"
 #include "ops/global_avg_pool.h"
+#include "ops/l2_norm.h"
 #include "ops/linear.h"
 #include "ops/max_pool.h"
+#include "ops/pad_channels.h"
 #include "ops/relu.h"
 #include "ops/reshape.h"
 #include "ops/running_average.h"
@@ -84,6 +83,15 @@ Support supports_elementwise(const NodeRequest& request, const CpuContext&) {
 }
 
 Support supports_reshape(const NodeRequest& request, const CpuContext&) {
+  for (const ValueInfo* value : {&request.in[0], &request.out[0]}) {
+    if (value->layout.kind == Layout::Kind::weights) {
+      return Support::no(fmt::format("a weight is laid out as {}", value->layout.str()));
+    }
+    if (is_blocked(*value) && value->type.dtype != DType::f32) {
+      return Support::no(
+          fmt::format("dtype {} of rank 4; of that rank reshape accepts f32", name_of(value->type.dtype)));
+    }
+  }
   if (is_blocked(request.in[0]) && is_blocked(request.out[0])) return Support::no("both sides have rank 4");
   return only_f32(request);
 }
@@ -106,12 +114,22 @@ Support supports_sgd_update(const NodeRequest& request, const CpuContext&) {
   return only_f32(request);
 }
 
+/// The state and what it takes in are walked together.
+Support supports_running_average(const NodeRequest& request, const CpuContext&) {
+  if (!(request.in[1].layout == request.in[0].layout)) {
+    return Support::no(fmt::format("the average is laid out as {}, the batch's as {}", request.in[0].layout.str(),
+                                   request.in[1].layout.str()));
+  }
+  return only_f32(request);
+}
+
 Support supports_fill(const NodeRequest& request, const CpuContext&) {
   const auto& attrs = std::get<FillAttrs>(request.attributes);
   const Layout& layout = request.out[0].layout;
   const bool padded = storage_elements(attrs.type.shape, layout) != attrs.type.shape.elements();
   if (padded && attrs.value != 0) return Support::no("a padded layout can be filled with zero only");
-  return only_f32(request);
+  if (attrs.type.dtype == DType::f32) return Support::yes();
+  return Support::no(fmt::format("dtype {}; fill accepts f32", name_of(attrs.type.dtype)));
 }
 
 struct Entry {
@@ -127,9 +145,9 @@ const Entry kTable[] = {
     {&kConv2d, supports_conv2d, make_conv2d},
     {&kConv2dInputGrad, supports_conv2d, make_conv2d_input_grad},
     {&kConv2dWeightGrad, supports_conv2d, make_conv2d_weight_grad},
-    {&kBatchNorm, kBlocked, make_batch_norm},
-    {&kBatchNormInference, kBlocked, make_batch_norm_inference},
-    {&kBatchNormGrad, kBlocked, make_batch_norm_grad},
+    {&kBatchNorm, supports_batch_norm, make_batch_norm},
+    {&kBatchNormInference, supports_batch_norm, make_batch_norm_inference},
+    {&kBatchNormGrad, supports_batch_norm, make_batch_norm_grad},
     {&kRelu, supports_elementwise, make_relu},
     {&kReluGrad, supports_elementwise, make_relu_grad},
     {&kAdd, supports_elementwise, make_add},
@@ -139,6 +157,9 @@ const Entry kTable[] = {
     {&kAvgPoolGrad, kBlocked, make_avg_pool_grad},
     {&kGlobalAvgPool, kBlocked, make_global_avg_pool},
     {&kGlobalAvgPoolGrad, kBlocked, make_global_avg_pool_grad},
+    {&kPadChannels, kBlocked, make_pad_channels},
+    {&kSliceChannels, kBlocked, make_slice_channels},
+    {&kL2Norm, kF32, make_l2_norm},
     {&kReshape, supports_reshape, make_reshape},
     {&kLinear, kF32, make_linear},
     {&kLinearInputGrad, kF32, make_linear_input_grad},
@@ -147,7 +168,7 @@ const Entry kTable[] = {
     {&kSoftmaxCrossEntropy, kF32, make_softmax_cross_entropy},
     {&kSoftmaxCrossEntropyGrad, kF32, make_softmax_cross_entropy_grad},
     {&kSgdUpdate, supports_sgd_update, make_sgd_update},
-    {&kRunningAverage, kF32, make_running_average},
+    {&kRunningAverage, supports_running_average, make_running_average},
     {&kFill, supports_fill, make_fill},
 };
 
@@ -162,13 +183,12 @@ class CpuBackend : public Backend {
  public:
   explicit CpuBackend(const CpuBackendOptions& options)
       : isa_(detected_isa()),
-        tuning_(machine(isa_, options.threads)),
-        context_{isa_, channel_block(isa_), options.threads, options.algorithms, simd::simd_kernels(isa_), tuning_} {
-    omp_set_num_threads(options.threads);
-  }
+        identity_(describe_machine(isa_, options.threads)),
+        tuning_(identity_),
+        context_{isa_, channel_block(isa_), options.threads, options.algorithms, simd::simd_kernels(isa_), tuning_} {}
 
   std::string name() const override { return "cpu"; }
-  int threads() const override { return context_.threads; }
+  std::string identity() const override { return identity_; }
 
   Support supports(const NodeRequest& request) const override {
     const Entry* entry = find_entry(request.op);
@@ -184,13 +204,14 @@ class CpuBackend : public Backend {
       return type.shape[1] >= context_.block ? Layout{Layout::Kind::weights, context_.block} : Layout{};
     }
     const bool image = role.kind == NodeKind::input && type.shape[1] < context_.block &&
-                       std::all_of(role.readers.begin(), role.readers.end(),
-                                   [](const OpDef* op) { return op == &kConv2d || op == &kConv2dWeightGrad; });
+                       std::all_of(role.readers.begin(), role.readers.end(), [](const OpDef* op) {
+                         return op == &kConv2d || op == &kConv2dWeightGrad || op == &kReshape;
+                       });
     return image ? Layout{} : Layout{Layout::Kind::channels, context_.block};
   }
 
   std::unique_ptr<Kernel> prepare(const NodeRequest& request) override {
-    omp_set_num_threads(context_.threads);
+    use_threads(context_.threads);
     const Entry* entry = find_entry(request.op);
     check(entry != nullptr, "cpu backend: prepare without supports");
     return entry->make(request, context_);
@@ -198,15 +219,17 @@ class CpuBackend : public Backend {
 
   std::map<std::string, std::string> choices() const override { return tuning_.used(); }
   void adopt(const std::map<std::string, std::string>& choices) override { tuning_.adopt(choices); }
+  std::vector<std::string> take_warnings() override { return tuning_.take_warnings(); }
 
  private:
-  static std::string machine(Isa isa, int threads) {
+  static std::string describe_machine(Isa isa, int threads) {
     const dnnl_version_t* version = dnnl_version();
     return fmt::format("{} {} {} threads onednn {}.{}.{} kernels 2", processor_name(), isa_name(isa), threads,
                        version->major, version->minor, version->patch);
   }
 
   Isa isa_;
+  std::string identity_;
   TuningCache tuning_;
   CpuContext context_;
 };

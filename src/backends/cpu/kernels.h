@@ -44,12 +44,18 @@ class SimdKernel : public Kernel {
 inline const float* input(const KernelCall& call, size_t i) { return static_cast<const float*>(call.in[i]); }
 inline float* output(const KernelCall& call, size_t i) { return static_cast<float*>(call.out[i]); }
 
-/// N, C, H, W of a value of rank 4.
-inline simd::MapSize map_size(const Shape& s) { return {s[0], s[1], s[2], s[3]}; }
+/// N, C, H, W of a value of rank 4; [N,C] is a map of one pixel.
+inline simd::MapSize map_size(const Shape& s) {
+  return s.rank() == 2 ? simd::MapSize{s[0], s[1], 1, 1} : simd::MapSize{s[0], s[1], s[2], s[3]};
+}
+
+inline simd::PoolWindow pool_window(const PoolAttrs& a) {
+  return {a.kernel.h, a.kernel.w, a.stride.h, a.stride.w, a.pad.h, a.pad.w};
+}
 
 inline bool is_blocked(const ValueInfo& value) { return value.layout.kind == Layout::Kind::channels; }
 
-/// f32 everywhere but where `integers` lists i32/u8 inputs or outputs by dtype.
+/// Everything but f64: an op's integers (labels, the index of max_pool) follow from its shape rule.
 Support only_f32(const NodeRequest& request);
 /// only_f32, and all float values of rank 4 blocked.
 Support only_blocked_f32(const NodeRequest& request);
@@ -60,6 +66,7 @@ std::unique_ptr<Kernel> make_conv2d(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_conv2d_input_grad(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_conv2d_weight_grad(const NodeRequest&, CpuContext&);
 // batch_norm.cpp
+Support supports_batch_norm(const NodeRequest&, const CpuContext&);
 std::unique_ptr<Kernel> make_batch_norm(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_batch_norm_inference(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_batch_norm_grad(const NodeRequest&, CpuContext&);
@@ -74,6 +81,10 @@ std::unique_ptr<Kernel> make_avg_pool(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_avg_pool_grad(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_global_avg_pool(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_global_avg_pool_grad(const NodeRequest&, CpuContext&);
+// pad_channels.cpp, l2_norm.cpp
+std::unique_ptr<Kernel> make_pad_channels(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_slice_channels(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_l2_norm(const NodeRequest&, CpuContext&);
 // reshape.cpp, linear.cpp, channel_sum.cpp
 std::unique_ptr<Kernel> make_reshape(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_linear(const NodeRequest&, CpuContext&);

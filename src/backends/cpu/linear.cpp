@@ -14,7 +14,7 @@ struct Matmul {
 
 class MatmulKernel : public Kernel {
  public:
-  explicit MatmulKernel(const Matmul& p) {
+  MatmulKernel(const Matmul& p, int threads) : threads_(threads) {
     using Tag = memory::format_tag;
     const memory::desc a({p.m, p.k}, memory::data_type::f32, p.a_transposed ? Tag::ba : Tag::ab);
     const memory::desc b({p.k, p.n}, memory::data_type::f32, p.b_transposed ? Tag::ba : Tag::ab);
@@ -27,10 +27,13 @@ class MatmulKernel : public Kernel {
     b_ = memory(b, engine(), nullptr);
     c_ = memory(c, engine(), nullptr);
     scratch_ = memory(pd_.scratchpad_desc(), engine(), nullptr);
-    arguments_ = {{DNNL_ARG_SRC, a_}, {DNNL_ARG_WEIGHTS, b_}, {DNNL_ARG_DST, c_}, {DNNL_ARG_SCRATCHPAD, scratch_}};
+    arguments_.add(DNNL_ARG_SRC, a_);
+    arguments_.add(DNNL_ARG_WEIGHTS, b_);
+    arguments_.add(DNNL_ARG_DST, c_);
+    arguments_.add(DNNL_ARG_SCRATCHPAD, scratch_);
     if (p.bias) {
       bias_ = memory(bias, engine(), nullptr);
-      arguments_.insert({DNNL_ARG_BIAS, bias_});
+      arguments_.add(DNNL_ARG_BIAS, bias_);
     }
   }
 
@@ -42,7 +45,8 @@ class MatmulKernel : public Kernel {
     if (call.in.size() > 2) bias_.set_data_handle(const_cast<void*>(call.in[2]));
     c_.set_data_handle(call.out[0]);
     scratch_.set_data_handle(call.scratch);
-    primitive_.execute(stream(), arguments_);
+    use_threads(threads_);
+    arguments_.execute(primitive_);
     stream().wait();
   }
 
@@ -50,7 +54,8 @@ class MatmulKernel : public Kernel {
   dnnl::matmul::primitive_desc pd_;
   dnnl::matmul primitive_;
   memory a_, b_, c_, bias_, scratch_;
-  std::unordered_map<int, memory> arguments_;
+  PrimitiveArguments arguments_;
+  int threads_;
 };
 
 /// Swaps the two inputs of a product: dw = dy^T x comes as (x, dy).
@@ -65,25 +70,26 @@ class SwappedMatmulKernel : public MatmulKernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_linear(const NodeRequest& request, CpuContext&) {
+std::unique_ptr<Kernel> make_linear(const NodeRequest& request, CpuContext& context) {
   const Shape& x = request.in[0].type.shape;
   const Shape& w = request.in[1].type.shape;
-  return std::make_unique<MatmulKernel>(Matmul{
-      .m = x[0], .n = w[0], .k = x[1], .a_transposed = false, .b_transposed = true, .bias = request.in.size() > 2});
+  const Matmul product{
+      .m = x[0], .n = w[0], .k = x[1], .a_transposed = false, .b_transposed = true, .bias = request.in.size() > 2};
+  return std::make_unique<MatmulKernel>(product, context.threads);
 }
 
-std::unique_ptr<Kernel> make_linear_input_grad(const NodeRequest& request, CpuContext&) {
+std::unique_ptr<Kernel> make_linear_input_grad(const NodeRequest& request, CpuContext& context) {
   const Shape& dy = request.in[0].type.shape;
   const Shape& w = request.in[1].type.shape;
-  return std::make_unique<MatmulKernel>(
-      Matmul{.m = dy[0], .n = w[1], .k = dy[1], .a_transposed = false, .b_transposed = false, .bias = false});
+  const Matmul product{.m = dy[0], .n = w[1], .k = dy[1], .a_transposed = false, .b_transposed = false, .bias = false};
+  return std::make_unique<MatmulKernel>(product, context.threads);
 }
 
-std::unique_ptr<Kernel> make_linear_weight_grad(const NodeRequest& request, CpuContext&) {
+std::unique_ptr<Kernel> make_linear_weight_grad(const NodeRequest& request, CpuContext& context) {
   const Shape& x = request.in[0].type.shape;
   const Shape& dy = request.in[1].type.shape;
-  return std::make_unique<SwappedMatmulKernel>(
-      Matmul{.m = dy[1], .n = x[1], .k = x[0], .a_transposed = true, .b_transposed = false, .bias = false});
+  const Matmul product{.m = dy[1], .n = x[1], .k = x[0], .a_transposed = true, .b_transposed = false, .bias = false};
+  return std::make_unique<SwappedMatmulKernel>(product, context.threads);
 }
 
 }  // namespace resnet::cpu

@@ -1,6 +1,9 @@
 #pragma once
 // The one place that includes oneDNN (v2 API, Debian's 2.6.3).
 
+#include <omp.h>
+
+#include <array>
 #include <dnnl.hpp>
 
 #include "base/error.h"
@@ -24,5 +27,29 @@ inline dnnl::primitive_attr scratchpad_from_user() {
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   return attr;
 }
+
+/// A primitive takes as many threads as OpenMP would give the calling thread, both when it is made and when it runs:
+/// its scratch holds a part for each. To be called before either, as another backend or thread may have set another
+/// number.
+inline void use_threads(int threads) { omp_set_num_threads(threads); }
+
+/// What a primitive runs on. The C++ interface makes a map and a vector of it at every call; this is made once. The
+/// memories must outlive it.
+class PrimitiveArguments {
+ public:
+  void add(int role, const dnnl::memory& memory) {
+    check(count_ < list_.size(), "onednn: a primitive with more arguments than expected");
+    list_[count_++] = {role, memory.get()};
+  }
+  void execute(const dnnl::primitive& primitive) const {
+    dnnl::error::wrap_c_api(
+        dnnl_primitive_execute(primitive.get(), stream().get(), static_cast<int>(count_), list_.data()),
+        "could not execute a primitive");
+  }
+
+ private:
+  std::array<dnnl_exec_arg_t, 5> list_ = {};
+  size_t count_ = 0;
+};
 
 }  // namespace resnet::cpu

@@ -1,18 +1,19 @@
 #include "backends/cpu/simd_kernels.h"
 
+#include "backends/cpu/simd/isa_kernels.h"
 #include "base/error.h"
 
 namespace resnet::simd {
 
 // Defined by simd/kernel_table.cpp, compiled once per instruction set.
 namespace generic {
-const SimdKernels& kernel_table(int64_t block);
+extern const IsaKernels kernels;
 }
 namespace avx2 {
-const SimdKernels& kernel_table(int64_t block);
+extern const IsaKernels kernels;
 }
 namespace avx512 {
-const SimdKernels& kernel_table(int64_t block);
+extern const IsaKernels kernels;
 }
 
 namespace {
@@ -33,16 +34,31 @@ size_t channel_sum_scratch_bytes(const MapSize& size) {
 
 size_t softmax_cross_entropy_scratch_bytes(int64_t rows) { return static_cast<size_t>(rows) * 2 * sizeof(double); }
 
+size_t l2_norm_scratch_bytes(Storage storage, const MapSize& size) {
+  // A double for each partial sum; blocks of 8 are the most there can be.
+  const auto parts = [](int64_t count, int64_t each) { return static_cast<size_t>((count + each - 1) / each); };
+  switch (storage) {
+    case Storage::plain: return parts(size.N * size.C * size.H * size.W, kL2NormRun) * sizeof(double);
+    case Storage::maps: return static_cast<size_t>(size.N) * parts(size.C, 8) * sizeof(double);
+    case Storage::filters: return parts(size.N, 8) * parts(size.C, 8) * sizeof(double);
+  }
+  throw InternalError("l2_norm_scratch_bytes: unknown storage");
+}
+
 const SimdKernels& simd_kernels(Isa isa) { return simd_kernels(isa, channel_block(isa)); }
 
 const SimdKernels& simd_kernels(Isa isa, int64_t block) {
   check(block == 8 || block == 16, "simd_kernels: a block has 8 or 16 channels");
+  return isa_kernels(isa).table(block);
+}
+
+const IsaKernels& isa_kernels(Isa isa) {
   switch (isa) {
-    case Isa::generic: return generic::kernel_table(block);
-    case Isa::avx2: return avx2::kernel_table(block);
-    case Isa::avx512: return avx512::kernel_table(block);
+    case Isa::generic: return generic::kernels;
+    case Isa::avx2: return avx2::kernels;
+    case Isa::avx512: return avx512::kernels;
   }
-  throw InternalError("simd_kernels: unknown instruction set");
+  throw InternalError("isa_kernels: unknown instruction set");
 }
 
 }  // namespace resnet::simd

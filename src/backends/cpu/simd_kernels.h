@@ -24,17 +24,6 @@ struct MapSize {
   int64_t N = 0, C = 0, H = 0, W = 0;
 };
 
-/// mean and biased variance of every channel over N, H, W. One read of x. The variance has no
-/// cancellation: squares are summed about the mean of each run of 64 pixels.
-struct BatchNormStatistics {
-  MapSize size = {};
-  const float* x = nullptr;
-  float* mean = nullptr;      ///< [C]
-  float* variance = nullptr;  ///< [C]
-  void* scratch = nullptr;    ///< batch_norm_scratch_bytes
-  int threads = 1;
-};
-
 /// y = act((x - mean) / sqrt(variance + eps) * gamma + beta [+ residual]). y may be x or residual.
 struct BatchNormApply {
   MapSize size = {};
@@ -51,8 +40,9 @@ struct BatchNormApply {
   int threads = 1;
 };
 
-/// Statistics and apply in one call: channel blocks whose batch fits the cache are read from memory
-/// once. mean and variance are outputs; y may be x or residual. Same bits as the two calls.
+/// BatchNormApply with the mean and biased variance of every channel over N, H, W, which are outputs here. Channel
+/// blocks whose batch fits the cache are read from memory once. The variance has no cancellation: squares are summed
+/// about the mean of each run of 64 pixels. y may be x or residual.
 struct BatchNormTraining {
   MapSize size = {};
   const float* x = nullptr;
@@ -92,7 +82,7 @@ struct BatchNormBackward {
 };
 
 /// Flat, over n floats; any alignment. relu: y = max(a, 0), NaN stays NaN, b unused. relu_grad: y = a where b > 0, else
-/// 0 (a = dy, b = the forward's output). add, add_relu: y = act(a + b). y may be a or b.
+/// 0 (a = dy, b = the forward's output). add: y = a + b. y may be a or b.
 struct Elementwise {
   const float* a = nullptr;
   const float* b = nullptr;
@@ -115,6 +105,23 @@ struct ColumnSum {
   const float* x = nullptr;
   float* sum = nullptr;
   int64_t rows = 0, columns = 0;
+  int threads = 1;
+};
+
+/// How L2Norm's tensor lies: row-major; blocked; or as weights, OIhw{B}i{B}o.
+enum class Storage { plain, maps, filters };
+
+/// Elements of a row-major tensor in one partial sum of L2Norm.
+constexpr int64_t kL2NormRun = 16384;
+
+/// Root of the sum of squares of a tensor's own elements (whatever lies in the lanes that pad it), squared, added and
+/// rooted in double: the squares of small gradients have no f32 to lie in.
+struct L2Norm {
+  Storage storage = Storage::plain;
+  MapSize size = {};  ///< filters: N is O and C is I; plain: the product counts
+  const float* x = nullptr;
+  float* norm = nullptr;    ///< scalar
+  void* scratch = nullptr;  ///< l2_norm_scratch_bytes
   int threads = 1;
 };
 
@@ -209,6 +216,17 @@ struct RunningAverage {
   float factor = 1;
 };
 
+/// y[n][k] = x[n][k + offset] where x has that channel, 0 elsewhere, for the `channels` channels of y: a padding with
+/// zeros when offset < 0, a slice when it is above. Both blocked, equal in N, H and W. No aliasing.
+struct ChannelShift {
+  MapSize size = {};  ///< of x
+  int64_t channels = 0;
+  int64_t offset = 0;
+  const float* x = nullptr;
+  float* y = nullptr;
+  int threads = 1;
+};
+
 /// Between plain NCHW and blocked. Plain [N, C*H*W] (flatten) has the same bytes as plain NCHW. No aliasing.
 struct ActivationLayout {
   MapSize size = {};
@@ -229,20 +247,20 @@ struct WeightLayout {
 size_t batch_norm_scratch_bytes(const MapSize& size);
 size_t channel_sum_scratch_bytes(const MapSize& size);
 size_t softmax_cross_entropy_scratch_bytes(int64_t rows);
+size_t l2_norm_scratch_bytes(Storage storage, const MapSize& size);
 
 /// The kernels of one instruction set and block width.
 struct SimdKernels {
   int64_t block;  ///< B: channels in a block
-  void (*batch_norm_statistics)(const BatchNormStatistics&);
   void (*batch_norm_apply)(const BatchNormApply&);
   void (*batch_norm_training)(const BatchNormTraining&);
   void (*batch_norm_backward)(const BatchNormBackward&);
   void (*relu)(const Elementwise&);
   void (*relu_grad)(const Elementwise&);
   void (*add)(const Elementwise&);
-  void (*add_relu)(const Elementwise&);
   void (*channel_sum)(const ChannelSum&);
   void (*column_sum)(const ColumnSum&);
+  void (*l2_norm)(const L2Norm&);
   void (*max_pool)(const MaxPool&);
   void (*max_pool_backward)(const MaxPoolBackward&);
   void (*avg_pool)(const AvgPool&);
@@ -253,6 +271,7 @@ struct SimdKernels {
   void (*softmax_cross_entropy_backward)(const SoftmaxCrossEntropyBackward&);
   void (*sgd_update)(const SgdUpdate&);
   void (*running_average)(const RunningAverage&);
+  void (*shift_channels)(const ChannelShift&);
   void (*to_blocked)(const ActivationLayout&);
   void (*to_plain)(const ActivationLayout&);
   void (*weights_to_blocked)(const WeightLayout&);

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -48,29 +49,40 @@ std::optional<std::string> TuningCache::find(const std::string& problem) const {
 }
 
 void TuningCache::remember(const std::string& problem, const std::string& algorithm) {
-  known_[problem] = used_[problem] = algorithm;
-  save();
+  adopted_.erase(problem);  // it could not be followed
+  known_[problem] = decided_[problem] = used_[problem] = algorithm;
+  const std::string failure = save();
+  if (failure.empty() || warned_) return;
+  warned_ = true;
+  warnings_.push_back(fmt::format(
+      "{}: {}; the next run must measure the algorithms again: set XDG_CACHE_HOME to a directory that can be written",
+      path_, failure));
 }
 
 void TuningCache::adopt(const std::map<std::string, std::string>& choices) { adopted_ = choices; }
 
-void TuningCache::save() const {
-  if (path_.empty()) return;
-  // Another process may have measured other problems meanwhile: keep its answers too.
+std::string TuningCache::save() const {
+  if (path_.empty()) return {};
+  // Another process may have measured other problems meanwhile: keep its answers too, but for what was decided here.
   std::map<std::string, std::string> merged = read_choices(path_);
   merged.insert(known_.begin(), known_.end());
-  std::error_code ignored;
-  std::filesystem::create_directories(std::filesystem::path(path_).parent_path(), ignored);
+  for (const auto& [problem, algorithm] : decided_) merged[problem] = algorithm;
+  std::error_code error;
+  std::filesystem::create_directories(std::filesystem::path(path_).parent_path(), error);  // opening tells if it failed
   const std::string temporary = fmt::format("{}.{}.tmp", path_, ::getpid());
-  {
-    std::ofstream file(temporary);
-    file << nlohmann::json(merged).dump(1) << '\n';
-    if (!file.flush()) {
-      std::filesystem::remove(temporary, ignored);
-      return;
-    }
+  errno = 0;
+  std::ofstream file(temporary);
+  file << nlohmann::json(merged).dump(1) << '\n';
+  file.close();
+  if (file) {
+    std::filesystem::rename(temporary, path_, error);
+  } else {
+    error = std::error_code(errno == 0 ? EIO : errno, std::generic_category());
   }
-  std::filesystem::rename(temporary, path_, ignored);
+  if (!error) return {};
+  std::error_code ignored;
+  std::filesystem::remove(temporary, ignored);
+  return "cannot write: " + error.message();
 }
 
 }  // namespace resnet::cpu

@@ -5,6 +5,8 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace resnet::cpu {
 
@@ -15,18 +17,26 @@ class TuningCache {
   explicit TuningCache(const std::string& machine);
 
   std::optional<std::string> find(const std::string& problem) const;
-  /// Remembers and writes the file (temporary file and rename, so readers never see half of it).
+  /// Remembers, whatever was known or adopted before, and writes the file (temporary file and rename, so readers never
+  /// see half of it). A file that cannot be written is a warning, once.
   void remember(const std::string& problem, const std::string& algorithm);
 
   const std::map<std::string, std::string>& used() const { return used_; }
   void adopt(const std::map<std::string, std::string>& choices);
 
- private:
-  void save() const;
+  /// The warnings since the last call.
+  std::vector<std::string> take_warnings() { return std::exchange(warnings_, {}); }
 
-  std::string path_;  ///< empty: no cache directory can be found
-  std::map<std::string, std::string> known_;
+ private:
+  /// What failed; empty when the file is written.
+  std::string save() const;
+
+  std::string path_;                            ///< empty: no cache directory can be found
+  std::map<std::string, std::string> known_;    ///< the file's and our own
+  std::map<std::string, std::string> decided_;  ///< our own
   std::map<std::string, std::string> adopted_;
+  std::vector<std::string> warnings_;
+  bool warned_ = false;
   mutable std::map<std::string, std::string> used_;
 };
 

@@ -31,7 +31,7 @@ class ReferenceKernel : public Kernel {
 class ReferenceBackend : public Backend {
  public:
   std::string name() const override { return "reference"; }
-  int threads() const override { return 1; }
+  std::string identity() const override { return name(); }
   Support supports(const NodeRequest&) const override { return Support::yes(); }
   Layout layout(const TensorType&, const ValueRole&) const override { return {}; }
   std::unique_ptr<Kernel> prepare(const NodeRequest& request) override {

@@ -143,9 +143,9 @@ RESNET_INLINE auto choose_apply(bool residual, bool relu) {
 
 /// args.mean and args.variance are outputs of the statistics, or inputs without them.
 template <int B>
-void forward(const BatchNormTraining& args, bool statistics, bool apply) {
+void forward(const BatchNormTraining& args, bool statistics) {
   const int64_t tensors = args.residual ? 3 : 2;
-  const Schedule<B> schedule(args.size, args.threads, statistics && apply ? tensors : 0);
+  const Schedule<B> schedule(args.size, args.threads, statistics ? tensors : 0);
   const int64_t C = args.size.C, pixels = schedule.pixels;
   double* sums = static_cast<double*>(args.scratch);
   float* scales = reinterpret_cast<float*>(sums + schedule.partials());  // [blocks * B]
@@ -179,33 +179,20 @@ void forward(const BatchNormTraining& args, bool statistics, bool apply) {
         // NaN must stay NaN; only a rounding below zero becomes zero.
         args.variance[c] = variance < 0 ? 0.0f : static_cast<float>(variance);
       }
-      if (apply)
-        scales[c] =
-            static_cast<float>(static_cast<double>(args.gamma[c]) * inverse_deviation(args.variance[c], args.eps));
+      scales[c] =
+          static_cast<float>(static_cast<double>(args.gamma[c]) * inverse_deviation(args.variance[c], args.eps));
     }
-    if (apply)
-      schedule.for_items_backwards(first, last, [&](int64_t part, int64_t begin, int64_t end) {
-        for (int64_t n = schedule.last_image(part) - 1; n >= part * schedule.parts.images; --n)
-          for (int64_t block = begin; block < end; ++block) {
-            const int64_t at = schedule.offset(n, block), channel = block * B;
-            const Affine<B> affine = {load_channels<B>(args.mean, channel, C), load<B>(scales + channel),
-                                      load_channels<B>(args.beta, channel, C)};
-            apply_any(args.x + at, args.residual ? args.residual + at : nullptr, args.y + at, pixels, affine);
-          }
-        if (stream) end_streaming();
-      });
+    schedule.for_items_backwards(first, last, [&](int64_t part, int64_t begin, int64_t end) {
+      for (int64_t n = schedule.last_image(part) - 1; n >= part * schedule.parts.images; --n)
+        for (int64_t block = begin; block < end; ++block) {
+          const int64_t at = schedule.offset(n, block), channel = block * B;
+          const Affine<B> affine = {load_channels<B>(args.mean, channel, C), load<B>(scales + channel),
+                                    load_channels<B>(args.beta, channel, C)};
+          apply_any(args.x + at, args.residual ? args.residual + at : nullptr, args.y + at, pixels, affine);
+        }
+      if (stream) end_streaming();
+    });
   }
-}
-
-template <int B>
-void batch_norm_statistics(const BatchNormStatistics& args) {
-  forward<B>({.size = args.size,
-              .x = args.x,
-              .mean = args.mean,
-              .variance = args.variance,
-              .scratch = args.scratch,
-              .threads = args.threads},
-             /*statistics=*/true, /*apply=*/false);
 }
 
 template <int B>
@@ -222,12 +209,12 @@ void batch_norm_apply(const BatchNormApply& args) {
               .relu = args.relu,
               .scratch = args.scratch,
               .threads = args.threads},
-             /*statistics=*/false, /*apply=*/true);
+             /*statistics=*/false);
 }
 
 template <int B>
 void batch_norm_training(const BatchNormTraining& args) {
-  forward<B>(args, /*statistics=*/true, /*apply=*/true);
+  forward<B>(args, /*statistics=*/true);
 }
 
 /// dy where the forward's ReLU let y through.
@@ -352,7 +339,6 @@ void batch_norm_backward(const BatchNormBackward& args) {
 
 template <int B>
 void add_batch_norm(SimdKernels& table) {
-  table.batch_norm_statistics = batch_norm_statistics<B>;
   table.batch_norm_apply = batch_norm_apply<B>;
   table.batch_norm_training = batch_norm_training<B>;
   table.batch_norm_backward = batch_norm_backward<B>;

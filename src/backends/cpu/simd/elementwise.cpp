@@ -26,12 +26,6 @@ struct Add {
     return a + b;
   }
 };
-struct AddRelu {
-  template <class V>
-  RESNET_INLINE V operator()(V a, V b) const {
-    return RESNET_ISA::relu<kLanes>(a + b);
-  }
-};
 
 /// The first `count` lanes of p, then zeros.
 RESNET_INLINE Vec<kLanes> load_some(const float* p, int64_t count) {
@@ -127,7 +121,6 @@ void add_elementwise(SimdKernels& table) {
   table.relu = binary<Relu>;
   table.relu_grad = binary<ReluGrad>;
   table.add = binary<Add>;
-  table.add_relu = binary<AddRelu>;
   table.sgd_update = sgd_update;
   table.running_average = running_average;
 }

@@ -1,3 +1,4 @@
+#include "backends/cpu/simd/isa_kernels.h"
 #include "backends/cpu/simd/kernels.h"
 
 namespace resnet::simd::RESNET_ISA {
@@ -16,15 +17,20 @@ SimdKernels make_table() {
   return table;
 }
 
-}  // namespace
-
-/// The table for blocks of `block` channels, 8 or 16.
-const SimdKernels& kernel_table(int64_t block);
-
 const SimdKernels& kernel_table(int64_t block) {
   static const SimdKernels narrow = make_table<8>();
   static const SimdKernels wide = make_table<16>();
   return block == 8 ? narrow : wide;
 }
+
+}  // namespace
+
+extern const WinogradKernels winograd;           // winograd.cpp
+void stem_weight_grad(const StemWeightGrad& p);  // conv2d_stem.cpp
+double fma_loop(int64_t iterations);             // fma_peak.cpp
+
+extern const IsaKernels kernels;
+// Constant, so that no code compiled for this instruction set runs before it is chosen.
+constinit const IsaKernels kernels = {kernel_table, winograd, stem_weight_grad, fma_loop};
 
 }  // namespace resnet::simd::RESNET_ISA

@@ -29,19 +29,6 @@ void add_reduce(SimdKernels& table);
 /// Sums run in f32 over at most this many pixels, then continue in double.
 constexpr int64_t kRun = 64;
 
-RESNET_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-RESNET_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-RESNET_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-struct Range {
-  int64_t first, last;
-};
-
-/// The part of `count` items that belongs to one thread of a team.
-RESNET_INLINE Range share(int64_t count, int64_t thread, int64_t threads) {
-  return {count * thread / threads, count * (thread + 1) / threads};
-}
-
 /// One thread where waking a team costs more than the work over this many bytes.
 RESNET_INLINE int useful_threads(int threads, int64_t bytes) { return bytes < 32768 ? 1 : threads; }
 

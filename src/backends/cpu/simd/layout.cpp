@@ -1,4 +1,4 @@
-// Conversions between plain and blocked layouts.
+// Conversions between plain and blocked layouts, and channels moved between blocks.
 
 #include "backends/cpu/simd/kernels.h"
 
@@ -89,6 +89,43 @@ void to_plain(const ActivationLayout& args) {
   }
 }
 
+/// `lanes` of the B floats of every pixel, from one channel block to another.
+template <int B>
+void copy_lanes(const float* from, float* to, int64_t pixels, int64_t lanes) {
+  if (lanes == B) {
+    for (int64_t p = 0; p < pixels; ++p) store<B>(to + p * B, load<B>(from + p * B));
+  } else if (lanes == B / 2) {  // from 16 channels to the middle of 32, in blocks of 16
+    for (int64_t p = 0; p < pixels; ++p) store<B / 2>(to + p * B, load<B / 2>(from + p * B));
+  } else {
+    for (int64_t p = 0; p < pixels; ++p)
+      for (int64_t i = 0; i < lanes; ++i) to[p * B + i] = from[p * B + i];
+  }
+}
+
+template <int B>
+void shift_channels(const ChannelShift& args) {
+  const MapSize& size = args.size;
+  const int64_t blocks_in = ceil_div(size.C, B), blocks = ceil_div(args.channels, B), pixels = size.H * size.W;
+  const int64_t bytes = size.N * blocks * pixels * B * 4;
+#pragma omp parallel for schedule(static) num_threads(useful_threads(args.threads, bytes))
+  for (int64_t item = 0; item < size.N * blocks; ++item) {
+    const int64_t n = item / blocks, channel = item % blocks * B;
+    float* y = args.y + item * pixels * B;
+    // x's channel in lane 0 (it may lie before x's first), and the lanes whose channel both x and y have.
+    const int64_t source = channel + args.offset;
+    const int64_t first = larger(0, -source);
+    const int64_t last = smaller(smaller(B, args.channels - channel), size.C - source);
+    if (first > 0 || last < B)
+      for (int64_t p = 0; p < pixels; ++p) store<B>(y + p * B, zero<B>());
+    // They lie in one block of x, or at the end of one and the beginning of the next.
+    for (int64_t lane = first; lane < last;) {
+      const int64_t c = source + lane, lanes = smaller(last - lane, B - c % B);
+      copy_lanes<B>(args.x + (n * blocks_in + c / B) * pixels * B + c % B, y + lane, pixels, lanes);
+      lane += lanes;
+    }
+  }
+}
+
 /// Calls f(plain offset of (o, i, 0), blocked offset of the same, in range) for every o, i of a
 /// block; the blocked side steps by B * B from one filter pixel to the next.
 template <int B, class F>
@@ -125,6 +162,7 @@ void weights_to_plain(const WeightLayout& args) {
 
 template <int B>
 void add_layout(SimdKernels& table) {
+  table.shift_channels = shift_channels<B>;
   table.to_blocked = to_blocked<B>;
   table.to_plain = to_plain<B>;
   table.weights_to_blocked = weights_to_blocked<B>;

@@ -66,6 +66,20 @@ constexpr int kNativeLanes = 8;
 constexpr int kNativeLanes = 4;
 #endif
 
+RESNET_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+RESNET_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+RESNET_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+RESNET_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+struct Range {
+  int64_t first, last;
+};
+
+/// The part of `count` items that belongs to one thread of a team.
+RESNET_INLINE Range share(int64_t count, int64_t thread, int64_t threads) {
+  return {count * thread / threads, count * (thread + 1) / threads};
+}
+
 /// max(v, 0); a NaN stays a NaN, so that a diverging run is seen.
 template <int B>
 RESNET_INLINE Vec<B> relu(const Vec<B>& v) {

@@ -41,8 +41,7 @@ struct WinogradBackwardData {
 struct WinogradBackwardWeights {
   const float* x = nullptr;
   const float* dy = nullptr;
-  float* dw = nullptr;     ///< OIhw{B}i{B}o
-  float* dbias = nullptr;  ///< [k], not padded; optional
+  float* dw = nullptr;  ///< OIhw{B}i{B}o
   void* scratch = nullptr;
 };
 

@@ -29,19 +29,8 @@
 
 namespace resnet::simd::RESNET_ISA {
 
-RESNET_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-RESNET_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-RESNET_INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
-RESNET_INLINE int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
 /// A pitch of at least `floats` that is an odd number of 64-byte lines.
 RESNET_INLINE int64_t odd_lines(int64_t floats) { return (ceil_div(floats, 16) | 1) * 16; }
-
-/// Items [begin, end) of `count` for worker `part` of `parts`.
-struct Share {
-  int64_t begin, end;
-  RESNET_INLINE Share(int64_t count, int64_t part, int64_t parts)
-      : begin(count * part / parts), end(count * (part + 1) / parts) {}
-};
 
 /// Cuts the caller's scratch into 64-byte aligned pieces; without a base it only adds up sizes.
 struct Arena {
@@ -74,7 +63,7 @@ struct Segment {
       : image(t / (tiling.columns * tiling.rows)),
         row(t / tiling.columns % tiling.rows),
         column(t % tiling.columns),
-        tiles(lesser(lesser(end - t, tiling.columns - column), kStrip)) {}
+        tiles(smaller(smaller(end - t, tiling.columns - column), kStrip)) {}
 };
 
 /// Transposes B rows of B floats in registers: at step S, lanes differing in bit S are exchanged.
@@ -138,17 +127,15 @@ struct Winograd {
   };
 
   /// Writes v[xi][t - t0] for tiles [t0, t1) of one channel block. kTaps = N reads windows that
-  /// overlap by 2, shifted by -pad; kTaps = M the tiles themselves and, if `total` is given, adds up
-  /// all it read per channel. zero_row: w*B zeros.
+  /// overlap by 2, shifted by -pad; kTaps = M the tiles themselves. zero_row: w*B zeros.
   template <int kTaps>
   static void transform(const float* x, const Maps& maps, int64_t block, int64_t pad, const Tiling& tiling, int64_t t0,
-                        int64_t t1, float* v, const Rows& rows, float* strip, const float* zero_row, float* total) {
-    V sum = zero<B>();
+                        int64_t t1, float* v, const Rows& rows, float* strip, const float* zero_row) {
     for (int64_t t = t0; t < t1;) {
       const Segment s(tiling, t, t1);
       const int64_t x0 = s.column * M - pad;
       const int64_t columns = (s.tiles - 1) * M + kTaps;
-      const int64_t first = lesser(greater(-x0, 0), columns), last = greater(lesser(columns, maps.w - x0), first);
+      const int64_t first = smaller(larger(-x0, 0), columns), last = larger(smaller(columns, maps.w - x0), first);
       const float* row[kTaps];
       for (int r = 0; r < kTaps; ++r) {
         const int64_t y = s.row * M - pad + r;
@@ -160,17 +147,13 @@ struct Winograd {
         V d[kTaps], o[N];
         RESNET_UNROLL
         for (int r = 0; r < kTaps; ++r) d[r] = load<B>(row[r] + (x0 + j) * B);
-        if constexpr (kTaps == M) {
-          RESNET_UNROLL
-          for (int r = 0; r < kTaps; ++r) sum += d[r];
-        }
         one_axis<kTaps>(d, o);
         RESNET_UNROLL
         for (int i = 0; i < N; ++i) store<B>(strip + i * kStripPitch + j * B, o[i]);
       }
       clear_columns(strip, last, columns);
       for (int64_t q = 0; q < s.tiles;) {
-        const int64_t at = t - t0 + q, end = lesser(s.tiles, q + rows.run - at % rows.run);
+        const int64_t at = t - t0 + q, end = smaller(s.tiles, q + rows.run - at % rows.run);
         float* out = v + at / rows.run * rows.run_pitch + at % rows.run * B;
         for (int i = 0; i < N; ++i) {
           const float* in = strip + i * kStripPitch + q * M * B;
@@ -188,9 +171,6 @@ struct Winograd {
       }
       t += s.tiles;
     }
-    if constexpr (kTaps == M) {
-      if (total != nullptr) store<B>(total, sum);
-    }
   }
 
   struct Epilogue {
@@ -207,7 +187,7 @@ struct Winograd {
     V bias = zero<B>();
     if (epilogue.bias != nullptr) {
       float padded[B] = {};
-      const int64_t count = lesser(B, epilogue.channels - block * B);
+      const int64_t count = smaller(B, epilogue.channels - block * B);
       for (int64_t i = 0; i < count; ++i) padded[i] = epilogue.bias[block * B + i];
       bias = load<B>(padded);
     }
@@ -226,8 +206,8 @@ struct Winograd {
       }
       const int64_t row_floats = maps.w * B;
       const int64_t at = ((s.image * maps.blocks + block) * maps.h + s.row * M) * row_floats + s.column * M * B;
-      const int64_t columns = lesser(s.tiles * M, maps.w - s.column * M);
-      const int64_t rows = lesser(M, maps.h - s.row * M);
+      const int64_t columns = smaller(s.tiles * M, maps.w - s.column * M);
+      const int64_t rows = smaller(M, maps.h - s.row * M);
       for (int64_t j = 0; j < columns; ++j) {
         V d[N], o[M];
         RESNET_UNROLL
@@ -295,7 +275,7 @@ struct Winograd {
   /// (w is [depth][outputs]). A last panel of one block leaves its second half unset.
   static void pack_panel(const float* w, int64_t outputs, int64_t depth, bool flipped, int64_t panel, float* u) {
     const int64_t pitch = point_pitch(depth);
-    const int64_t width = lesser(2, outputs - 2 * panel);
+    const int64_t width = smaller(2, outputs - 2 * panel);
     float rotated[2][9 * B * B];
     for (int64_t in = 0; in < depth; ++in) {
       const float* from[2] = {};
@@ -354,9 +334,9 @@ struct Winograd {
       }
       const int64_t weight_bytes = in.blocks * out.blocks * B * B * kPoints * 4;
       team = weight_bytes > kTeamBytes;
-      group = lesser(round_up(out.blocks, 2), team ? kTeamGroup : kGroup);
+      group = smaller(round_up(out.blocks, 2), team ? kTeamGroup : kGroup);
       const int64_t tile_bytes = kPoints * B * 4 * (team ? in.blocks : in.blocks + group);
-      const int64_t most = greater((team ? kTeamCache : kCache) / tile_bytes, Gemm::kRows);
+      const int64_t most = larger((team ? kTeamCache : kCache) / tile_bytes, Gemm::kRows);
       const int64_t workers = team ? 1 : threads;
       const int64_t rounds = ceil_div(tiling.count, most * workers);
       tiles = round_up(ceil_div(tiling.count, rounds * workers), Gemm::kRows);
@@ -401,11 +381,11 @@ struct Winograd {
   static void prefetch(const float* x, const Maps& maps, int64_t b0, int64_t b1, const Tiling& tiling, int64_t t0,
                        int64_t t1, int64_t part, int64_t parts) {
     const int64_t first = t0 / tiling.columns, last = ceil_div(t1, tiling.columns);
-    const Share items((last - first) * (b1 - b0), part, parts);
-    for (int64_t i = items.begin; i < items.end; ++i) {
+    const Range items = share((last - first) * (b1 - b0), part, parts);
+    for (int64_t i = items.first; i < items.last; ++i) {
       const int64_t image = (first + i / (b1 - b0)) / tiling.rows, row = (first + i / (b1 - b0)) % tiling.rows * M;
       const int64_t plane = (image * maps.blocks + b0 + i % (b1 - b0)) * maps.h;
-      const int64_t floats = lesser(M, maps.h - row) * maps.w * B;
+      const int64_t floats = smaller(M, maps.h - row) * maps.w * B;
       for (int64_t j = 0; j < floats; j += 16) __builtin_prefetch(x + (plane + row) * maps.w * B + j, 0, 2);
     }
   }
@@ -418,7 +398,7 @@ struct Winograd {
     for (int xi = 0; xi < kPoints; ++xi) {
       between(xi);
       for (int64_t d = 0; d < depth; d += kDepth) {
-        const int64_t blocks = lesser(kDepth, depth - d);
+        const int64_t blocks = smaller(kDepth, depth - d);
         for (int64_t k = k0; k < k1; k += 2) {
           const float* weights = u + (k - k0) / 2 * panel_pitch(depth) + xi * point_pitch(depth) + d * B * kPanel;
           const float* values = v + xi * plan.v_plane + d * Gemm::kRows * B;
@@ -443,8 +423,8 @@ struct Winograd {
       const ForwardBuffers buffers(plan, packed != nullptr, scratch, me);
       const int64_t pitch = panel_pitch(plan.in.blocks);
       if (packed == nullptr && !plan.lazy) {
-        const Share panels(ceil_div(plan.out.blocks, 2), me, workers);
-        for (int64_t i = panels.begin; i < panels.end; ++i) {
+        const Range panels = share(ceil_div(plan.out.blocks, 2), me, workers);
+        for (int64_t i = panels.first; i < panels.last; ++i) {
           pack_panel(w, plan.out.blocks, plan.in.blocks, plan.flipped, i, buffers.u + i * pitch);
         }
 #pragma omp barrier
@@ -453,21 +433,21 @@ struct Winograd {
 
       const int64_t blocks = ceil_div(plan.tiling.count, plan.tiles);
       const int64_t groups = ceil_div(plan.out.blocks, plan.group);
-      const Share my_blocks(blocks, plan.team ? 0 : me, plan.team ? 1 : workers);
-      const Share my_inputs(plan.in.blocks, plan.team ? me : 0, plan.team ? workers : 1);
+      const Range my_blocks = share(blocks, plan.team ? 0 : me, plan.team ? 1 : workers);
+      const Range my_inputs = share(plan.in.blocks, plan.team ? me : 0, plan.team ? workers : 1);
       const Rows rows = {Gemm::kRows, plan.in.blocks * Gemm::kRows * B, plan.v_plane};
-      const Share my_groups(groups, plan.team ? me : 0, plan.team ? workers : 1);
-      for (int64_t b = my_blocks.begin; b < my_blocks.end; ++b) {
-        const int64_t t0 = b * plan.tiles, t1 = lesser(t0 + plan.tiles, plan.tiling.count);
-        for (int64_t c = my_inputs.begin; c < my_inputs.end; ++c) {
+      const Range my_groups = share(groups, plan.team ? me : 0, plan.team ? workers : 1);
+      for (int64_t b = my_blocks.first; b < my_blocks.last; ++b) {
+        const int64_t t0 = b * plan.tiles, t1 = smaller(t0 + plan.tiles, plan.tiling.count);
+        for (int64_t c = my_inputs.first; c < my_inputs.last; ++c) {
           transform<N>(x, plan.in, c, plan.pad, plan.tiling, t0, t1, buffers.v + c * Gemm::kRows * B, rows,
-                       buffers.strip, buffers.zero_row, nullptr);
+                       buffers.strip, buffers.zero_row);
         }
         if (plan.team) {
 #pragma omp barrier
         }
-        for (int64_t g = my_groups.begin; g < my_groups.end; ++g) {
-          const int64_t k0 = g * plan.group, k1 = lesser(k0 + plan.group, plan.out.blocks);
+        for (int64_t g = my_groups.first; g < my_groups.last; ++g) {
+          const int64_t k0 = g * plan.group, k1 = smaller(k0 + plan.group, plan.out.blocks);
           const float* u = packed != nullptr ? packed : buffers.u;
           if (packed == nullptr && plan.lazy) {
             for (int64_t k = k0; k < k1; k += 2) {
@@ -479,8 +459,8 @@ struct Winograd {
           products(plan, buffers.v, u, k0, k1, t1 - t0, buffers.p, [&](int xi) {
             if (plan.team) return;
             prefetch(y, plan.out, k0, k1, plan.tiling, t0, t1, xi, kPoints);
-            if (b + 1 == my_blocks.end) return;
-            const int64_t t2 = lesser(t1 + plan.tiles, plan.tiling.count);
+            if (b + 1 == my_blocks.last) return;
+            const int64_t t2 = smaller(t1 + plan.tiles, plan.tiling.count);
             prefetch(x, plan.in, 0, plan.in.blocks, plan.tiling, t1, t2, g * kPoints + xi, groups * kPoints);
           });
           for (int64_t k = k0; k < k1; ++k) {
@@ -528,7 +508,7 @@ struct Winograd {
   /// with one slice the team shares each block.
   struct WeightPlan {
     Maps in, out;
-    int64_t pad, channels;
+    int64_t pad;
     int threads;
     Tiling tiling;
     int64_t tiles, blocks, slices;
@@ -538,16 +518,15 @@ struct Winograd {
         : in{p.n, ceil_div(p.c, B), p.h, p.w},
           out{p.n, ceil_div(p.k, B), p.h + 2 * p.pad - 2, p.w + 2 * p.pad - 2},
           pad(p.pad),
-          channels(p.k),
           threads(p.threads),
           tiling(out, M) {
       du_floats = packed_floats(in.blocks, out.blocks);
       const bool small = du_floats * 4 <= kSliceBytes;
       const int64_t tile_bytes = kPoints * B * 4 * (in.blocks + out.blocks);
       tiles = (small ? kSliceCache : kShareCache) / tile_bytes;
-      tiles = lesser(greater(lesser(tiles, 256), 32), tiling.count);
+      tiles = smaller(larger(smaller(tiles, 256), 32), tiling.count);
       blocks = ceil_div(tiling.count, tiles);
-      slices = small ? lesser(8, blocks) : 1;
+      slices = small ? smaller(8, blocks) : 1;
       pitch = (tiles | 1) * B;
       v_plane = odd_lines(in.blocks * pitch);
       z_plane = odd_lines(out.blocks * pitch);
@@ -556,12 +535,11 @@ struct Winograd {
   };
 
   struct WeightBuffers {
-    float *du = nullptr, *totals = nullptr, *v = nullptr, *z = nullptr, *strip = nullptr, *zero_row = nullptr;
+    float *du = nullptr, *v = nullptr, *z = nullptr, *strip = nullptr, *zero_row = nullptr;
     int64_t floats = 0;
     RESNET_INLINE WeightBuffers(const WeightPlan& plan, void* scratch, int thread) {
       Arena arena{static_cast<float*>(scratch)};
       du = arena.take(plan.slices * plan.du_floats);
-      totals = arena.take(plan.blocks * plan.out.blocks * B);
       for (int i = 0; i < plan.threads; ++i) {
         if (i == 0 || !plan.team()) {
           float* own_v = arena.take(kPoints * plan.v_plane);
@@ -572,7 +550,7 @@ struct Winograd {
           }
         }
         float* own_strip = arena.take(kStripFloats);
-        float* own_row = arena.take(greater(plan.in.w, plan.out.w) * B);
+        float* own_row = arena.take(larger(plan.in.w, plan.out.w) * B);
         if (i == thread) {
           strip = own_strip;
           zero_row = own_row;
@@ -590,37 +568,36 @@ struct Winograd {
       const int me = omp_get_thread_num(), workers = omp_get_num_threads();
       const bool team = plan.team();
       const WeightBuffers buffers(plan, a.scratch, me);
-      for (int64_t i = 0; i < greater(plan.in.w, plan.out.w) * B; ++i) buffers.zero_row[i] = 0;
+      for (int64_t i = 0; i < larger(plan.in.w, plan.out.w) * B; ++i) buffers.zero_row[i] = 0;
 
-      const Share my_slices(plan.slices, team ? 0 : me, team ? 1 : workers);
+      const Range my_slices = share(plan.slices, team ? 0 : me, team ? 1 : workers);
       const int64_t maps = plan.in.blocks + plan.out.blocks;
-      const Share my_maps(maps, team ? me : 0, team ? workers : 1);
-      const Share my_products(panels * kPoints, team ? me : 0, team ? workers : 1);
-      for (int64_t slice = my_slices.begin; slice < my_slices.end; ++slice) {
-        const Share my_blocks(plan.blocks, slice, plan.slices);
+      const Range my_maps = share(maps, team ? me : 0, team ? workers : 1);
+      const Range my_products = share(panels * kPoints, team ? me : 0, team ? workers : 1);
+      for (int64_t slice = my_slices.first; slice < my_slices.last; ++slice) {
+        const Range my_blocks = share(plan.blocks, slice, plan.slices);
         float* du = buffers.du + slice * plan.du_floats;
-        for (int64_t b = my_blocks.begin; b < my_blocks.end; ++b) {
-          const int64_t t0 = b * plan.tiles, t1 = lesser(t0 + plan.tiles, plan.tiling.count);
-          for (int64_t i = my_maps.begin; i < my_maps.end; ++i) {
+        for (int64_t b = my_blocks.first; b < my_blocks.last; ++b) {
+          const int64_t t0 = b * plan.tiles, t1 = smaller(t0 + plan.tiles, plan.tiling.count);
+          for (int64_t i = my_maps.first; i < my_maps.last; ++i) {
             const int64_t k = i - plan.in.blocks;
             if (k < 0) {
               transform<N>(a.x, plan.in, i, plan.pad, plan.tiling, t0, t1, buffers.v + i * plan.pitch,
-                           Rows{plan.tiles, 0, plan.v_plane}, buffers.strip, buffers.zero_row, nullptr);
+                           Rows{plan.tiles, 0, plan.v_plane}, buffers.strip, buffers.zero_row);
             } else {
               transform<M>(a.dy, plan.out, k, 0, plan.tiling, t0, t1, buffers.z + k * plan.pitch,
-                           Rows{plan.tiles, 0, plan.z_plane}, buffers.strip, buffers.zero_row,
-                           buffers.totals + (b * plan.out.blocks + k) * B);
+                           Rows{plan.tiles, 0, plan.z_plane}, buffers.strip, buffers.zero_row);
             }
           }
           if (team) {
 #pragma omp barrier
           }
-          for (int64_t i = my_products.begin; i < my_products.end; ++i) {
+          for (int64_t i = my_products.first; i < my_products.last; ++i) {
             const int64_t panel = i / kPoints, xi = i % kPoints;
             const float* v = buffers.v + xi * plan.v_plane;
             const float* z = buffers.z + xi * plan.z_plane + 2 * panel * plan.pitch;
             float* to = du + i * pitch;
-            const bool accumulate = b > my_blocks.begin;
+            const bool accumulate = b > my_blocks.first;
             if (2 * panel + 1 < plan.out.blocks) {
               Gemm::template outer_panel<2>(plan.in.blocks, v, plan.pitch, z, t1 - t0, to, accumulate);
             } else {
@@ -633,24 +610,15 @@ struct Winograd {
         }
       }
 #pragma omp barrier
-      const Share my_panels(panels, me, workers);
-      for (int64_t i = my_panels.begin; i < my_panels.end; ++i) unpack_panel(plan, buffers.du, i, a.dw);
-      if (a.dbias != nullptr) {
-        const Share my_outputs(plan.out.blocks, me, workers);
-        for (int64_t k = my_outputs.begin; k < my_outputs.end; ++k) {
-          V sum = zero<B>();
-          for (int64_t b = 0; b < plan.blocks; ++b) sum += load<B>(buffers.totals + (b * plan.out.blocks + k) * B);
-          const int64_t count = lesser(B, plan.channels - k * B);
-          for (int64_t i = 0; i < count; ++i) a.dbias[k * B + i] = sum[static_cast<int>(i)];
-        }
-      }
+      const Range my_panels = share(panels, me, workers);
+      for (int64_t i = my_panels.first; i < my_panels.last; ++i) unpack_panel(plan, buffers.du, i, a.dw);
     }
   }
 
   /// dw = G^T (sum of slices dU) G for one panel of output channels.
   static void unpack_panel(const WeightPlan& plan, const float* du, int64_t panel, float* dw) {
     const int64_t pitch = point_pitch(plan.in.blocks);
-    const int64_t width = lesser(2, plan.out.blocks - 2 * panel);
+    const int64_t width = smaller(2, plan.out.blocks - 2 * panel);
     for (int64_t c = 0; c < plan.in.blocks * B; ++c) {
       for (int64_t k = 0; k < width; ++k) {
         const float* from = du + panel * panel_pitch(plan.in.blocks) + c * kPanel + k * B;

@@ -1,0 +1,127 @@
+#include "backends/cpu/conv2d_choice.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <limits>
+#include <numeric>
+
+#include "base/align.h"
+
+namespace resnet::cpu {
+namespace {
+
+/// Aligned memory filled with small values of both signs, so that no kernel meets denormals.
+struct TestBuffer {
+  explicit TestBuffer(size_t bytes)
+      : size(align_up(bytes)),
+        data(static_cast<std::byte*>(std::aligned_alloc(kAlignment, std::max(size, kAlignment)))) {
+    if (!data)
+      throw ResourceError(ExitCode::limit, "choosing convolution algorithms: {} bytes are not to be had", bytes);
+    float* values = reinterpret_cast<float*>(data);
+    for (size_t i = 0; i < size / sizeof(float); ++i)
+      values[i] = static_cast<float>(static_cast<int>(i * 2654435761u >> 24) - 128) / 256.0f;
+  }
+  ~TestBuffer() { std::free(data); }
+  TestBuffer(const TestBuffer&) = delete;
+  TestBuffer& operator=(const TestBuffer&) = delete;
+  size_t size;
+  std::byte* data;
+};
+
+/// The indices of `kernels`, fastest first: each runs in turn, and the smallest of a few timings counts.
+std::vector<size_t> by_speed(const std::vector<std::unique_ptr<Kernel>>& kernels, const ConvProblem& p) {
+  std::vector<size_t> order(kernels.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  if (order.size() < 2) return order;
+  TestBuffer x(storage_bytes(p.x_info.type, p.x_info.layout));
+  TestBuffer w(storage_bytes(p.w_info.type, p.w_info.layout));
+  TestBuffer y(storage_bytes(p.y_info.type, p.y_info.layout));
+  TestBuffer bias(static_cast<size_t>(p.w[0]) * sizeof(float));
+  TestBuffer residual(p.plain_residual ? storage_bytes(p.y_info.type, Layout{}) : 0);
+  size_t scratch_bytes = 0;
+  for (const auto& kernel : kernels) scratch_bytes = std::max(scratch_bytes, kernel->scratch_bytes());
+  TestBuffer scratch(scratch_bytes);
+  std::vector<const void*> in;
+  std::vector<void*> out;
+  switch (p.pass) {
+    case ConvPass::forward:
+      in = {x.data, w.data};
+      if (p.attrs.bias) in.push_back(bias.data);
+      if (p.attrs.residual) in.push_back(p.plain_residual ? residual.data : y.data);
+      out = {y.data};
+      break;
+    case ConvPass::input_grad:
+      in = {y.data, w.data};
+      out = {x.data};
+      break;
+    case ConvPass::weight_grad:
+      in = {x.data, y.data};
+      out = {w.data};
+      break;
+  }
+  const KernelCall call{in, out, scratch.data};
+  std::vector<double> best(kernels.size(), std::numeric_limits<double>::infinity());
+  constexpr int kRounds = 4;  // the first warms caches and code
+  for (int round = 0; round < kRounds; ++round) {
+    for (size_t i = 0; i < kernels.size(); ++i) {
+      const auto start = std::chrono::steady_clock::now();
+      kernels[i]->run(call);
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      if (round > 0) best[i] = std::min(best[i], took.count());
+    }
+  }
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return best[a] < best[b]; });
+  return order;
+}
+
+/// The same problem with at most `batch` images: large batches behave alike and measure slowly.
+ConvProblem with_batch(ConvProblem p, int64_t batch) {
+  if (p.x[0] <= batch) return p;
+  for (Shape* shape : {&p.x, &p.y, &p.x_info.type.shape, &p.y_info.type.shape}) (*shape)[0] = batch;
+  return p;
+}
+
+}  // namespace
+
+std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std::string& key,
+                                           const std::vector<ConvCandidate>& candidates, TuningCache& tuning) {
+  std::string shortage;  // of memory, as a candidate told it
+  auto make = [&](const ConvCandidate& candidate, const ConvProblem& p) -> std::unique_ptr<Kernel> {
+    try {
+      return candidate.make(p);
+    } catch (const ResourceError& error) {
+      shortage = error.what();
+      return nullptr;
+    }
+  };
+  if (const auto known = tuning.find(key)) {
+    for (const ConvCandidate& candidate : candidates) {
+      if (candidate.name != *known) continue;
+      if (auto kernel = make(candidate, problem)) return kernel;
+    }
+  }
+  constexpr int64_t kMeasuredBatch = 64;
+  const ConvProblem measured = with_batch(problem, kMeasuredBatch);
+  std::vector<std::unique_ptr<Kernel>> kernels;
+  std::vector<const ConvCandidate*> made;
+  for (const ConvCandidate& candidate : candidates) {
+    if (auto kernel = make(candidate, measured)) {
+      kernels.push_back(std::move(kernel));
+      made.push_back(&candidate);
+    }
+  }
+  const std::vector<size_t> order = by_speed(kernels, measured);
+  kernels.clear();
+  for (size_t i : order) {
+    // What works on fewer images may still be refused for all of them.
+    auto kernel = make(*made[i], problem);
+    if (!kernel) continue;
+    tuning.remember(key, made[i]->name);
+    return kernel;
+  }
+  if (!shortage.empty()) throw ResourceError(ExitCode::limit, "{}", shortage);
+  throw InternalError(fmt::format("conv2d: no algorithm for {}", key));
+}
+
+}  // namespace resnet::cpu

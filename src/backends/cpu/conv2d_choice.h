@@ -1,0 +1,26 @@
+#pragma once
+// The choice between the ways to do one convolution, by measurement on this machine.
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backends/cpu/conv2d_onednn.h"
+
+namespace resnet::cpu {
+
+/// One way: `make` answers null for a problem that it cannot do.
+struct ConvCandidate {
+  std::string name;
+  bool winograd;
+  std::function<std::unique_ptr<Kernel>(const ConvProblem&)> make;
+};
+
+/// The kernel of the candidate that `tuning` names for `key`; where it names none that can be made, of the fastest
+/// (timed on at most 64 images) that can be made for the whole problem, which `tuning` then remembers. Throws when
+/// there is none: ResourceError (limit) if one lacked memory, else InternalError.
+std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std::string& key,
+                                           const std::vector<ConvCandidate>& candidates, TuningCache& tuning);
+
+}  // namespace resnet::cpu

@@ -1,0 +1,95 @@
+#include "backends/cpu/conv2d_choice.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <limits>
+#include <thread>
+
+#include "runtime/on_backend.h"
+
+namespace resnet::cpu {
+namespace {
+
+using namespace resnet::testing;
+
+class FakeKernel : public Kernel {
+ public:
+  FakeKernel(std::string name, int milliseconds) : name_(std::move(name)), milliseconds_(milliseconds) {}
+  std::string algorithm() const override { return name_; }
+  void run(const KernelCall&) override { std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds_)); }
+
+ private:
+  std::string name_;
+  int milliseconds_;
+};
+
+constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
+
+/// Takes `milliseconds` and can do at most `images`.
+ConvCandidate fake(const std::string& name, int milliseconds, int64_t images = kAny) {
+  return {name, false, [=](const ConvProblem& p) -> std::unique_ptr<Kernel> {
+            if (p.x[0] > images) return nullptr;
+            return std::make_unique<FakeKernel>(name, milliseconds);
+          }};
+}
+
+/// A hundred images, more than are measured on.
+ConvProblem problem() {
+  ConvProblem p;
+  p.x = p.y = {100, 4, 3, 3};
+  p.w = {4, 4, 1, 1};
+  p.x_info = p.y_info = {f32_type(p.x), {}};
+  p.w_info = {f32_type(p.w), {}};
+  return p;
+}
+
+class ConvChoice : public ::testing::Test {
+ protected:
+  std::string choose(const std::vector<ConvCandidate>& candidates) {
+    return choose_convolution(problem(), "key", candidates, tuning_)->algorithm();
+  }
+  PrivateTuningCache cache_;
+  TuningCache tuning_{"machine"};
+};
+
+TEST_F(ConvChoice, TheFastestIsTakenAndRemembered) {
+  EXPECT_EQ(choose({fake("slow", 8), fake("fast", 0), fake("middle", 4)}), "fast");
+  EXPECT_EQ(tuning_.find("key"), "fast");
+  EXPECT_EQ(choose({fake("fast", 8), fake("slow", 0)}), "fast") << "what is known is not measured again";
+}
+
+TEST_F(ConvChoice, AWinnerThatCannotBeBuiltInFullGivesWayToTheNext) {
+  EXPECT_EQ(choose({fake("slow", 8), fake("fast", 0, 64), fake("middle", 4)}), "middle");
+  EXPECT_EQ(tuning_.find("key"), "middle");
+}
+
+TEST_F(ConvChoice, WhatIsKnownButCannotBeBuiltIsReplaced) {
+  tuning_.remember("key", "small");
+  EXPECT_EQ(choose({fake("small", 0, 64), fake("any", 1)}), "any");
+  EXPECT_EQ(tuning_.find("key"), "any");
+  tuning_.adopt({{"key", "unheard of"}});
+  EXPECT_EQ(choose({fake("any", 1)}), "any");
+  EXPECT_EQ(tuning_.find("key"), "any");
+}
+
+TEST_F(ConvChoice, WhenNoneCanBeBuiltTheReasonIsToldAndNothingRemembered) {
+  EXPECT_THROW(choose({}), InternalError);
+  EXPECT_THROW(choose({fake("a", 0, 64), fake("b", 0, 10)}), InternalError);
+  const ConvCandidate hungry{"hungry", false, [](const ConvProblem& p) -> std::unique_ptr<Kernel> {
+                               if (p.x[0] > 64) throw ResourceError(ExitCode::limit, "memory: {} is short", "it");
+                               return std::make_unique<FakeKernel>("hungry", 0);
+                             }};
+  try {
+    choose({fake("a", 1, 64), hungry});
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const ResourceError& error) {
+    EXPECT_EQ(error.code(), ExitCode::limit);
+    EXPECT_STREQ(error.what(), "memory: it is short");
+  }
+  EXPECT_EQ(tuning_.find("key"), std::nullopt);
+  EXPECT_EQ(choose({hungry, fake("b", 1)}), "b") << "another is there";
+}
+
+}  // namespace
+}  // namespace resnet::cpu
