@@ -1,7 +1,9 @@
 // The lecture's code, step by step: the residual block and its shapes, the stem, a stage, the whole net.
-// Each step is the sentence of the lesson in C++; a step that does not hold throws.
+// Each step is the sentence of the lesson in C++; a step that does not hold ends the program with code 1.
 
+#include <algorithm>
 #include <cstdio>
+#include <exception>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -42,12 +44,12 @@ Tensor run(const Shape& x_shape, Block block) {
 void expect(const char* what, const Tensor& y, const Shape& shape) {
   std::printf("%-52s -> %s\n", what, y.shape().str().c_str());
   check(y.shape() == shape, "the shape is not the lecture's");
-  for (float value : y.as<float>()) check(value >= 0, "a block ends in a relu");
+  const auto values = y.as<float>();
+  check(std::all_of(values.begin(), values.end(), [](float v) { return v >= 0; }), "a block ends in a relu");
+  check(std::any_of(values.begin(), values.end(), [](float v) { return v > 0; }), "a block lets something through");
 }
 
-}  // namespace
-
-int main() {
+void walk() {
   // A residual block that keeps its shape: f(x) = relu(x + g(x)).
   expect("Residual(3, 3) on 4x3x6x6", run({4, 3, 6, 6}, [](Scope s, Value x) { return lecture::residual(s, x, 3); }),
          {4, 3, 6, 6});
@@ -87,7 +89,7 @@ int main() {
   show("pool");
   x = flatten(x);
   show("flatten");
-  x = linear(s / 7, x, 10, WeightInit::xavier);
+  x = linear(s / 7, x, 10, {.init = WeightInit::xavier});
   show("linear");
   int64_t parameters = 0;
   for (const auto& [name, id] : graph->leaves()) {
@@ -95,4 +97,16 @@ int main() {
   }
   std::printf("parameters: %lld\n", static_cast<long long>(parameters));
   check(parameters == 11178378, "the lecture's net has 11,178,378 parameters");
+}
+
+}  // namespace
+
+int main() {
+  try {
+    walk();
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "example_lecture: %s\n", error.what());
+    return 1;
+  }
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <exception>
 
 #include "data/loader.h"
 #include "models/torchvision.h"
@@ -23,7 +24,7 @@ Value narrow_resnet(Scope s, Value x, int64_t classes) {
   return linear(s / "head", flatten(global_avg_pool(x)), classes);
 }
 
-int main() {
+void train_thirty_steps() {
   const ModelSpec model{
       "narrow_resnet", "three basic blocks", {1, 28, 28}, 10, [](Scope s, Value x, const ModelOptions&) {
         return narrow_resnet(s, x, 10);
@@ -50,4 +51,14 @@ int main() {
   }
   std::printf("loss of the first batch %.3f, of the last %.3f\n", first, last);
   check(last < 0.7 * first, "thirty steps should lower the loss");
+}
+
+int main() {
+  try {
+    train_thirty_steps();
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "example_new_architecture: %s\n", error.what());
+    return 1;
+  }
 }

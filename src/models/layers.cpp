@@ -18,7 +18,8 @@ Fans fans_of(const Shape& weight) {
 Initializer initializer(WeightInit init, const Shape& weight) {
   switch (init) {
     case WeightInit::xavier: return xavier_uniform(weight);
-    case WeightInit::kaiming: return kaiming_normal_fan_out(weight);
+    case WeightInit::kaiming:
+      return weight.rank() == 2 ? kaiming_normal_fan_in(weight) : kaiming_normal_fan_out(weight);
     case WeightInit::pytorch: return uniform_fan_in(weight);
   }
   throw InternalError("unknown initialisation");
@@ -33,6 +34,10 @@ Initializer xavier_uniform(const Shape& weight) {
 
 Initializer kaiming_normal_fan_out(const Shape& weight) {
   return {Initializer::Kind::normal, std::sqrt(2.0 / fans_of(weight).out)};
+}
+
+Initializer kaiming_normal_fan_in(const Shape& weight) {
+  return {Initializer::Kind::normal, std::sqrt(2.0 / fans_of(weight).in)};
 }
 
 Initializer uniform_fan_in(const Shape& weight) {
@@ -51,10 +56,10 @@ Value conv(Scope s, Value x, int64_t channels, const ConvOptions& o) {
       s.path());
 }
 
-Value batch_norm(Scope s, Value x) {
+Value batch_norm(Scope s, Value x, BatchNormOptions options) {
   constexpr double kEpsilon = 1e-5;
   const Shape channels{x.shape()[1]};
-  const Value gamma = s.parameter("weight", channels, constant(1));
+  const Value gamma = s.parameter("weight", channels, constant(options.zero_gamma ? 0 : 1));
   const Value beta = s.parameter("bias", channels, constant(0));
   const Value running_mean = s.buffer("running_mean", channels, 0);
   const Value running_var = s.buffer("running_var", channels, 1);
@@ -66,10 +71,10 @@ Value batch_norm(Scope s, Value x) {
   return result.y;
 }
 
-Value linear(Scope s, Value x, int64_t outputs, WeightInit init) {
+Value linear(Scope s, Value x, int64_t outputs, LinearOptions options) {
   const Shape shape{outputs, x.shape()[1]};
-  const Value weight = s.parameter("weight", shape, initializer(init, shape));
-  const Value bias = s.parameter("bias", {outputs}, uniform_fan_in(shape));
+  const Value weight = s.parameter("weight", shape, initializer(options.init, shape));
+  const Value bias = options.bias ? s.parameter("bias", {outputs}, uniform_fan_in(shape)) : Value{};
   return linear(x, weight, bias, s.path());
 }
 

@@ -15,12 +15,17 @@ namespace resnet {
 
 /// Xavier (Glorot and Bengio 2010): U(-b, b), b = sqrt(6 / (fan_in + fan_out)); `weight` is [O, I, ...].
 Initializer xavier_uniform(const Shape& weight);
-/// Kaiming (He et al. 2015, arXiv:1502.01852): N(0, 2 / fan_out), torchvision's choice for its ResNets.
+/// Kaiming (He et al. 2015, arXiv:1502.01852): N(0, 2 / fan_out), torchvision's choice for its ResNets; gradients keep
+/// their size through the layers.
 Initializer kaiming_normal_fan_out(const Shape& weight);
+/// The same with N(0, 2 / fan_in), PyTorch's default mode: values keep their size.
+Initializer kaiming_normal_fan_in(const Shape& weight);
 /// PyTorch's default: U(-b, b), b = 1 / sqrt(fan_in), for weights and the biases beside them.
 Initializer uniform_fan_in(const Shape& weight);
 Initializer constant(double value);
 
+/// How weights start. Kaiming is fan-out for convolutions, and fan-in for linear layers: a classifier of few outputs
+/// would else start with large logits.
 enum class WeightInit { xavier, kaiming, pytorch };
 
 struct ConvOptions {
@@ -37,11 +42,21 @@ struct ConvOptions {
 /// asked for, `bias` (uniform fan-in, PyTorch's default, whatever the weight's initialisation).
 Value conv(Scope s, Value x, int64_t channels, const ConvOptions& options);
 
-/// PyTorch's BatchNorm2d: eps 1e-5, momentum 0.1; parameters `weight`, `bias`, buffers `running_mean`,
-/// `running_var`. In training the batch's statistics normalise and the running ones are updated after the step.
-Value batch_norm(Scope s, Value x);
+struct BatchNormOptions {
+  bool zero_gamma = false;  ///< `weight` starts 0, not 1: a residual block that ends so starts as the identity
+};
 
-/// x [N,I] -> [N,outputs]; parameters `weight` [outputs, I] and `bias`.
-Value linear(Scope s, Value x, int64_t outputs, WeightInit init = WeightInit::pytorch);
+/// PyTorch's BatchNorm1d and 2d, x [N,C,...]: eps 1e-5, momentum 0.1; parameters `weight`, `bias`, buffers
+/// `running_mean`, `running_var`. In training the batch's statistics normalise and the running ones are updated after
+/// the step.
+Value batch_norm(Scope s, Value x, BatchNormOptions options = {});
+
+struct LinearOptions {
+  bool bias = true;
+  WeightInit init = WeightInit::pytorch;
+};
+
+/// x [N,I] -> [N,outputs]; parameters `weight` [outputs, I] and, if asked for, `bias` (as a convolution's).
+Value linear(Scope s, Value x, int64_t outputs, LinearOptions options = {});
 
 }  // namespace resnet

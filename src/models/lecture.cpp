@@ -37,7 +37,7 @@ Value resnet18(Scope s, Value x, NetOptions options) {
   x = resnet_block(s / 2, x, 128, 2);
   x = resnet_block(s / 3, x, 256, 2);
   x = resnet_block(s / 4, x, 512, 2);
-  return linear(s / 7, flatten(global_avg_pool(x)), options.num_classes, WeightInit::xavier);
+  return linear(s / 7, flatten(global_avg_pool(x)), options.num_classes, {.init = WeightInit::xavier});
 }
 
 }  // namespace resnet::lecture

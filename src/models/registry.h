@@ -6,14 +6,18 @@
 #include <string>
 #include <vector>
 
-#include "models/scope.h"
+#include "models/layers.h"
 
 namespace resnet {
 
-/// What a user may change about a model (`--set model.KEY=VALUE`).
+/// What a user may change about a model (`--set model.KEY=VALUE`). Each model takes some of these, see ModelSpec.
 struct ModelOptions {
-  int64_t num_classes = 0;   ///< 0: the model's own
-  int64_t stem_padding = 3;  ///< lecture models only
+  int64_t num_classes = 0;          ///< 0: the model's own; every model takes it
+  int64_t stem_padding = 3;         ///< of the lecture's 7x7 convolution, pixels
+  bool batch_norm = true;           ///< false: no batch norm; the layers before it get biases instead
+  bool zero_init_residual = false;  ///< gamma of each block's last batch norm starts 0 (torchvision's name)
+  WeightInit init = WeightInit::kaiming;
+  bool operator==(const ModelOptions&) const = default;
 };
 
 struct ModelSpec {
@@ -22,11 +26,31 @@ struct ModelSpec {
   Shape input;          ///< the usual [C,H,W]
   int64_t num_classes;
   std::function<Value(Scope, Value x, const ModelOptions&)> build;  ///< x [N,C,H,W] -> logits
+  std::vector<std::string> options = {};                            ///< that it takes besides num_classes
 };
 
+/// The models with a name of their own.
 const std::vector<ModelSpec>& all_models();
 
-/// Throws UserError with the nearest names when there is no such model.
-const ModelSpec& find_model(const std::string& name);
+/// The model of that name; its own name is the canonical one. Besides the listed names it knows every depth of a
+/// family (resnet26_cifar_b, plain8_mlp), and resnet20_cifar for resnet20_cifar_a.
+/// Throws UserError with the nearest names when there is no such model, or with the depths that a family has.
+ModelSpec find_model(const std::string& name);
+
+/// "kaiming", "pytorch" or "xavier".
+const char* name_of(WeightInit init);
+
+/// The options, other than num_classes, that differ from the defaults: {{"batch_norm", "false"}}.
+std::map<std::string, std::string> changed_options(const ModelOptions& options);
+
+/// Sets the option `name` to the value that `text` says. Throws UserError naming "model.NAME", what came and what is
+/// accepted: an unknown name or a value out of range.
+void set_option(const std::string& name, const std::string& text, ModelOptions& options);
+
+/// Throws UserError unless `model` takes every option that is not at its default.
+void check_options(const ModelSpec& model, const ModelOptions& options);
+
+/// Checks the options and builds: x [N,C,H,W] -> logits [N, num_classes].
+Value build_model(const ModelSpec& model, Scope s, Value x, const ModelOptions& options);
 
 }  // namespace resnet

@@ -3,11 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <set>
 #include <sstream>
 
+#include "models/cifar.h"
 #include "models/lecture.h"
+#include "models/mlp.h"
 #include "models/registry.h"
 #include "models/torchvision.h"
 #include "ops/evaluate.h"
@@ -18,19 +21,48 @@ namespace {
 
 using namespace testing;
 
+int64_t parameters_of(const ModelSpec& model, const ModelOptions& options = {}) {
+  int64_t parameters = 0;
+  for (const StateSpec& state : model_states(model, options, DType::f32)) {
+    if (state.trainable) parameters += state.type.shape.elements();
+  }
+  return parameters;
+}
+
 TEST(Models, ParameterCountsArePublishedOnes) {
-  const std::map<std::string, int64_t> counts = {{"lecture_resnet18", 11178378}, {"resnet18", 11689512},
-                                                 {"resnet34", 21797672},         {"resnet50", 25557032},
-                                                 {"resnet101", 44549160},        {"resnet152", 60192808}};
+  std::map<std::string, int64_t> counts = {{"lecture_resnet18", 11178378}, {"resnet18", 11689512},
+                                           {"resnet34", 21797672},         {"resnet50", 25557032},
+                                           {"resnet101", 44549160},        {"resnet152", 60192808}};
+  // Option A adds nothing to the plain net; option B two projections: 16 x 32 and 32 x 64 weights and their norms.
+  constexpr int64_t kProjections = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64;
+  const std::map<int64_t, int64_t> deep = {{20, 269722}, {32, 464154},   {44, 658586},
+                                           {56, 853018}, {110, 1727962}, {1202, 19421274}};
+  for (const auto& [depth, count] : deep) {
+    counts[fmt::format("resnet{}_cifar_a", depth)] = counts[fmt::format("plain{}_cifar", depth)] = count;
+    counts[fmt::format("resnet{}_cifar_b", depth)] = count + kProjections;
+  }
+  EXPECT_EQ(counts.at("resnet20_cifar_b"), 272474);
+  for (const auto& [depth, count] : std::map<int64_t, int64_t>{{20, 401418}, {56, 1000458}, {110, 1899018}}) {
+    counts[fmt::format("resnet{}_mlp", depth)] = counts[fmt::format("plain{}_mlp", depth)] = count;
+  }
   for (const ModelSpec& model : all_models()) {
-    int64_t parameters = 0;
-    for (const StateSpec& state : model_states(model, {}, DType::f32)) {
-      if (state.trainable) parameters += state.type.shape.elements();
-    }
     ASSERT_TRUE(counts.contains(model.name)) << model.name << " has no published count here";
-    EXPECT_EQ(parameters, counts.at(model.name)) << model.name;
+    EXPECT_EQ(parameters_of(model), counts.at(model.name)) << model.name;
   }
   EXPECT_EQ(all_models().size(), counts.size());
+}
+
+TEST(Models, WithoutBatchNormTheLayersHaveBiasesInstead) {
+  // 688 channels are normalised in the 20 layers of the CIFAR net: a bias for each instead of a scale and a shift.
+  EXPECT_EQ(parameters_of(find_model("resnet20_cifar_a"), {.batch_norm = false}), 269722 - 688);
+  EXPECT_EQ(parameters_of(find_model("resnet20_cifar_b"), {.batch_norm = false}), 272474 - 688 - 32 - 64);
+  EXPECT_EQ(parameters_of(find_model("plain20_mlp"), {.batch_norm = false}), 401418 - 19 * 128);
+  for (const char* model : {"resnet20_cifar_b", "resnet20_mlp"}) {
+    for (const StateSpec& state : model_states(find_model(model), {.batch_norm = false}, DType::f32)) {
+      EXPECT_EQ(state.name.find("bn"), std::string::npos) << state.name;
+      EXPECT_TRUE(state.trainable) << state.name;
+    }
+  }
 }
 
 TEST(Models, TorchvisionsNamesAndShapesAreTorchvisions) {
@@ -92,6 +124,62 @@ TEST(Models, TheLecturesNamesAreTheCoursesCode) {
   EXPECT_EQ(expected.size(), 110u) << "21 layers with weight and bias, 17 norms with 4 tensors";
   EXPECT_TRUE(expected.contains("0.0.weight") && expected.contains("2.0.conv3.bias") && expected.contains("7.weight"));
   EXPECT_TRUE(ours == expected) << "names differ in number (" << ours.size() << "), spelling or shape";
+}
+
+/// akamaster/pytorch_resnet_cifar10's resnet20, with either shortcut.
+std::map<std::string, Shape> cifar_names(bool projections) {
+  std::map<std::string, Shape> names;
+  auto norm = [&](const std::string& path, int64_t channels) {
+    for (const char* name : {".weight", ".bias", ".running_mean", ".running_var"}) names[path + name] = {channels};
+  };
+  names["conv1.weight"] = {16, 3, 3, 3};
+  norm("bn1", 16);
+  int64_t in = 16;
+  for (int stage = 1; stage <= 3; ++stage) {
+    const int64_t width = int64_t{16} << (stage - 1);
+    for (int block = 0; block < 3; ++block) {
+      const std::string path = fmt::format("layer{}.{}.", stage, block);
+      names[path + "conv1.weight"] = {width, in, 3, 3};
+      names[path + "conv2.weight"] = {width, width, 3, 3};
+      norm(path + "bn1", width);
+      norm(path + "bn2", width);
+      if (projections && in != width) {
+        names[path + "shortcut.0.weight"] = {width, in, 1, 1};
+        norm(path + "shortcut.1", width);
+      }
+      in = width;
+    }
+  }
+  names["linear.weight"] = {10, 64};
+  names["linear.bias"] = {10};
+  return names;
+}
+
+std::map<std::string, Shape> names_of(const std::string& model, const ModelOptions& options = {}) {
+  std::map<std::string, Shape> names;
+  for (const StateSpec& state : model_states(find_model(model), options, DType::f32))
+    names[state.name] = state.type.shape;
+  return names;
+}
+
+TEST(Models, TheCifarNetsNamesAreThoseOfTheReimplementationEverybodyLoads) {
+  EXPECT_TRUE(names_of("resnet20_cifar_a") == cifar_names(false));
+  EXPECT_TRUE(names_of("resnet20_cifar_b") == cifar_names(true));
+  EXPECT_TRUE(names_of("plain20_cifar") == cifar_names(false)) << "the twin differs in its sums alone";
+  EXPECT_TRUE(names_of("resnet20_cifar_b").contains("layer2.0.shortcut.0.weight"));
+  const auto biased = names_of("resnet20_cifar_b", {.batch_norm = false});
+  EXPECT_TRUE(biased.contains("conv1.bias") && biased.contains("layer3.0.shortcut.0.bias"));
+}
+
+TEST(Models, TheMlpsNamesAndShapesAreThoseOfItsBlocks) {
+  const auto names = names_of("resnet20_mlp");
+  EXPECT_EQ(names.at("linear1.weight"), (Shape{128, 784}));
+  EXPECT_EQ(names.at("blocks.8.linear2.weight"), (Shape{128, 128}));
+  EXPECT_EQ(names.at("blocks.0.bn1.running_var"), (Shape{128}));
+  EXPECT_EQ(names.at("linear.weight"), (Shape{10, 128}));
+  EXPECT_EQ(names.size(), 19u * 5 + 2) << "19 layers with a weight and a norm's four tensors, and the classifier";
+  EXPECT_TRUE(names == names_of("plain20_mlp"));
+  EXPECT_TRUE(names_of("resnet20_mlp", {.batch_norm = false}).contains("blocks.0.linear1.bias"));
 }
 
 /// The output shape of every node named `name` (or of the op, where nodes have no name), in order.
@@ -156,6 +244,100 @@ TEST(Models, TorchvisionsLastMapIsAThirtySecondAndBottlenecksStrideInTheMiddle) 
   }
 }
 
+TEST(Models, TheCifarStagesHalveTheMapWhateverItsSizeAndChannels) {
+  for (const auto& [images, maps] : {std::pair{Shape{2, 3, 32, 32}, std::array{"2x16x32x32", "2x32x16x16", "2x64x8x8"}},
+                                     std::pair{Shape{1, 1, 28, 28}, std::array{"1x16x28x28", "1x32x14x14", "1x64x7x7"}},
+                                     std::pair{Shape{1, 2, 5, 3}, std::array{"1x16x5x3", "1x32x3x2", "1x64x2x1"}}}) {
+    for (const char* model : {"resnet20_cifar_a", "resnet20_cifar_b", "plain20_cifar"}) {
+      Graph g;
+      ModelBuilder builder{g, DType::f32, true, {}};
+      const ModelSpec spec = find_model(model);
+      const Value y = spec.build(Scope(builder), g.input("x", f32_type(images)), {.num_classes = 7});
+      g.set_output("y", y);
+      EXPECT_EQ(y.shape(), (Shape{images[0], 7}));
+      const std::vector<std::string> shapes = shapes_of(g, "conv2d");
+      const int projections = model == std::string("resnet20_cifar_b") ? 1 : 0;
+      EXPECT_EQ(std::count(shapes.begin(), shapes.end(), maps[0]), 7) << model;
+      EXPECT_EQ(std::count(shapes.begin(), shapes.end(), maps[1]), 6 + projections) << model;
+      EXPECT_EQ(std::count(shapes.begin(), shapes.end(), maps[2]), 6 + projections) << model;
+      EXPECT_EQ(shapes_of(g, "add").size(), model == std::string("plain20_cifar") ? 0u : 9u);
+      EXPECT_EQ(shapes_of(g, "pad_channels").size(), model == std::string("resnet20_cifar_a") ? 2u : 0u);
+      EXPECT_EQ(builder.statistics.size(), static_cast<size_t>(2 * (19 + 2 * projections)));
+    }
+  }
+}
+
+/// Values for every leaf: first values of states (seed 5), and `x`.
+Tensors leaves_of(const Graph& graph, const Tensor& x) {
+  Tensors leaves;
+  for (const auto& [name, id] : graph.leaves()) {
+    const Node& node = graph.node(id);
+    leaves[name] =
+        node.kind == NodeKind::input ? x : initial_value({name, node.outputs[0], node.initializer, node.trainable}, 5);
+  }
+  return leaves;
+}
+
+using Block = std::function<Value(Scope, Value)>;
+
+/// The block in inference mode, in double, over its first values.
+Tensor evaluate_block(const Tensor& x, const Block& block) {
+  Graph g;
+  ModelBuilder builder{g, DType::f64, false, {}};
+  g.set_output("y", block(Scope(builder), g.input("x", x.type())));
+  return evaluate(g, leaves_of(g, x)).at("y");
+}
+
+Tensor positive_tensor(const Shape& shape, uint64_t seed) {
+  Rng rng(seed);
+  Tensor x = random_tensor(shape, rng);
+  for (double& v : x.as<double>()) v = std::abs(v);
+  return x;
+}
+
+TEST(Models, ABlockThatStartsWithGammaZeroIsItsShortcut) {
+  const Tensor map = positive_tensor({2, 16, 5, 3}, 1), row = positive_tensor({3, 128}, 2);
+  for (const bool zero : {true, false}) {
+    const Block convolutions = [&](Scope s, Value x) {
+      return cifar::basic_block(s, x, 16, 1, {.zero_init_residual = zero});
+    };
+    const Block linears = [&](Scope s, Value x) { return mlp::block(s, x, {.zero_init_residual = zero}); };
+    EXPECT_EQ(evaluate_block(map, convolutions) == map, zero);
+    EXPECT_EQ(evaluate_block(row, linears) == row, zero);
+  }
+  // Where the shape changes option A takes every second pixel and puts as many zeros before as after.
+  const Tensor y = evaluate_block(
+      map, [](Scope s, Value x) { return cifar::basic_block(s, x, 32, 2, {.zero_init_residual = true}); });
+  ASSERT_EQ(y.shape(), (Shape{2, 32, 3, 2}));
+  Tensor expected(DType::f64, y.shape());
+  for (size_t n = 0; n < 2; ++n) {
+    for (size_t c = 0; c < 16; ++c) {
+      for (size_t h = 0; h < 3; ++h) {
+        for (size_t w = 0; w < 2; ++w) {
+          expected.as<double>()[((n * 32 + 8 + c) * 3 + h) * 2 + w] =
+              map.as<double>()[((n * 16 + c) * 5 + 2 * h) * 3 + 2 * w];
+        }
+      }
+    }
+  }
+  EXPECT_EQ(y, expected);
+}
+
+TEST(Models, OnlyTheLastNormOfEachBlockStartsWithGammaZero) {
+  for (const auto& [model, blocks] : {std::pair{"resnet20_cifar_b", 9}, std::pair{"resnet20_mlp", 9}}) {
+    int zeros = 0;
+    for (const StateSpec& state : model_states(find_model(model), {.zero_init_residual = true}, DType::f32)) {
+      if (state.name.ends_with("bn2.weight")) {
+        EXPECT_EQ(state.initializer, constant(0)) << state.name;
+        ++zeros;
+      } else if (state.trainable && state.type.shape.rank() == 1 && state.name.ends_with("weight")) {
+        EXPECT_EQ(state.initializer, constant(1)) << state.name;
+      }
+    }
+    EXPECT_EQ(zeros, blocks) << model;
+  }
+}
+
 TEST(Models, ABlockWhoseShortcutDoesNotFitSaysSo) {
   Graph g;
   ModelBuilder builder{g, DType::f32, false, {}};
@@ -181,6 +363,7 @@ TEST(Models, ScopesArePathsAndTrainingAsksForEveryNormsStatistics) {
 TEST(Models, InitialValuesHaveTheirPublishedSpread) {
   EXPECT_DOUBLE_EQ(xavier_uniform({64, 32, 3, 3}).scale, std::sqrt(6.0 / (9 * 96)));
   EXPECT_DOUBLE_EQ(kaiming_normal_fan_out({64, 32, 3, 3}).scale, std::sqrt(2.0 / (9 * 64)));
+  EXPECT_DOUBLE_EQ(kaiming_normal_fan_in({64, 32, 3, 3}).scale, std::sqrt(2.0 / (9 * 32)));
   EXPECT_DOUBLE_EQ(uniform_fan_in({10, 512}).scale, 1 / std::sqrt(512.0));
   for (const StateSpec& state : model_states(find_model("resnet18"), {}, DType::f32)) {
     EXPECT_EQ(state.trainable, state.name.find("running_") == std::string::npos) << state.name;
@@ -193,8 +376,111 @@ TEST(Models, InitialValuesHaveTheirPublishedSpread) {
   }
 }
 
+TEST(Models, TheInitialisationIsAnOptionOfEveryWeightOfTheDeepFamilies) {
+  for (const char* model : {"resnet20_cifar_b", "plain20_mlp"}) {
+    for (const WeightInit init : {WeightInit::kaiming, WeightInit::pytorch, WeightInit::xavier}) {
+      for (const StateSpec& state : model_states(find_model(model), {.init = init}, DType::f32)) {
+        const Shape& shape = state.type.shape;
+        if (shape.rank() < 2) continue;
+        const Initializer expected = init == WeightInit::xavier    ? xavier_uniform(shape)
+                                     : init == WeightInit::pytorch ? uniform_fan_in(shape)
+                                     : shape.rank() == 2           ? kaiming_normal_fan_in(shape)
+                                                                   : kaiming_normal_fan_out(shape);
+        EXPECT_EQ(state.initializer, expected) << state.name << " " << name_of(init);
+      }
+    }
+  }
+}
+
 TEST(Models, AnUnknownNameIsAnsweredWithTheNearest) {
   expect_user_error([] { find_model("resnet-50"); }, {"resnet-50", "resnet50"});
+  expect_user_error([] { find_model("plain20_cifar_a"); }, {"plain20_cifar_a", "nearest: plain20_cifar"});
+  for (const char* name : {"", "resnet", "resnet_cifar", "resnet020_cifar", "resnet+20_cifar", "resnet20_cifar_",
+                           "resnet20_cifar_c", "resnet99999999999999999999_cifar", "plain_mlp", "resnet20_mlp_a"}) {
+    expect_user_error([&] { find_model(name); }, {"model '" + std::string(name) + "' is unknown", "nearest"});
+  }
+}
+
+TEST(Models, EveryDepthOfAFamilyHasItsName) {
+  EXPECT_EQ(find_model("resnet20_cifar").name, "resnet20_cifar_a") << "the paper's plain name is option A";
+  for (const auto& [name, depth, canonical] :
+       {std::tuple{"resnet8_cifar", 8, "resnet8_cifar_a"}, std::tuple{"resnet26_cifar_a", 26, "resnet26_cifar_a"},
+        std::tuple{"plain14_cifar", 14, "plain14_cifar"}, std::tuple{"resnet4_mlp", 4, "resnet4_mlp"},
+        std::tuple{"plain22_mlp", 22, "plain22_mlp"}}) {
+    const ModelSpec spec = find_model(name);
+    EXPECT_EQ(spec.name, canonical);
+    Graph g;
+    ModelBuilder builder{g, DType::f32, false, {}};
+    const Shape& in = spec.input;
+    g.set_output("y", spec.build(Scope(builder), g.input("x", f32_type({1, in[0], in[1], in[2]})), {}));
+    EXPECT_EQ(shapes_of(g, "conv2d").size() + shapes_of(g, "linear").size(), static_cast<size_t>(depth)) << name;
+  }
+  EXPECT_EQ(find_model("resnet26_cifar_b").name, "resnet26_cifar_b");
+}
+
+TEST(Models, ADepthThatAFamilyDoesNotHaveIsAnsweredWithTheNearest) {
+  expect_user_error([] { find_model("resnet21_cifar_a"); }, {"'resnet21_cifar_a'", "21", "6n + 2", "20 and 26"});
+  expect_user_error([] { find_model("resnet2_cifar_b"); }, {"6n + 2", "8 and 14"});
+  expect_user_error([] { find_model("plain56000_cifar"); }, {"56000", "10000"});
+  expect_user_error([] { find_model("resnet21_mlp"); }, {"2n + 2", "20 and 22"});
+  expect_user_error([] { find_model("plain2_mlp"); }, {"2n + 2", "4 and 6"});
+  Graph g;
+  ModelBuilder builder{g, DType::f32, false, {}};
+  expect_user_error(
+      [&] {
+        cifar::resnet(Scope(builder), g.input("x", f32_type({1, 3, 8, 8})), {.depth = 9});
+      },
+      {"depth 9", "6n + 2"});
+  expect_user_error(
+      [&] {
+        mlp::resnet(Scope(builder), g.input("y", f32_type({1, 3, 8, 8})), {.depth = 3});
+      },
+      {"depth 3", "2n + 2"});
+}
+
+TEST(Models, AnOptionThatAModelDoesNotTakeIsRefusedWithThoseItTakes) {
+  struct Case {
+    std::string model;
+    ModelOptions options;
+    std::vector<std::string> parts;
+  };
+  const std::vector<Case> wrong = {
+      {"resnet18", {.batch_norm = false}, {"'resnet18'", "model.batch_norm", "false", "no options"}},
+      {"lecture_resnet18", {.init = WeightInit::xavier}, {"model.init", "xavier", "takes model.stem_padding;"}},
+      {"resnet20_cifar_a", {.stem_padding = 0}, {"model.stem_padding", "model.batch_norm, model.zero_init_residual"}},
+      {"plain20_cifar", {.zero_init_residual = true}, {"model.zero_init_residual", "model.batch_norm, model.init"}},
+      {"plain20_mlp", {.zero_init_residual = true}, {"model.zero_init_residual", "model.batch_norm, model.init"}},
+      {"resnet20_mlp",
+       {.batch_norm = false, .zero_init_residual = true},
+       {"'resnet20_mlp'", "model.zero_init_residual", "model.batch_norm=false"}}};
+  for (const Case& c : wrong) {
+    const ModelSpec spec = find_model(c.model);
+    expect_user_error([&] { check_options(spec, c.options); }, c.parts);
+    expect_user_error([&] { model_states(spec, c.options, DType::f32); }, c.parts);
+  }
+  check_options(find_model("lecture_resnet18"), {.num_classes = 3, .stem_padding = 0});
+  check_options(find_model("resnet20_cifar_b"), {.zero_init_residual = true, .init = WeightInit::pytorch});
+  check_options(find_model("plain20_mlp"), {.batch_norm = false, .init = WeightInit::xavier});
+  for (const ModelSpec& model : all_models()) EXPECT_NO_THROW(check_options(model, {})) << model.name;
+}
+
+TEST(Models, OptionsGoToTextAndBack) {
+  const ModelOptions all{
+      .stem_padding = 2, .batch_norm = false, .zero_init_residual = true, .init = WeightInit::xavier};
+  EXPECT_EQ(changed_options(all),
+            (std::map<std::string, std::string>{
+                {"stem_padding", "2"}, {"batch_norm", "false"}, {"zero_init_residual", "true"}, {"init", "xavier"}}));
+  ModelOptions read;
+  for (const auto& [name, text] : changed_options(all)) set_option(name, text, read);
+  EXPECT_EQ(read, all);
+  EXPECT_TRUE(changed_options({.num_classes = 7}).empty()) << "every model takes the number of classes";
+  expect_user_error([&] { set_option("depth", "3", read); }, {"model.depth", "stem_padding, batch_norm"});
+  expect_user_error([&] { set_option("init", "Kaiming", read); }, {"model.init", "'Kaiming'", "pytorch"});
+  expect_user_error([&] { set_option("batch_norm", "", read); }, {"model.batch_norm", "''", "true or false"});
+  for (const char* padding : {"7", "-1", "3.0", " 3", ""}) {
+    expect_user_error([&] { set_option("stem_padding", padding, read); }, {"model.stem_padding", "0 to 6"});
+  }
+  EXPECT_EQ(read, all);
 }
 
 }  // namespace
