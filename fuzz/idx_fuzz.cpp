@@ -1,5 +1,5 @@
 // Feeds the idx reader any bytes as a file, through the same system calls as a real one.
-// Run: build/fuzz/fuzz_idx CORPUS_FOLDER -max_len=4096 (an empty folder works).
+// Run: make fuzz, or build/fuzz/fuzz/fuzz_idx NEW_FINDS fuzz/corpus/idx -max_len=4096
 
 #include <sys/mman.h>
 #include <unistd.h>

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <exception>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -72,6 +73,13 @@ std::vector<int64_t> steps_in(const std::string& directory) {
   return steps;
 }
 
+/// Whether there is anything of that name, a symlink to nothing included. What cannot be looked at counts as there:
+/// opening it gives the reason.
+bool exists(const std::string& path) {
+  std::error_code error;
+  return fs::symlink_status(path, error).type() != fs::file_type::not_found;
+}
+
 void rename_over(const std::string& from, const std::string& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) throw io_error(to, "rename into place", errno);
 }
@@ -80,6 +88,21 @@ void remove_tree(const std::string& path) {
   std::error_code error;
   fs::remove_all(path, error);
   if (error) throw io_error(path, "remove", error.value());
+}
+
+/// Moves RUN/last to `directory`, which lies in RUN, by one rename.
+void point_last_to(const std::string& run, const std::string& directory) {
+  const std::string last = join(run, "last");
+  const std::string link = join(run, fmt::format(".tmp-{}-last", ::getpid()));
+  const std::string target = directory.substr(directory.find_last_of('/') + 1);
+  ::unlink(link.c_str());
+  if (::symlink(target.c_str(), link.c_str()) != 0) throw io_error(link, "create symlink", errno);
+  if (::rename(link.c_str(), last.c_str()) != 0) {
+    const int error = errno;
+    ::unlink(link.c_str());
+    throw io_error(last, "rename into place", error);
+  }
+  sync_directory(run);
 }
 
 /// Writes to the file and hashes what it writes.
@@ -196,7 +219,7 @@ class Committer {
       // No rename replaces a full directory. `last` moves to the temporary name first, so that step-N is free to
       // go, and a second copy takes its place.
       sync_directory(run_);
-      point_last_to(written);
+      point_last_to(run_, written);
       const std::string again = write_directory();
       try {
         replace_step_by(again);
@@ -207,7 +230,7 @@ class Committer {
     } else {
       replace_step_by(written);
     }
-    point_last_to(step_);
+    point_last_to(run_, step_);
     discard(written);
   }
 
@@ -231,19 +254,6 @@ class Committer {
     }
   }
 
-  void point_last_to(const std::string& directory) const {
-    const std::string link = join(run_, fmt::format(".tmp-{}-last", ::getpid()));
-    const std::string target = directory.substr(directory.find_last_of('/') + 1);
-    ::unlink(link.c_str());
-    if (::symlink(target.c_str(), link.c_str()) != 0) throw io_error(link, "create symlink", errno);
-    if (::rename(link.c_str(), last_.c_str()) != 0) {
-      const int error = errno;
-      ::unlink(link.c_str());
-      throw io_error(last_, "rename into place", error);
-    }
-    sync_directory(run_);
-  }
-
   void prune() const {
     int kept = 0;
     for (const int64_t step : steps_in(run_)) {
@@ -253,6 +263,17 @@ class Committer {
     }
     for (const std::string& name : names_in(run_)) {
       if (is_stale(name) && !is_last(join(run_, name))) remove_tree(join(run_, name));
+    }
+    prune_plots();
+  }
+
+  /// The run's plots are written by atomic_write_file, which leaves its temporary file when it is killed.
+  void prune_plots() const {
+    const std::string plots = join(run_, "plots");
+    std::error_code error;
+    if (!fs::is_directory(fs::symlink_status(plots, error))) return;  // a symlink leads to files that are not the run's
+    for (const std::string& name : names_in(plots)) {
+      if (is_stale(name) && name.find("-write-") != std::string::npos) remove_tree(join(plots, name));
     }
   }
 
@@ -291,8 +312,7 @@ T field(const json& object, const char* name, const std::string& path) {
 
 Checkpoint read_manifest(const std::string& directory) {
   const std::string path = join(directory, kManifest);
-  std::error_code error;
-  if (fs::symlink_status(path, error).type() == fs::file_type::not_found) {
+  if (!exists(path)) {
     throw bad_data(path, 0, "manifest", "missing; expected one in every checkpoint");
   }
   const std::string text = read_whole_file(path, kMaxManifestBytes);
@@ -332,8 +352,7 @@ Checkpoint verified(const std::string& directory) {
   Checkpoint checkpoint = read_manifest(directory);
   for (const CheckpointFile& file : checkpoint.files) {
     const std::string path = escape_control(checkpoint.path_of(file.name));
-    std::error_code error;
-    if (fs::symlink_status(checkpoint.path_of(file.name), error).type() == fs::file_type::not_found) {
+    if (!exists(checkpoint.path_of(file.name))) {
       throw bad_data(path, 0, "file", "missing; the manifest lists it with {} bytes", file.size);
     }
     const uint64_t size = InputFile(checkpoint.path_of(file.name)).size();
@@ -376,24 +395,68 @@ std::string intact_in(const std::string& directory, const std::string& except) {
   return fmt::format("; intact beside it: {}; name one to use it", fmt::join(intact, ", "));
 }
 
+/// The newest step-* of a run directory that verifies; nothing when there is no step-* at all. When none verifies,
+/// throws what is wrong with the newest.
+std::optional<Checkpoint> newest_in(const std::string& directory) {
+  std::error_code error;
+  const fs::path run = fs::canonical(directory, error);
+  if (error || !fs::is_directory(run, error)) return std::nullopt;
+  std::exception_ptr newest_failure;
+  for (const int64_t step : steps_in(run.string())) {
+    try {
+      return verified(join(run.string(), step_name(step)));
+    } catch (const UserError&) {  // damaged; a read that fails is no reason to go back to an older one
+      if (!newest_failure) newest_failure = std::current_exception();
+    }
+  }
+  if (newest_failure) std::rethrow_exception(newest_failure);
+  return std::nullopt;
+}
+
 }  // namespace
 
 void commit_checkpoint(const std::string& run_directory, const CheckpointContent& content) {
   Committer(run_directory, content).commit();
 }
 
-Checkpoint open_checkpoint(const std::string& path) {
+bool holds_checkpoint(const std::string& run_directory) {
   std::error_code error;
-  const auto exists = [&](const std::string& name) {
-    return fs::symlink_status(name, error).type() != fs::file_type::not_found;
-  };
-  // A run directory stands for its `last`.
-  const bool is_run = !exists(join(path, kManifest)) && exists(join(path, "last"));
-  const std::string chosen = is_run ? join(path, "last") : path;
+  const fs::file_type last = fs::symlink_status(join(run_directory, "last"), error).type();
+  if (last == fs::file_type::none) throw io_error(run_directory, "look for a checkpoint", error.value());
+  if (last != fs::file_type::not_found) return true;
+  if (!fs::is_directory(run_directory, error)) return false;
+  const std::vector<int64_t> steps = steps_in(run_directory);
+  return std::any_of(steps.begin(), steps.end(), [&](int64_t step) {
+    std::error_code ignored;
+    return fs::is_directory(join(run_directory, step_name(step)), ignored);
+  });
+}
+
+void make_last(const std::string& run_directory, const Checkpoint& checkpoint) {
+  std::error_code error;
+  const bool inside = fs::equivalent(directory_of(checkpoint.directory), run_directory, error);
+  if (!inside || error) {
+    throw UserError(ExitCode::refused, "{}: is not a checkpoint of {}; expected one in it", checkpoint.directory,
+                    run_directory);
+  }
+  if (!fs::equivalent(join(run_directory, "last"), checkpoint.directory, error)) {
+    point_last_to(run_directory, checkpoint.directory);
+  }
+}
+
+Checkpoint open_checkpoint(const std::string& path) {
+  // A run directory stands for its `last`; before the first save has made it, for the newest step-*.
+  const bool has_manifest = exists(join(path, kManifest));
+  const bool has_last = exists(join(path, "last"));
+  if (!has_manifest && !has_last) {
+    if (std::optional<Checkpoint> newest = newest_in(path)) return *std::move(newest);
+  }
+  const std::string chosen = !has_manifest && has_last ? join(path, "last") : path;
   std::string trimmed = chosen;
   while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
   const std::string beside = directory_of(trimmed);
 
+  std::error_code error;
   const fs::path resolved = fs::canonical(chosen, error);
   if (error) {
     throw ResourceError(ExitCode::io, "{}: no checkpoint: {}{}", chosen, error.message(), intact_in(beside, chosen));

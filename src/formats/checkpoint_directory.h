@@ -7,6 +7,9 @@
 //   RUN/last          a symlink to step-N, replaced by renaming a new symlink over it; RUN synced
 //
 // and only then are older step-* and left-over .tmp-* removed. One process writes a run directory at a time.
+//
+// The first save has no old checkpoint. A kill after its first rename leaves a whole step-N that `last` does not name
+// yet: without any `last`, readers take the newest step-* that is intact.
 
 #include <cstdint>
 #include <map>
@@ -46,10 +49,19 @@ struct Checkpoint {
   std::string path_of(const std::string& name) const { return directory + "/" + name; }
 };
 
-/// `path` is a run directory (its `last` is taken), a `last` or a checkpoint itself. Every file is read and compared
-/// with the manifest. Throws bad_data (exit code 3) naming the file that is missing, of the wrong size or of the wrong
-/// hash; io_error (4) when there is no checkpoint. It never takes another one instead: the message names those beside
-/// it that are intact.
+/// `path` is a run directory, a `last` or a checkpoint itself. Of a run directory `last` is taken, or, where a kill
+/// during the first save left none, the newest step-* that is intact. Every file is read and compared with the
+/// manifest. Throws bad_data (exit code 3) naming the file that is missing, of the wrong size or of the wrong hash;
+/// io_error (4) when there is no checkpoint. It never takes another one instead of a `last` that is there or a
+/// checkpoint that was named: the message names those beside it that are intact.
 Checkpoint open_checkpoint(const std::string& path);
+
+/// Whether a checkpoint was ever committed here: there is a `last` or any directory step-N, intact or not. False for a
+/// missing directory; io_error (4) for one that cannot be looked into.
+bool holds_checkpoint(const std::string& run_directory);
+
+/// `last` names `checkpoint`, one of the run's, from here on: training goes back to it. Throws io_error (4),
+/// and UserError (refused, 8) for a checkpoint of another run.
+void make_last(const std::string& run_directory, const Checkpoint& checkpoint);
 
 }  // namespace resnet

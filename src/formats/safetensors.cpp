@@ -178,13 +178,15 @@ class HeaderReader : public nlohmann::json_sax<json> {
       return mark();
     }
     if (at_ != At::tensor || field_ != "dtype") return unexpected("a string");
-    if (find_stored_dtype(value) == nullptr) {
+    const StoredDType* stored = find_stored_dtype(value);
+    if (stored == nullptr) {
       std::vector<std::string> names;
       for (const StoredDType& dtype : kStoredDTypes) names.push_back(dtype.name);
       throw bad_data(path_, token(), where("dtype").c_str(), "'{}'; expected one of {}", shown(value),
                      fmt::join(names, ", "));
     }
     entry_.stored_dtype = value;
+    entry_.dtype = stored->loaded;
     return mark();
   }
   bool null() override { return unexpected("null"); }
@@ -380,20 +382,31 @@ void narrow_elements(const std::string& path, const std::string& name, const Saf
   });
 }
 
+using NamedEntry = std::pair<const std::string, SafetensorsEntry>;
+
+/// A sparse file may claim any size and have it: memory decides, for all that will be loaded together.
+void require_memory(const std::string& path, const std::vector<const NamedEntry*>& entries) {
+  const uint64_t memory =
+      static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  constexpr uint64_t kMost = std::numeric_limits<uint64_t>::max();
+  uint64_t needed = 0;
+  for (const NamedEntry* named : entries) {
+    const auto& [name, entry] = *named;
+    const uint64_t bytes =
+        checked_multiply({static_cast<uint64_t>(entry.shape.elements()), size_of(entry.dtype)}).value_or(kMost);
+    needed = checked_add(needed, bytes).value_or(kMost);
+    if (needed > memory) {
+      throw ResourceError(ExitCode::limit, "{}: the tensors up to '{}' need {} bytes; this machine has {}", path,
+                          shown(name), needed, memory);
+    }
+  }
+}
+
 using ReadAt = std::function<void(uint64_t offset, std::span<std::byte> target)>;
 
 Tensor load_tensor(const std::string& path, const std::string& name, const SafetensorsEntry& entry,
                    const ReadAt& read_at) {
-  const StoredDType& stored = *find_stored_dtype(entry.stored_dtype);
-  // A sparse file may claim any size and have it: memory decides.
-  const uint64_t needed = static_cast<uint64_t>(entry.shape.elements()) * size_of(stored.loaded);
-  const uint64_t memory =
-      static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-  if (needed > memory) {
-    throw ResourceError(ExitCode::limit, "{}: tensor '{}' needs {} bytes; this machine has {}", path, shown(name),
-                        needed, memory);
-  }
-  Tensor tensor(stored.loaded, entry.shape);
+  Tensor tensor(entry.dtype, entry.shape);
   const std::string_view kind = entry.stored_dtype;
   if (kind == "F32" || kind == "F64" || kind == "I32" || kind == "U8" || kind == "BOOL") {
     read_at(entry.begin, {tensor.data(), tensor.size_bytes()});
@@ -421,6 +434,23 @@ Tensor load_tensor(const std::string& path, const std::string& name, const Safet
     narrow_elements<uint64_t>(path, name, entry, bytes, tensor.as<int32_t>());
   }
   return tensor;
+}
+
+/// `entries` of one file by name, in the given order.
+std::map<std::string, Tensor> load_tensors(const std::string& path, const std::vector<const NamedEntry*>& entries,
+                                           const ReadAt& read_at) {
+  require_memory(path, entries);
+  std::map<std::string, Tensor> tensors;
+  for (const NamedEntry* named : entries) {
+    tensors.emplace(named->first, load_tensor(path, named->first, named->second, read_at));
+  }
+  return tensors;
+}
+
+std::vector<const NamedEntry*> pointers_to(const std::map<std::string, SafetensorsEntry>& entries) {
+  std::vector<const NamedEntry*> all;
+  for (const NamedEntry& named : entries) all.push_back(&named);
+  return all;
 }
 
 SafetensorsHeader read_header(const InputFile& file) {
@@ -480,29 +510,33 @@ SafetensorsHeader parse_safetensors_header(const std::string& path, std::string_
 
 SafetensorsFile::SafetensorsFile(const std::string& path) : file_(path), header_(read_header(file_)) {}
 
-Tensor SafetensorsFile::load(const std::string& name) const {
-  const auto found = header_.entries.find(name);
-  check(found != header_.entries.end(), "SafetensorsFile::load: no such tensor");
-  return load_tensor(file_.path(), name, found->second,
-                     [this](uint64_t offset, std::span<std::byte> target) { file_.read_at(offset, target); });
+Tensor SafetensorsFile::load(const std::string& name) const { return std::move(load_all({name}).begin()->second); }
+
+std::map<std::string, Tensor> SafetensorsFile::load_all(const std::vector<std::string>& names) const {
+  std::vector<const NamedEntry*> chosen;
+  for (const std::string& name : names) {
+    const auto found = header_.entries.find(name);
+    check(found != header_.entries.end(), "SafetensorsFile::load: no such tensor");
+    chosen.push_back(&*found);
+  }
+  return load_tensors(path(), chosen,
+                      [this](uint64_t offset, std::span<std::byte> target) { file_.read_at(offset, target); });
 }
 
 ModelFile read_safetensors(const std::string& path) {
   const SafetensorsFile file(path);
-  ModelFile model{.metadata = file.metadata(), .tensors = {}};
-  for (const auto& [name, entry] : file.entries()) model.tensors.emplace(name, file.load(name));
-  return model;
+  std::vector<std::string> names;
+  for (const auto& [name, entry] : file.entries()) names.push_back(name);
+  return {.metadata = file.metadata(), .tensors = file.load_all(names)};
 }
 
 ModelFile read_safetensors_bytes(const std::string& name, std::string_view bytes) {
-  const SafetensorsHeader header = parse_safetensors_header(name, bytes, bytes.size());
-  ModelFile model{.metadata = header.metadata, .tensors = {}};
-  for (const auto& [key, entry] : header.entries) {
-    model.tensors.emplace(key, load_tensor(name, key, entry, [&](uint64_t offset, std::span<std::byte> target) {
-                            if (!target.empty()) std::memcpy(target.data(), bytes.data() + offset, target.size());
-                          }));
-  }
-  return model;
+  SafetensorsHeader header = parse_safetensors_header(name, bytes, bytes.size());
+  const auto copy_from = [&](uint64_t offset, std::span<std::byte> target) {
+    if (!target.empty()) std::memcpy(target.data(), bytes.data() + offset, target.size());
+  };
+  std::map<std::string, Tensor> tensors = load_tensors(name, pointers_to(header.entries), copy_from);
+  return {.metadata = std::move(header.metadata), .tensors = std::move(tensors)};
 }
 
 void write_safetensors(ByteSink& sink, const ModelFile& model) {

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/tensor.h"
 #include "formats/file_io.h"
@@ -23,6 +24,7 @@ struct ModelFile {
 /// One tensor as the header declares it. `begin`, `end`: bytes from the start of the file.
 struct SafetensorsEntry {
   std::string stored_dtype;
+  DType dtype = DType::f32;  ///< what it is loaded as, see SafetensorsFile::load
   Shape shape;
   uint64_t begin = 0;
   uint64_t end = 0;
@@ -39,16 +41,19 @@ struct SafetensorsHeader {
 /// Throws bad_data (exit code 3): `PATH: byte OFFSET (FIELD): what came; what was expected`.
 SafetensorsHeader parse_safetensors_header(const std::string& path, std::string_view prefix, uint64_t file_size);
 
-/// An open file: the header is checked on opening; tensors are read one by one, straight into their place.
+/// An open file: the header is checked on opening; no tensor is read before it is asked for, straight into its place.
 class SafetensorsFile {
  public:
   /// Throws io_error (exit code 4) when it cannot be opened, bad_data (3) when it is no valid safetensors file.
   explicit SafetensorsFile(const std::string& path);
+  const std::string& path() const { return file_.path(); }
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
   const std::map<std::string, SafetensorsEntry>& entries() const { return header_.entries; }
   /// F32, F64, I32 and U8 as stored; F16 and BF16 as f32 (exact); BOOL as u8; the other integers as i32,
   /// bad_data when a value does not fit. ResourceError (5) when the machine's memory cannot hold it.
   Tensor load(const std::string& name) const;
+  /// The same of several; nothing is read when the machine's memory cannot hold them together.
+  std::map<std::string, Tensor> load_all(const std::vector<std::string>& names) const;
 
  private:
   InputFile file_;

@@ -205,7 +205,13 @@ TEST(Safetensors, tensors_load_one_by_one_and_a_file_cut_after_opening_is_an_err
   const TemporaryDirectory directory;
   write_safetensors(directory / "m.safetensors", official_content());
   const SafetensorsFile file(directory / "m.safetensors");
+  EXPECT_EQ(file.path(), directory / "m.safetensors");
   EXPECT_EQ(file.entries().at("layer.weight").shape, (Shape{1, 3}));
+  for (const auto& [name, tensor] : official_content().tensors)
+    EXPECT_EQ(file.entries().at(name).dtype, tensor.dtype());
+  const auto two = file.load_all({"layer.weight", "a\u00e9\"\\\n"});
+  EXPECT_EQ(two.size(), 2u);
+  EXPECT_EQ(two.at("layer.weight").as<float>()[0], 1.5f);
   EXPECT_EQ(file.load("layer.weight").as<float>()[2], 0.25f);
   ASSERT_EQ(truncate((directory / "m.safetensors").c_str(), 410), 0);
   EXPECT_EQ(file.load("z").as<double>()[0], 0.1);
@@ -227,6 +233,31 @@ TEST(Safetensors, a_sparse_file_larger_than_memory_is_a_limit_not_an_allocation)
     ADD_FAILURE() << "8 TiB were read";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::limit) << error.what();
+  }
+}
+
+TEST(Safetensors, tensors_that_fit_one_by_one_but_not_together_are_a_limit_before_any_is_read) {
+  const auto memory = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const uint64_t half = memory / 2 + 1;
+  const std::string header = fmt::format(
+      R"({{"a":{{"dtype":"U8","shape":[{0}],"data_offsets":[0,{0}]}},)"
+      R"("b":{{"dtype":"U8","shape":[{0}],"data_offsets":[{0},{1}]}},"c":{{"dtype":"U8","shape":[2],"data_offsets":[{1},{2}]}}}})",
+      half, 2 * half, 2 * half + 2);
+  const TemporaryDirectory directory;
+  const std::string path = directory / "sparse.safetensors";
+  put(path, file_bytes(header, ""));
+  if (truncate(path.c_str(), static_cast<off_t>(std::filesystem::file_size(path) + 2 * half + 2)) != 0) {
+    GTEST_SKIP() << "this file system has no files larger than the memory";
+  }
+  const SafetensorsFile file(path);
+  // Cut, so that reading anything at all would be another error.
+  ASSERT_EQ(truncate(path.c_str(), static_cast<off_t>(8 + header.size())), 0);
+  try {
+    file.load_all({"c", "a", "b"});
+    ADD_FAILURE() << "more than the memory was read";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::limit) << error.what();
+    EXPECT_NE(std::string(error.what()).find("the tensors up to 'b' need"), std::string::npos) << error.what();
   }
 }
 
