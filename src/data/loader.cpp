@@ -66,6 +66,7 @@ void validate(const Dataset& dataset, const LoaderOptions& options) {
                     escape_control(dataset.name), dataset.count, dataset.labels.size());
   }
   validate(options.preprocessing, dataset.channels);
+  validate(options.augmentation, options.preprocessing.image_size);
 }
 
 }  // namespace
@@ -226,7 +227,8 @@ class Loader::Ring {
       for (size_t i = 0; i < n; ++i) {
         const int64_t sample = batch.samples[i];
         preprocess(dataset_.image(sample), options_.preprocessing, scratch,
-                   batch.images.as<T>().subspan(i * image_values, image_values));
+                   batch.images.as<T>().subspan(i * image_values, image_values),
+                   draw_crop_flip(options_.augmentation, options_.seed, batch.epoch, sample));
         batch.labels[i] = dataset_.labels[static_cast<size_t>(sample)];
       }
     });

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/tensor.h"
+#include "data/augment.h"
 #include "data/dataset.h"
 #include "data/preprocess.h"
 
@@ -31,6 +32,7 @@ struct LoaderOptions {
   DType dtype = DType::f32;  ///< of the images
   int workers = 1;           ///< threads that prepare batches ahead; 0: prepared inside next()
   Preprocessing preprocessing = {};
+  Augmentation augmentation = {};  ///< of training images only; drawn from `seed`, see draw_crop_flip()
   LoaderPosition start = {};
   int64_t epochs = 1;  ///< next() ends before epoch `epochs`, counted from 0 whatever `start` is
 };

@@ -58,7 +58,7 @@ void PreprocessScratch::make_levels(const Preprocessing& preprocessing, int64_t 
 
 template <class T>
 void preprocess_as(const ImageView& image, const Preprocessing& preprocessing, PreprocessScratch& scratch,
-                   std::span<T> out) {
+                   std::span<T> out, const CropFlip& change) {
   const auto plane_in = static_cast<size_t>(image.height * image.width);
   const auto plane_out = static_cast<size_t>(preprocessing.image_size * preprocessing.image_size);
   const auto channels = static_cast<size_t>(image.channels);
@@ -71,23 +71,26 @@ void preprocess_as(const ImageView& image, const Preprocessing& preprocessing, P
   }
   const Resizer& resizer = scratch.resizer(image.height, image.width, preprocessing);
   scratch.resized_.resize(plane_out);
+  const bool is_changed = change != CropFlip{};
+  if (is_changed) scratch.changed_.resize(plane_out);
+  const std::vector<uint8_t>& pixels = is_changed ? scratch.changed_ : scratch.resized_;
   for (size_t c = 0; c < channels; ++c) {
     resizer.resize(image.pixels.subspan(c * plane_in, plane_in), scratch.resized_, scratch.working_);
+    if (is_changed) crop_flip(scratch.resized_, preprocessing.image_size, change, scratch.changed_);
     const std::array<T, 256>& levels = scratch.levels<T>()[c];
-    std::transform(scratch.resized_.begin(), scratch.resized_.end(),
-                   out.begin() + static_cast<std::ptrdiff_t>(c * plane_out),
+    std::transform(pixels.begin(), pixels.end(), out.begin() + static_cast<std::ptrdiff_t>(c * plane_out),
                    [&](uint8_t level) { return levels[level]; });
   }
 }
 
 void preprocess(const ImageView& image, const Preprocessing& preprocessing, PreprocessScratch& scratch,
-                std::span<float> out) {
-  preprocess_as(image, preprocessing, scratch, out);
+                std::span<float> out, const CropFlip& change) {
+  preprocess_as(image, preprocessing, scratch, out, change);
 }
 
 void preprocess(const ImageView& image, const Preprocessing& preprocessing, PreprocessScratch& scratch,
-                std::span<double> out) {
-  preprocess_as(image, preprocessing, scratch, out);
+                std::span<double> out, const CropFlip& change) {
+  preprocess_as(image, preprocessing, scratch, out, change);
 }
 
 }  // namespace resnet

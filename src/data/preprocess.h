@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "data/augment.h"
 #include "data/resize.h"
 
 namespace resnet {
@@ -42,7 +43,7 @@ void validate(const Preprocessing& preprocessing, int64_t channels);
 class PreprocessScratch {
  private:
   template <class T>
-  friend void preprocess_as(const ImageView&, const Preprocessing&, PreprocessScratch&, std::span<T>);
+  friend void preprocess_as(const ImageView&, const Preprocessing&, PreprocessScratch&, std::span<T>, const CropFlip&);
   template <class T>
   using Levels = std::vector<std::array<T, 256>>;  // per channel: the input's value for each pixel value
   template <class T>
@@ -56,15 +57,17 @@ class PreprocessScratch {
   std::unordered_map<uint64_t, Resizer> resizers_;
   std::tuple<Levels<float>, Levels<double>> levels_;
   std::vector<uint8_t> resized_;
+  std::vector<uint8_t> changed_;  // by a crop or a flip
   std::vector<uint8_t> working_;
 };
 
 /// out [channels, S, S] = (resized / 255 - mean) / std, each step in T: in f32 as torchvision's ToTensor and Normalize
 /// do it, in f64 for runs in double; resized is Pillow's image.resize((S, S), interpolation), S = image_size.
+/// `change`, which only training asks for, is applied to the resized pixels.
 /// `preprocessing` must have passed validate(). Throws UserError for a side outside 1..kMaxImageSide.
 void preprocess(const ImageView& image, const Preprocessing& preprocessing, PreprocessScratch& scratch,
-                std::span<float> out);
+                std::span<float> out, const CropFlip& change = {});
 void preprocess(const ImageView& image, const Preprocessing& preprocessing, PreprocessScratch& scratch,
-                std::span<double> out);
+                std::span<double> out, const CropFlip& change = {});
 
 }  // namespace resnet

@@ -52,6 +52,29 @@ TEST(Preprocess, applies_mean_and_std_of_each_channel_and_any_change_of_settings
   }
 }
 
+TEST(Preprocess, crops_and_flips_the_resized_pixels_before_the_mean_is_taken) {
+  const std::vector<uint8_t> pixels = ramp(2 * 4 * 5);
+  const Preprocessing preprocessing{.image_size = 7, .mean = {0.5f, 0.25f}, .std = {0.5f, 2.0f}};
+  const ImageView image{.pixels = pixels, .channels = 2, .height = 4, .width = 5};
+  const CropFlip change{.top = -2, .left = 1, .flip = true};
+  PreprocessScratch scratch;
+  std::vector<float> plain(2 * 49), out(2 * 49), again(2 * 49);
+  preprocess(image, preprocessing, scratch, plain);
+  preprocess(image, preprocessing, scratch, out, change);
+  preprocess(image, preprocessing, scratch, again);
+  EXPECT_EQ(again, plain) << "the change is of one call";
+  std::vector<uint8_t> resized(49), working, expected(49);
+  for (size_t c = 0; c < 2; ++c) {
+    Resizer(4, 5, 7, 7).resize(std::span(pixels).subspan(c * 20, 20), resized, working);
+    crop_flip(resized, 7, change, expected);
+    for (size_t i = 0; i < 49; ++i) {
+      const float value = (static_cast<float>(expected[i]) / 255.0f - preprocessing.mean[c]) / preprocessing.std[c];
+      ASSERT_EQ(out[c * 49 + i], value) << "channel " << c << " pixel " << i;
+    }
+    EXPECT_EQ(out[c * 49], -preprocessing.mean[c] / preprocessing.std[c]) << "padding is black";
+  }
+}
+
 TEST(Preprocess, gives_the_same_result_from_used_and_fresh_scratch_over_more_sizes_than_it_remembers) {
   const Preprocessing preprocessing{.image_size = 6};
   PreprocessScratch used;

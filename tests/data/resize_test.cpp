@@ -144,7 +144,7 @@ TEST(Resize, equals_pillow_for_the_sizes_that_networks_use_and_for_extreme_ratio
 }
 
 TEST(Resize, equals_the_stored_answers_of_pillow) {
-  const Bytes golden = read_bytes(RESNET_TEST_DATA "/resize_golden.bin");
+  const Bytes golden = read_bytes(RESNET_SOURCE_DIR "/tests/data/resize_golden.bin");
   int cases = 0;
   for (size_t at = 0; at < golden.size(); ++cases) {
     const Request request = take_request(golden, at);
