@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/utf8.h"
 
 #if defined(__has_feature)
 #define RESNET_HAS_FEATURE(x) __has_feature(x)
@@ -37,38 +38,81 @@ struct Color {
 constexpr Color rgb(uint32_t hex) {
   return {((hex >> 16) & 255) / 255.0, ((hex >> 8) & 255) / 255.0, (hex & 255) / 255.0};
 }
-constexpr Color kInk = rgb(0x222222);
-constexpr Color kQuiet = rgb(0x666666);
-constexpr Color kAxis = rgb(0x888888);
-constexpr Color kGrid = rgb(0xe6e6e6);
-/// Okabe and Ito 2008, the ones that stand out on white first; yellow does not and is left out.
-constexpr std::array<Color, 7> kPalette{rgb(0x0072b2), rgb(0xd55e00), rgb(0x009e73), rgb(0xcc79a7),
-                                        rgb(0x56b4e9), rgb(0xe69f00), rgb(0x000000)};
 
-constexpr double kTitleSize = 15;
-constexpr double kLabelSize = 12.5;
-constexpr double kTickSize = 11.5;
-constexpr double kLabelGap = 16;  // between the baselines of two curve labels
+struct Palette {
+  Color background, ink, quiet, axis, grid;
+  double band_opacity;
+  std::array<Color, 7> curves;
+};
+/// Okabe and Ito 2008, the ones that stand out on white first; yellow does not and is left out.
+constexpr Palette kLight{.background = rgb(0xffffff),
+                         .ink = rgb(0x222222),
+                         .quiet = rgb(0x666666),
+                         .axis = rgb(0x888888),
+                         .grid = rgb(0xe6e6e6),
+                         .band_opacity = 0.18,
+                         .curves = {{rgb(0x0072b2), rgb(0xd55e00), rgb(0x009e73), rgb(0xcc79a7), rgb(0x000000),
+                                     rgb(0x56b4e9), rgb(0xe69f00)}}};
+/// The same hues, light enough for a dark page; there yellow stands out and orange is too near to vermilion.
+constexpr Palette kDark{.background = rgb(0x14171c),
+                        .ink = rgb(0xe8eaed),
+                        .quiet = rgb(0xa9b0ba),
+                        .axis = rgb(0x7d8590),
+                        .grid = rgb(0x2a2f37),
+                        .band_opacity = 0.25,
+                        .curves = {{rgb(0x56b4e9), rgb(0xf0803c), rgb(0x2fbf93), rgb(0xe08fbd), rgb(0xf2f2f2),
+                                    rgb(0x8c9eff), rgb(0xf0e442)}}};
+
+/// Relative luminance and contrast ratio of WCAG 2.1.
+double luminance(Color c) {
+  const auto linear = [](double v) { return v <= 0.04045 ? v / 12.92 : std::pow((v + 0.055) / 1.055, 2.4); };
+  return 0.2126 * linear(c.red) + 0.7152 * linear(c.green) + 0.0722 * linear(c.blue);
+}
+double contrast(Color a, Color b) {
+  const auto [low, high] = std::minmax({luminance(a), luminance(b)});
+  return (high + 0.05) / (low + 0.05);
+}
+
+/// A curve's colour for its name: as far towards the ink as text needs to be read (4.5 to 1, WCAG AA).
+Color legible(Color color, const Palette& palette) {
+  constexpr int kParts = 10;
+  for (int part = 0; part < kParts; ++part) {
+    const double ink = static_cast<double>(part) / kParts;
+    const auto mixed = [&](double from, double to) { return from + ink * (to - from); };
+    const Color text{mixed(color.red, palette.ink.red), mixed(color.green, palette.ink.green),
+                     mixed(color.blue, palette.ink.blue)};
+    if (contrast(text, palette.background) >= 4.5) return text;
+  }
+  return palette.ink;
+}
+
+/// Dash and gap lengths. The round ends of a line take a line's width from each gap, so that 0.1 is a dot. Five
+/// patterns and seven colours: 35 curves differ.
+const std::array<std::vector<double>, 5> kDashes{
+    {{}, {6, 6}, {0.1, 4.6}, {7, 5, 0.1, 5}, {7, 4.5, 0.1, 4.5, 0.1, 4.5}}};
+
+constexpr double kTitleSize = 17;
+constexpr double kLabelSize = 14;
+constexpr double kTickSize = 13;
+constexpr double kLabelGap = 18;      // between the baselines of two curve labels
+constexpr double kSampleLength = 28;  // of the line before a curve's name: two periods of most dash patterns
 
 struct Range {
   double low = 0;
   double high = 1;
 };
 
-/// Cairo fails for good on text that is not UTF-8, and control characters have no glyph: both become '?'.
+/// Cairo fails for good on text that is not UTF-8 and on noncharacters, and control characters have no glyph: all
+/// become
+/// '?'.
 std::string drawable(const std::string& text) {
   std::string out;
-  for (size_t i = 0; i < text.size();) {
-    const auto byte = [&](size_t at) { return at < text.size() ? static_cast<unsigned char>(text[at]) : 0u; };
-    const unsigned lead = byte(i);
-    const size_t length = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
-    bool valid = length > 0 && lead >= 0x20 && lead != 0x7f;
-    for (size_t k = 1; k < length; ++k) valid = valid && (byte(i + k) & 0xc0) == 0x80;
-    // Overlong forms, surrogates and code points past U+10FFFF show in the second byte.
-    valid = valid && !(lead == 0xe0 && byte(i + 1) < 0xa0) && !(lead == 0xed && byte(i + 1) > 0x9f) &&
-            !(lead == 0xf0 && byte(i + 1) < 0x90) && !(lead == 0xf4 && byte(i + 1) > 0x8f);
-    out += valid ? text.substr(i, length) : "?";
-    i += valid ? length : 1;
+  for (size_t at = 0; at < text.size();) {
+    const auto point = code_point_at(text, at);
+    const size_t bytes = point ? point->bytes : 1;
+    const bool shown = point && is_printable(point->value);
+    out += shown ? text.substr(at, bytes) : "?";
+    at += bytes;
   }
   return out;
 }
@@ -133,22 +177,34 @@ Axis linear_axis(Range data, int most_ticks, bool snap, bool whole_numbers) {
 }
 
 /// `data` in decades. Ticks at 1, 2, 5 times each power of ten when there are few decades, else at powers only.
-Axis log_axis(Range data, int most_ticks) {
-  const double decades = data.high - data.low;
+/// `snap`: the axis ends at ticks; otherwise at the data.
+Axis log_axis(Range data, int most_ticks, bool snap) {
+  const bool one_value = data.high - data.low < 1e-9;
+  const Range range = one_value ? Range{data.low - 0.1, data.high + 0.1} : data;
+  const double decades = range.high - range.low;
   std::vector<double> ticks;
-  if (decades <= 2) {
-    for (double power = std::floor(data.low) - 1; power <= std::ceil(data.high); ++power) {
+  if (decades <= 2 && (snap || 3 * decades <= most_ticks)) {
+    for (double power = std::floor(range.low) - 1; power <= std::ceil(range.high); ++power) {
       for (const double factor : {1.0, 2.0, 5.0}) ticks.push_back(power + std::log10(factor));
     }
   } else {
     const double step = std::max(1.0, nice_step(decades, most_ticks));
-    for (double i = std::floor(data.low / step); i <= std::ceil(data.high / step); ++i) ticks.push_back(i * step);
+    for (double i = std::floor(range.low / step); i <= std::ceil(range.high / step); ++i) ticks.push_back(i * step);
   }
-  // The axis ends at the ticks around the data.
   const double slack = 1e-9;
-  while (ticks.size() > 2 && ticks[1] <= data.low + slack) ticks.erase(ticks.begin());
-  while (ticks.size() > 2 && ticks[ticks.size() - 2] >= data.high - slack) ticks.pop_back();
-  Axis axis{.range = {ticks.front(), ticks.back()}, .ticks = {}};
+  Axis axis{.range = range, .ticks = {}};
+  if (snap) {  // the ticks around the data
+    while (ticks.size() > 2 && ticks[1] <= range.low + slack) ticks.erase(ticks.begin());
+    while (ticks.size() > 2 && ticks[ticks.size() - 2] >= range.high - slack) ticks.pop_back();
+    axis.range = {ticks.front(), ticks.back()};
+  } else {
+    std::erase_if(ticks, [&](double tick) { return tick < range.low - slack || tick > range.high + slack; });
+    if (one_value) {
+      ticks = {data.low};
+    } else if (ticks.size() < 2) {
+      ticks = {data.low, data.high};
+    }
+  }
   for (const double tick : ticks) axis.ticks.push_back({tick, fmt::format("{:.6g}", std::pow(10.0, tick))});
   return axis;
 }
@@ -157,29 +213,51 @@ struct Point {
   double x, y;
 };
 
-/// A curve as runs of points without a gap, in axis coordinates.
+/// A point of a band; `low` is -HUGE_VAL where it lies below every logarithm.
+struct Span {
+  double x, low, high;
+};
+
+/// A curve and its band as runs of points without a gap, in axis coordinates.
 struct Curve {
   std::string name;
   std::vector<std::vector<Point>> runs;
+  std::vector<std::vector<Span>> bands;
   double last_value = 0;  // of y, as given
   size_t points = 0;
 };
 
-Curve curve_of(const Series& series, bool log_y) {
+template <class T>
+void extend(std::vector<std::vector<T>>& runs, bool& open, const std::optional<T>& next) {
+  if (next && !open) runs.emplace_back();
+  if (next) runs.back().push_back(*next);
+  open = next.has_value();
+}
+
+std::optional<Span> span_of(const std::optional<double>& x, double low, double high, bool log_y) {
+  auto bottom = usable(low, log_y);
+  if (!bottom && log_y && low <= 0) bottom = -HUGE_VAL;
+  const auto top = usable(high, log_y);
+  if (!x || !bottom || !top) return std::nullopt;
+  return Span{*x, *bottom, *top};
+}
+
+Curve curve_of(const Series& series, const Chart& chart) {
   check(series.x.size() == series.y.size(), "chart: a series whose x and y differ in length");
+  const bool band = !series.low.empty() || !series.high.empty();
+  check(!band || (series.low.size() == series.x.size() && series.high.size() == series.x.size()),
+        "chart: a band whose bounds and x differ in length");
   Curve curve;
   curve.name = drawable(series.name);
   bool open = false;
+  bool band_open = false;
   for (size_t i = 0; i < series.x.size(); ++i) {
-    const auto x = usable(series.x[i], false);
-    const auto y = usable(series.y[i], log_y);
-    if (!x || !y) {
-      open = false;
-      continue;
-    }
-    if (!open) curve.runs.emplace_back();
-    open = true;
-    curve.runs.back().push_back({*x, *y});
+    const auto x = usable(series.x[i], chart.log_x);
+    const auto y = usable(series.y[i], chart.log_y);
+    const bool drawn = x && y;
+    extend(curve.runs, open, drawn ? std::optional(Point{*x, *y}) : std::nullopt);
+    if (band) extend(curve.bands, band_open, span_of(x, series.low[i], series.high[i], chart.log_y));
+    if (!drawn) continue;
     curve.last_value = series.y[i];
     ++curve.points;
   }
@@ -222,11 +300,12 @@ class Canvas {
     cairo_set_line_cap(cairo_.get(), CAIRO_LINE_CAP_ROUND);
   }
   void scale(double factor) { cairo_scale(cairo_.get(), factor, factor); }
-  void fill_background() {
-    color(rgb(0xffffff));
+  void fill_background(Color c) {
+    color(c);
     cairo_paint(cairo_.get());
   }
   void color(Color c) { cairo_set_source_rgb(cairo_.get(), c.red, c.green, c.blue); }
+  void color(Color c, double opacity) { cairo_set_source_rgba(cairo_.get(), c.red, c.green, c.blue, opacity); }
   void font(double size, bool bold = false) {
     cairo_select_font_face(cairo_.get(), "sans-serif", CAIRO_FONT_SLANT_NORMAL,
                            bold ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
@@ -248,6 +327,11 @@ class Canvas {
     cairo_set_dash(cairo_.get(), dashes.data(), static_cast<int>(dashes.size()), 0);
     for (const Point& point : points) cairo_line_to(cairo_.get(), point.x, point.y);
     cairo_stroke(cairo_.get());
+  }
+  void area(const std::vector<Point>& outline) {
+    for (const Point& point : outline) cairo_line_to(cairo_.get(), point.x, point.y);
+    cairo_close_path(cairo_.get());
+    cairo_fill(cairo_.get());
   }
   void dot(Point center, double radius) {
     cairo_arc(cairo_.get(), center.x, center.y, radius, 0, 2 * M_PI);
@@ -293,46 +377,62 @@ std::vector<double> spread(const std::vector<double>& wanted, double gap, double
 
 class Panel {
  public:
-  Panel(Canvas& canvas, const Chart& chart, Box box) : canvas_(canvas), chart_(chart), box_(box) {
-    for (const Series& series : chart.series) curves_.push_back(curve_of(series, chart.log_y));
+  Panel(Canvas& canvas, const Palette& palette, const Chart& chart, Box box)
+      : canvas_(canvas), palette_(palette), chart_(chart), box_(box) {
+    for (const Series& series : chart.series) curves_.push_back(curve_of(series, chart));
   }
 
   void draw() {
-    choose_axes();
+    find_ranges();
     lay_out();
+    choose_x_ticks();
     draw_frame();
+    for (size_t i = 0; i < curves_.size(); ++i) draw_band(i);
     for (size_t i = 0; i < curves_.size(); ++i) draw_curve(i);
     draw_labels();
   }
 
  private:
-  static Color color_of(size_t i) { return kPalette[i % kPalette.size()]; }
+  Color color_of(size_t i) const { return palette_.curves[i % palette_.curves.size()]; }
 
-  void choose_axes() {
+  /// More points than pixels can show.
+  bool dense(size_t points) const { return static_cast<double>(points) > 4 * (axes_.right - axes_.left); }
+
+  /// On a jagged line of too many points a dash pattern is but noise.
+  const std::vector<double>& dashes_of(size_t i) const {
+    return kDashes[dense(curves_[i].points) ? 0 : i % kDashes.size()];
+  }
+
+  void find_ranges() {
     Range x{HUGE_VAL, -HUGE_VAL};
     Range y = x;
-    bool whole = true;
+    const auto include = [](Range& range, double value) {
+      if (std::isfinite(value)) range = {std::min(range.low, value), std::max(range.high, value)};
+    };
+    const auto include_x = [&](double value) {
+      include(x, value);
+      whole_x_ = whole_x_ && value == std::floor(value);
+    };
     for (const Curve& curve : curves_) {
       for (const auto& run : curve.runs) {
         for (const Point& point : run) {
-          x = {std::min(x.low, point.x), std::max(x.high, point.x)};
-          y = {std::min(y.low, point.y), std::max(y.high, point.y)};
-          whole = whole && point.x == std::floor(point.x);
+          include_x(point.x);
+          include(y, point.y);
+        }
+      }
+      for (const auto& band : curve.bands) {
+        for (const Span& span : band) {
+          include_x(span.x);
+          include(y, span.low);
+          include(y, span.high);
         }
       }
     }
     has_data_ = x.low <= x.high;
     if (!has_data_) return;
-    const bool few_digits = whole && x.low >= 0 && x.high < 100;  // epochs: one tick each while there is room
-    const int x_ticks = std::clamp(static_cast<int>((box_.right - box_.left) / (few_digits ? 36 : 60)), 2, 12);
+    x_.range = x;
     const int y_ticks = std::clamp(static_cast<int>((box_.bottom - box_.top) / 50), 2, 8);
-    x_ = linear_axis(x, x_ticks, false, whole);
-    if (!chart_.log_y) {
-      y_ = linear_axis(y, y_ticks, true, false);
-    } else {
-      if (y.high - y.low < 1e-9) y = {y.low - 0.1, y.high + 0.1};
-      y_ = log_axis(y, y_ticks);
-    }
+    y_ = chart_.log_y ? log_axis(y, y_ticks, true) : linear_axis(y, y_ticks, true, false);
   }
 
   /// The axes' rectangle: what the tick labels at the left and the curve labels at the right leave.
@@ -340,8 +440,8 @@ class Panel {
     canvas_.font(kTickSize);
     double ticks = 0;
     for (const Tick& tick : y_.ticks) ticks = std::max(ticks, canvas_.width(tick.label));
-    canvas_.font(kLabelSize, true);
-    const double most = 0.35 * (box_.right - box_.left);
+    const double sample = curves_.size() > 1 ? kSampleLength + 6 : 0;
+    const double most = 0.42 * (box_.right - box_.left) - sample;
     double labels = 0;
     for (Curve& curve : curves_) {
       values_.push_back(curve.points > 0 ? fmt::format(" {}", three_digits(curve.last_value)) : " no data");
@@ -349,11 +449,20 @@ class Panel {
       const double value = canvas_.width(values_.back());
       canvas_.font(kLabelSize, true);
       curve.name = canvas_.fitted(curve.name, std::max(most - value, 0.0));
-      labels = std::max(labels, canvas_.width(curve.name) + value);
+      labels = std::max(labels, sample + canvas_.width(curve.name) + value);
     }
-    const double head = (chart_.title.empty() ? 0 : 22) + (chart_.y_label.empty() ? 0 : 18) + 10;
+    const double head = (chart_.title.empty() ? 0 : 24) + (chart_.y_label.empty() ? 0 : 20) + 12;
     axes_ = {box_.left + ticks + 8, box_.top + head, box_.right - labels - 18,
-             box_.bottom - (chart_.x_label.empty() ? 22 : 42)};
+             box_.bottom - (chart_.x_label.empty() ? 26 : 46)};
+  }
+
+  void choose_x_ticks() {
+    if (!has_data_) return;
+    const Range x = x_.range;
+    // Epochs get one tick each where there is room.
+    const bool few_digits = whole_x_ && !chart_.log_x && x.low >= 0 && x.high < 100;
+    const int most = std::clamp(static_cast<int>((axes_.right - axes_.left) / (few_digits ? 28 : 54)), 2, 12);
+    x_ = chart_.log_x ? log_axis(x, most, false) : linear_axis(x, most, false, whole_x_);
   }
 
   Point pixel(Point point) const {
@@ -363,61 +472,80 @@ class Panel {
   }
 
   void draw_frame() {
-    double baseline = box_.top + 14;
+    double baseline = box_.top + 16;
     if (!chart_.title.empty()) {
       canvas_.font(kTitleSize, true);
-      canvas_.color(kInk);
+      canvas_.color(palette_.ink);
       canvas_.text(box_.left, baseline, canvas_.fitted(drawable(chart_.title), box_.right - box_.left));
-      baseline += 20;
+      baseline += 22;
     }
     if (!chart_.y_label.empty()) {  // above the axis: no turned head needed
       canvas_.font(kLabelSize);
-      canvas_.color(kQuiet);
+      canvas_.color(palette_.quiet);
       canvas_.text(box_.left, baseline, canvas_.fitted(drawable(chart_.y_label), box_.right - box_.left));
     }
     canvas_.font(kTickSize);
     for (const Tick& tick : y_.ticks) {
       const double y = pixel({x_.range.low, tick.at}).y;
-      canvas_.color(kGrid);
+      canvas_.color(palette_.grid);
       canvas_.lines({{axes_.left, y}, {axes_.right, y}}, 1);
-      canvas_.color(kQuiet);
-      canvas_.text(axes_.left - 8, y + 4, tick.label, 1);
+      canvas_.color(palette_.quiet);
+      canvas_.text(axes_.left - 8, y + 4.5, tick.label, 1);
     }
-    canvas_.color(kAxis);
+    canvas_.color(palette_.axis);
     canvas_.lines({{axes_.left, axes_.bottom}, {axes_.right, axes_.bottom}}, 1);
     for (const Tick& tick : x_.ticks) {
       const double x = pixel({tick.at, y_.range.low}).x;
-      canvas_.color(kAxis);
+      canvas_.color(palette_.axis);
       canvas_.lines({{x, axes_.bottom}, {x, axes_.bottom + 4}}, 1);
-      canvas_.color(kQuiet);
-      canvas_.text(x, axes_.bottom + 17, tick.label, 0.5);
+      canvas_.color(palette_.quiet);
+      canvas_.text(x, axes_.bottom + 19, tick.label, 0.5);
     }
     const double middle = (axes_.left + axes_.right) / 2;
     if (!chart_.x_label.empty()) {
       canvas_.font(kLabelSize);
-      canvas_.color(kQuiet);
-      canvas_.text(middle, axes_.bottom + 36, drawable(chart_.x_label), 0.5);
+      canvas_.color(palette_.quiet);
+      canvas_.text(middle, axes_.bottom + 40, drawable(chart_.x_label), 0.5);
     }
     if (!has_data_) {
       canvas_.font(kLabelSize);
-      canvas_.color(kQuiet);
+      canvas_.color(palette_.quiet);
       canvas_.text(middle, (axes_.top + axes_.bottom) / 2, "no data", 0.5);
+    }
+  }
+
+  void draw_band(size_t i) {
+    canvas_.color(color_of(i), palette_.band_opacity);
+    for (const auto& band : curves_[i].bands) {
+      std::vector<Point> upper;
+      std::vector<Point> lower;
+      for (const Span& span : band) {
+        upper.push_back(pixel({span.x, span.high}));
+        lower.push_back(pixel({span.x, std::max(span.low, y_.range.low)}));
+      }
+      if (dense(band.size())) {
+        upper = thinned(upper);
+        lower = thinned(lower);
+      }
+      upper.insert(upper.end(), lower.rbegin(), lower.rend());
+      if (band.size() == 1) {
+        canvas_.lines(upper, 6);  // an area without width would not be seen
+      } else {
+        canvas_.area(upper);
+      }
     }
   }
 
   void draw_curve(size_t i) {
     const Curve& curve = curves_[i];
     canvas_.color(color_of(i));
-    const double width = axes_.right - axes_.left;
-    const bool dense = static_cast<double>(curve.points) > 4 * width;
-    const bool dots = static_cast<double>(curve.points) * 12 <= width;
-    // Past the palette's end, colours repeat with dashes.
-    const std::vector<double> dashes = i < kPalette.size() ? std::vector<double>{} : std::vector<double>{6, 5};
+    const bool many = dense(curve.points);
+    const bool dots = static_cast<double>(curve.points) * 12 <= axes_.right - axes_.left;
     for (const auto& run : curve.runs) {
       std::vector<Point> pixels;
       for (const Point& point : run) pixels.push_back(pixel(point));
-      if (dense) pixels = thinned(pixels);
-      if (pixels.size() > 1) canvas_.lines(pixels, dense ? 1.2 : 2.2, dashes);
+      if (many) pixels = thinned(pixels);
+      if (pixels.size() > 1) canvas_.lines(pixels, many ? 1.2 : 2.2, dashes_of(i));
       for (const Point& point : pixels) {
         if (dots || pixels.size() == 1) canvas_.dot(point, 3);
       }
@@ -429,52 +557,67 @@ class Panel {
     std::vector<Point> ends;
     for (const Curve& curve : curves_) {
       ends.push_back(curve.points > 0 ? pixel(curve.runs.back().back()) : Point{axes_.right, axes_.bottom});
-      wanted.push_back(ends.back().y + 4);
+      wanted.push_back(ends.back().y + 4.5);
     }
-    const std::vector<double> baselines = spread(wanted, kLabelGap, axes_.top + 4, axes_.bottom + 4);
-    const double x = axes_.right + 16;
+    const std::vector<double> baselines = spread(wanted, kLabelGap, axes_.top + 4.5, axes_.bottom + 4.5);
     for (size_t i = 0; i < curves_.size(); ++i) {
+      double x = axes_.right + 16;
       canvas_.color(color_of(i));
       // A thin line says whose label it is when it had to give way, or the curve ends early.
       const bool away = std::abs(baselines[i] - wanted[i]) > 1 || axes_.right - ends[i].x > 4;
       if (curves_[i].points > 0 && away) {
-        canvas_.lines({{ends[i].x + 5, ends[i].y}, {x - 3, baselines[i] - 4}}, 0.8, {2, 3});
+        canvas_.lines({{ends[i].x + 5, ends[i].y}, {x - 3, baselines[i] - 4.5}}, 0.8, {2, 3});
       }
+      if (curves_.size() > 1) {
+        canvas_.lines({{x, baselines[i] - 4.5}, {x + kSampleLength, baselines[i] - 4.5}}, 2, dashes_of(i));
+        x += kSampleLength + 6;
+      }
+      canvas_.color(legible(color_of(i), palette_));
       canvas_.font(kLabelSize, true);
       canvas_.text(x, baselines[i], curves_[i].name);
       const double end = x + canvas_.width(curves_[i].name);
       canvas_.font(kLabelSize);
-      canvas_.color(kInk);
+      canvas_.color(palette_.ink);
       canvas_.text(end, baselines[i], values_[i]);
     }
   }
 
   Canvas& canvas_;
+  const Palette& palette_;
   const Chart& chart_;
   Box box_;
   Box axes_{};
   std::vector<Curve> curves_;
   std::vector<std::string> values_;
   bool has_data_ = false;
+  bool whole_x_ = true;
   Axis x_;
   Axis y_;
 };
 
-void draw_figure(Canvas& canvas, const std::vector<Chart>& panels, const FigureSize& size) {
+void draw_figure(Canvas& canvas, const std::vector<Chart>& panels, const FigureSize& size, Theme theme) {
   constexpr double kMargin = 16;
   constexpr double kBetween = 24;
-  canvas.fill_background();
-  const double count = static_cast<double>(panels.size());
-  const double width = (size.width - 2 * kMargin - (count - 1) * kBetween) / count;
+  const Palette& palette = theme == Theme::dark ? kDark : kLight;
+  canvas.fill_background(palette.background);
+  if (panels.empty()) return;
+  const size_t columns = size.columns > 0 ? std::min(static_cast<size_t>(size.columns), panels.size()) : panels.size();
+  const size_t rows = (panels.size() + columns - 1) / columns;
+  const auto part = [&](double length, size_t count) {
+    return (length - static_cast<double>(count - 1) * kBetween) / static_cast<double>(count);
+  };
+  const double width = part(size.width - 2 * kMargin, columns);
+  const double height = part(size.height - 1.5 * kMargin, rows);
   for (size_t i = 0; i < panels.size(); ++i) {
-    const double left = kMargin + static_cast<double>(i) * (width + kBetween);
-    Panel(canvas, panels[i], {left, kMargin, left + width, size.height - kMargin / 2}).draw();
+    const double left = kMargin + static_cast<double>(i % columns) * (width + kBetween);
+    const double top = kMargin + static_cast<double>(i / columns) * (height + kBetween);
+    Panel(canvas, palette, panels[i], {left, top, left + width, top + height}).draw();
   }
 }
 
 void check_size(const FigureSize& size) {
   check(size.width >= 200 && size.width <= 10000 && size.height >= 120 && size.height <= 10000 &&
-            size.pixel_ratio >= 0.1 && size.pixel_ratio <= 8,
+            size.pixel_ratio >= 0.1 && size.pixel_ratio <= 8 && size.columns >= 0,
         "chart: figure size out of range");
 }
 
@@ -493,7 +636,7 @@ cairo_status_t append(void* out, const unsigned char* data, unsigned int length)
 
 }  // namespace
 
-std::string render_svg(const std::vector<Chart>& panels, const FigureSize& size) {
+std::string render_svg(const std::vector<Chart>& panels, const FigureSize& size, Theme theme) {
   check_size(size);
   std::string out;
   {
@@ -501,7 +644,7 @@ std::string render_svg(const std::vector<Chart>& panels, const FigureSize& size)
                           &cairo_surface_destroy);
     cairo_svg_surface_set_document_unit(surface.get(), CAIRO_SVG_UNIT_PX);
     Canvas canvas(surface.get());
-    draw_figure(canvas, panels, size);
+    draw_figure(canvas, panels, size, theme);
     check_status(canvas.status());
     cairo_surface_finish(surface.get());
     check_status(cairo_surface_status(surface.get()));
@@ -516,14 +659,14 @@ std::string render_svg(const std::vector<Chart>& panels, const FigureSize& size)
   return out;
 }
 
-std::string render_png(const std::vector<Chart>& panels, const FigureSize& size) {
+std::string render_png(const std::vector<Chart>& panels, const FigureSize& size, Theme theme) {
   check_size(size);
   const auto pixels = [&](int units) { return static_cast<int>(std::lround(units * size.pixel_ratio)); };
   const Surface surface(cairo_image_surface_create(CAIRO_FORMAT_RGB24, pixels(size.width), pixels(size.height)),
                         &cairo_surface_destroy);
   Canvas canvas(surface.get());
   canvas.scale(size.pixel_ratio);
-  draw_figure(canvas, panels, size);
+  draw_figure(canvas, panels, size, theme);
   check_status(canvas.status());
   std::string out;
   check_status(cairo_surface_write_to_png_stream(surface.get(), &append, &out));

@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <limits>
+#include <set>
 #include <sstream>
 
 #include "base/error.h"
@@ -51,6 +53,56 @@ std::vector<std::vector<Pixel>> curves_in(const std::string& svg) {
     for (Pixel point{}; path >> command >> point.x >> point.y;) curves.back().push_back(point);
   }
   return curves;
+}
+
+/// Lines of the SVG that hold every one of `parts`: cairo writes an element a line.
+std::vector<std::string> elements(const std::string& svg, const std::vector<std::string>& parts) {
+  std::vector<std::string> found;
+  std::istringstream lines(svg);
+  for (std::string line; std::getline(lines, line);) {
+    bool all = true;
+    for (const std::string& part : parts) all = all && line.find(part) != std::string::npos;
+    if (all) found.push_back(line);
+  }
+  return found;
+}
+
+/// The outlines of the areas in the first series' colour that let shine through what lies below.
+std::vector<std::vector<Pixel>> bands_in(const std::string& svg) {
+  std::vector<std::vector<Pixel>> bands;
+  for (const std::string& line : elements(svg, {"<path", "fill:rgb(0%,44.705882%,69.803922%)"})) {
+    if (line.find("fill-opacity:1;") != std::string::npos) continue;
+    std::istringstream path(line.substr(line.find(" d=\"") + 4));
+    bands.emplace_back();
+    std::string command;
+    for (Pixel point{}; path >> command && command != "Z" && path >> point.x >> point.y;) bands.back().push_back(point);
+  }
+  return bands;
+}
+
+/// "12,34" of "stroke-dasharray:12,34;", "" when there is none.
+std::string style_of(const std::string& element, const std::string& property) {
+  const size_t at = element.find(property + ":");
+  if (at == std::string::npos) return "";
+  const size_t begin = at + property.size() + 1;
+  return element.substr(begin, element.find(';', begin) - begin);
+}
+
+Chart chart_with_band(std::vector<double> low, std::vector<double> y, std::vector<double> high, bool log_y = false) {
+  Chart chart = chart_of(std::move(y), log_y);
+  chart.series[0].low = std::move(low);
+  chart.series[0].high = std::move(high);
+  return chart;
+}
+
+Chart chart_of_many(int count) {
+  Chart chart = chart_of({});
+  chart.series.clear();
+  for (int i = 0; i < count; ++i) {
+    const double y = i;
+    chart.series.push_back({"run " + std::to_string(i), {1, 2, 3}, {y, y + 0.5, y}});
+  }
+  return chart;
 }
 
 TEST(Chart, the_same_data_gives_the_same_bytes_and_other_data_other_bytes) {
@@ -187,8 +239,8 @@ TEST(Chart, a_million_points_stay_small_and_a_single_spike_stays_visible) {
 }
 
 TEST(Chart, text_that_is_not_utf8_or_has_control_characters_is_drawn_with_question_marks) {
-  for (const char* name :
-       {"\xff\xfe", "caf\xc3", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "a\nb\x1b[31m", "\xe2\x82"}) {
+  for (const char* name : {"\xff\xfe", "caf\xc3", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "a\nb\x1b[31m",
+                           "\xe2\x82", "\xef\xbf\xbe", "\xef\xb7\x90", "\xf0\x9f\xbf\xbf", "\xc2\x85"}) {
     Chart chart = chart_of({1, 2, 3});
     chart.title = chart.x_label = chart.y_label = chart.series[0].name = name;
     EXPECT_EQ(curves_in(render_svg({chart})).size(), 1u);
@@ -215,10 +267,162 @@ TEST(Chart, more_series_than_colours_are_all_labelled_within_the_figure) {
   EXPECT_GT(glyphs, 40 * 8);
 }
 
+TEST(Chart, a_band_is_an_area_in_scale_below_its_curve) {
+  const std::string svg = render_svg({chart_with_band({1, 2, 4}, {2, 4, 5}, {3, 7, 6})});
+  const auto bands = bands_in(svg);
+  const auto curves = curves_in(svg);
+  ASSERT_EQ(bands.size(), 1u);
+  ASSERT_EQ(curves.size(), 1u);
+  const auto& outline = bands[0];  // the upper edge forwards, the lower edge back
+  const auto& curve = curves[0];
+  ASSERT_EQ(outline.size(), 6u);
+  ASSERT_EQ(curve.size(), 3u);
+  const double unit = (curve[0].y - curve[2].y) / 3;
+  EXPECT_GT(unit, 20);
+  const std::vector<double> above{1, 3, 1}, below{1, 2, 1};
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_NEAR(outline[i].x, curve[i].x, 0.01);
+    EXPECT_NEAR(outline[5 - i].x, curve[i].x, 0.01);
+    EXPECT_NEAR(curve[i].y - outline[i].y, above[i] * unit, 0.05);
+    EXPECT_NEAR(outline[5 - i].y - curve[i].y, below[i] * unit, 0.05);
+  }
+  EXPECT_LT(svg.find(elements(svg, {"fill:rgb(0%,44.705882%,69.803922%)"}).at(0)),
+            svg.find(elements(svg, {"stroke-width:2.2;"}).at(0)))
+      << "the band covers the curve";
+  EXPECT_TRUE(bands_in(render_svg({chart_of({2, 4, 5})})).empty());
+}
+
+TEST(Chart, a_band_counts_for_the_range_of_the_axis) {
+  const auto bands = bands_in(render_svg({chart_with_band({-50, -90, -70}, {1, 1, 1}, {60, 50, 80})}));
+  ASSERT_EQ(bands.size(), 1u);
+  for (const Pixel& point : bands[0]) EXPECT_TRUE(point.y > 60 && point.y < 380) << point.y;
+}
+
+TEST(Chart, a_band_has_a_gap_where_a_bound_cannot_be_drawn) {
+  const auto bands = bands_in(render_svg({chart_with_band({0, 0, kNan, 0, 0, 0}, {1, 1, 1, 1, 1, 1},  //
+                                                          {2, 2, 2, 2, 2, kInfinity})}));
+  ASSERT_EQ(bands.size(), 2u);
+  EXPECT_EQ(bands[0].size(), 4u);
+  EXPECT_EQ(bands[1].size(), 4u);
+  const std::string lone = render_svg({chart_with_band({0, kNan}, {1, 1}, {2, 2})});
+  EXPECT_TRUE(bands_in(lone).empty());
+  EXPECT_EQ(elements(lone, {"stroke-width:6;", "stroke:rgb(0%,44.705882%,69.803922%)"}).size(), 1u);
+}
+
+TEST(Chart, a_band_that_reaches_zero_goes_down_to_the_foot_of_a_log_axis) {
+  const auto with_low = [](double low) { return chart_with_band({0.5, low, 0.1}, {1, 1, 1}, {10, 9, 10}, true); };
+  const std::string svg = render_svg({with_low(0)});
+  EXPECT_EQ(svg, render_svg({with_low(-3)}));
+  const auto bands = bands_in(svg);
+  ASSERT_EQ(bands.size(), 1u);
+  ASSERT_EQ(bands[0].size(), 6u);
+  // The axis ends at the lowest bound that has a logarithm, 0.1 at the right.
+  EXPECT_NEAR(bands[0][4].y, bands[0][3].y, 0.01);
+  EXPECT_GT(bands[0][4].y, bands[0][5].y + 20);
+  EXPECT_EQ(bands_in(render_svg({with_low(kNan)})).size(), 0u) << "two lone points are bars";
+}
+
+TEST(Chart, a_log_x_axis_makes_equal_ratios_equal_widths_and_gaps_of_what_is_not_positive) {
+  Chart chart{.title = "", .series = {{"loss", {1, 10, 1000}, {3, 2, 1}}}, .log_x = true};
+  const auto curves = curves_in(render_svg({chart}));
+  ASSERT_EQ(curves.size(), 1u);
+  const auto& points = curves[0];
+  ASSERT_EQ(points.size(), 3u);
+  EXPECT_GT(points[1].x - points[0].x, 50);
+  EXPECT_NEAR(points[2].x - points[1].x, 2 * (points[1].x - points[0].x), 0.01);
+  chart.series[0] = {"loss", {1, 2, 0, -4, 5, 6, 7}, {1, 2, 3, 4, 5, 6, 7}};
+  const auto parts = curves_in(render_svg({chart}));
+  ASSERT_EQ(parts.size(), 2u);
+  EXPECT_EQ(parts[0].size(), 2u);
+  EXPECT_EQ(parts[1].size(), 3u);
+  for (const std::vector<double>& x : std::vector<std::vector<double>>{
+           {5}, {5, 5}, {30, 45}, {1e-280, 1e280}, {1, 1 + 1e-12}, {20, 56, 110, 1202}, {-1, 0}}) {
+    chart.series[0] = {"loss", x, x};
+    const std::string svg = render_svg({chart}, {.width = 400, .height = 240});
+    EXPECT_EQ(svg.find("nan"), std::string::npos) << x[0];
+    EXPECT_EQ(svg.find("inf"), std::string::npos) << x[0];
+    EXPECT_LT(svg.size(), 100'000u) << x[0] << ": too many ticks";
+  }
+}
+
+TEST(Chart, thirty_five_curves_differ_in_colour_or_dashes_and_neighbours_in_both) {
+  const std::string svg = render_svg({chart_of_many(35)}, {.width = 1000, .height = 900});
+  const auto curves = elements(svg, {"<path", "fill:none", "stroke-width:2.2;"});
+  ASSERT_EQ(curves.size(), 35u);
+  std::set<std::string> looks;
+  for (size_t i = 0; i < curves.size(); ++i) {
+    const std::string dashes = style_of(curves[i], "stroke-dasharray");
+    const std::string color = style_of(curves[i], "stroke");
+    looks.insert(color + " " + dashes);
+    if (i == 0) continue;
+    EXPECT_NE(dashes, style_of(curves[i - 1], "stroke-dasharray")) << i;
+    EXPECT_NE(color, style_of(curves[i - 1], "stroke")) << i;
+  }
+  EXPECT_EQ(looks.size(), 35u);
+  EXPECT_EQ(style_of(curves[0], "stroke-dasharray"), "");
+  // Beside each name a sample of its line; a single curve needs none.
+  const auto samples = elements(svg, {"<path", "fill:none", "stroke-width:2;"});
+  ASSERT_EQ(samples.size(), 35u);
+  for (size_t i = 0; i < samples.size(); ++i) {
+    EXPECT_EQ(style_of(samples[i], "stroke-dasharray"), style_of(curves[i], "stroke-dasharray")) << i;
+    EXPECT_EQ(style_of(samples[i], "stroke"), style_of(curves[i], "stroke")) << i;
+  }
+  EXPECT_TRUE(elements(render_svg({chart_of_many(1)}), {"stroke-width:2;"}).empty());
+}
+
+TEST(Chart, every_text_can_be_read_on_a_light_and_on_a_dark_page) {
+  struct Ground {
+    Theme theme;
+    const char* color;
+    double luminance;
+  };
+  // WCAG 2.1: relative luminance of #ffffff and #14171c, which is 20, 23, 28.
+  for (const Ground& ground : {Ground{Theme::light, "rgb(100%,100%,100%)", 1.0},
+                               Ground{Theme::dark, "rgb(7.843137%,9.019608%,10.980392%)", 0.00847}}) {
+    const std::string svg = render_svg({chart_of_many(7)}, {}, ground.theme);
+    EXPECT_EQ(elements(svg, {std::string("fill:") + ground.color, "fill-opacity:1;"}).size(), 1u);
+    const auto texts = elements(svg, {"<g style=\"fill:rgb("});
+    EXPECT_GT(texts.size(), 20u);
+    std::set<std::string> colors;
+    for (const std::string& text : texts) {
+      colors.insert(style_of(text, "fill"));
+      std::istringstream percent(text.substr(text.find("rgb(") + 4));
+      double luminance = 0;
+      for (const double weight : {0.2126, 0.7152, 0.0722}) {
+        double value = 0;
+        percent >> value;
+        percent.ignore(2);  // the sign and the comma
+        value /= 100;
+        luminance += weight * (value <= 0.04045 ? value / 12.92 : std::pow((value + 0.055) / 1.055, 2.4));
+      }
+      const double contrast =
+          (std::max(luminance, ground.luminance) + 0.05) / (std::min(luminance, ground.luminance) + 0.05);
+      EXPECT_GE(contrast, 4.45) << text;
+    }
+    EXPECT_GE(colors.size(), 8u) << "names in the curves' hues, values, ticks";
+  }
+  EXPECT_EQ(render_png({chart_of_many(2)}, {}, Theme::dark), render_png({chart_of_many(2)}, {}, Theme::dark));
+  EXPECT_NE(render_png({chart_of_many(2)}, {}, Theme::dark), render_png({chart_of_many(2)}));
+}
+
+TEST(Chart, panels_beyond_the_columns_stand_in_a_further_row) {
+  const auto curves =
+      curves_in(render_svg({chart_of({1, 2}), chart_of({1, 2}), chart_of({1, 2})}, {.height = 600, .columns = 2}));
+  ASSERT_EQ(curves.size(), 3u);
+  EXPECT_NEAR(curves[0][0].y, curves[1][0].y, 0.01);
+  EXPECT_GT(curves[1][0].x, curves[0][1].x);
+  EXPECT_NEAR(curves[0][0].x, curves[2][0].x, 0.01);
+  EXPECT_GT(curves[2][1].y, curves[0][0].y + 50);
+  for (const Pixel& point : curves[2]) EXPECT_LT(point.y, 570);
+}
+
 TEST(Chart, x_and_y_of_different_lengths_and_absurd_sizes_are_our_own_bug) {
   Chart chart = chart_of({1, 2});
   chart.series[0].x.push_back(3);
   EXPECT_THROW(render_svg({chart}), InternalError);
+  EXPECT_THROW(render_svg({chart_with_band({0, 0}, {1, 2, 3}, {4, 4, 4})}), InternalError);
+  EXPECT_THROW(render_svg({chart_with_band({0, 0, 0}, {1, 2, 3}, {})}), InternalError);
+  EXPECT_THROW(render_svg({chart_with_band({}, {1, 2, 3}, {4, 4, 4})}), InternalError);
   EXPECT_THROW(render_png({chart_of({1})}, {.width = 100'000}), InternalError);
 }
 
