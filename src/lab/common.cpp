@@ -1,0 +1,96 @@
+#include "lab/common.h"
+
+#include <fstream>
+
+#include "runtime/backends.h"
+
+namespace resnet {
+namespace {
+
+std::string processor() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("model name")) return line.substr(std::min(line.find(':') + 2, line.size()));
+  }
+  return "unknown processor";
+}
+
+}  // namespace
+
+std::string cifar_name(Kind kind, int64_t depth) {
+  return kind == Kind::plain ? fmt::format("plain{}_cifar", depth) : fmt::format("resnet{}_cifar_a", depth);
+}
+
+std::string short_name(Kind kind, int64_t depth) {
+  return fmt::format("{}-{}", kind == Kind::plain ? "plain" : "residual", depth);
+}
+
+int64_t given_or(int64_t given, const LabConfig& config, int64_t full, int64_t quick) {
+  return given > 0 ? given : config.quick ? quick : full;
+}
+
+SpecimenOptions specimen_options(const LabConfig& config, const std::string& model, int64_t batch_size) {
+  return {.model = model,
+          .image_size = config.image_size,
+          .batch_size = batch_size,
+          .limit = config.limit,
+          .seed = config.seed,
+          .threads = config.threads,
+          .backend = config.backend};
+}
+
+std::string command_of(const std::string& experiment, const LabConfig& c) {
+  const LabConfig usual;
+  std::string text = "resnet lab " + experiment;
+  const auto number = [&](const char* flag, int64_t value, int64_t default_value) {
+    if (value != default_value) text += fmt::format(" {} {}", flag, value);
+  };
+  if (c.quick) text += " --quick";
+  if (c.data != usual.data) text += " --data " + c.data;
+  if (!c.depths.empty()) text += fmt::format(" --depths {}", fmt::join(c.depths, ","));
+  if (c.batch_norm != usual.batch_norm) text += " --batch-norm " + c.batch_norm;
+  number("--layers", c.layers, 0);
+  number("--steps", c.steps, 0);
+  number("--epochs", c.epochs, 0);
+  number("--seeds", c.seeds, 0);
+  number("--limit", c.limit, 0);
+  number("--batch-size", c.batch_size, 0);
+  number("--image-size", c.image_size, usual.image_size);
+  number("--seed", c.seed, 0);
+  number("--threads", c.threads, 0);
+  if (c.backend != usual.backend) text += " --backend " + c.backend;
+  return text;
+}
+
+std::vector<std::string> notes_of(const LabConfig& config, double seconds, size_t peak_bytes) {
+  const int64_t threads = config.threads > 0 ? config.threads : available_threads();
+  std::vector<std::string> notes = {
+      fmt::format("{}, {} threads, {}, {} backend", processor(), threads, instruction_set(), config.backend),
+      fmt::format("data: {} at {}x{} pixels; first seed {}", config.data, config.image_size, config.image_size,
+                  config.seed),
+      fmt::format("{:.0f} seconds in all", seconds)};
+  if (peak_bytes > 0) {
+    notes.push_back(fmt::format("largest memory of a net (values, arena, packed weights): {:.2f} GB",
+                                static_cast<double>(peak_bytes) / 1e9));
+  }
+  return notes;
+}
+
+std::vector<double> smoothed(const std::vector<double>& values, size_t width) {
+  std::vector<double> means;
+  double sum = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    sum += values[i];
+    if (i >= width) sum -= values[i - width];
+    means.push_back(sum / static_cast<double>(std::min(i + 1, width)));
+  }
+  return means;
+}
+
+std::vector<double> count_from(double first, size_t size) {
+  std::vector<double> x(size);
+  for (size_t i = 0; i < size; ++i) x[i] = first + static_cast<double>(i);
+  return x;
+}
+
+}  // namespace resnet

@@ -1,0 +1,109 @@
+#include "lab/depth.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "lab/common.h"
+
+namespace resnet {
+namespace {
+
+struct Course {
+  Kind kind;
+  int64_t parameters = 0;
+  double making_seconds = 0;
+  double step_seconds = 0;
+  size_t memory_bytes = 0;
+  std::vector<double> losses, top1, rates;
+};
+
+double mean(const std::vector<double>& values, size_t begin, size_t end) {
+  return std::accumulate(values.begin() + static_cast<std::ptrdiff_t>(begin),
+                         values.begin() + static_cast<std::ptrdiff_t>(end), 0.0) /
+         static_cast<double>(end - begin);
+}
+
+}  // namespace
+
+Report depth(const LabConfig& c, const LabObserver& observer) {
+  const int64_t layers = given_or(c.layers, c, 1202, 110);
+  const int64_t steps = given_or(c.steps, c, 200, 40);
+  const int64_t batch = given_or(c.batch_size, c, 32, 32);
+  constexpr size_t kWindow = 20;  // steps
+  constexpr double kMaking = 3;
+  Work work(observer, 2 * (static_cast<double>(steps) + kMaking));
+  const Dataset data = load_dataset(c.data, Split::train);
+  std::vector<Course> courses;
+  for (const Kind kind : {Kind::residual, Kind::plain}) {
+    Course course{.kind = kind, .losses = {}, .top1 = {}, .rates = {}};
+    const std::string name = short_name(kind, layers);
+    work.advance(0, name);
+    double start = work.seconds();
+    Specimen net(data, specimen_options(c, cifar_name(kind, layers), batch));
+    net.prepare_step();
+    course.making_seconds = work.seconds() - start;
+    course.parameters = net.parameters();
+    course.memory_bytes = net.memory_bytes();
+    work.advance(kMaking, name);
+    start = work.seconds();
+    bool warm = false;
+    for (int64_t i = 0; i < steps; ++i) {
+      const size_t done = course.top1.size();
+      warm = warm || (done >= kWindow && mean(course.top1, done - kWindow, done) > 0.2);
+      course.rates.push_back(warm ? 0.1 : 0.01);
+      const StepResult step = net.train_step(course.rates.back());
+      course.losses.push_back(step.loss);
+      course.top1.push_back(step.top1);
+      work.advance(1, fmt::format("{} step {}/{} loss {:.3f}", name, i + 1, steps, step.loss));
+    }
+    course.step_seconds = (work.seconds() - start) / static_cast<double>(steps);
+    courses.push_back(std::move(course));
+  }
+
+  Report report;
+  report.name = "depth";
+  report.title = fmt::format("Do {} layers train?", layers);
+  report.claim = "Residual connections make very deep nets easy to train, even one thousand layers.";
+  report.command = command_of(report.name, c);
+  const size_t window = std::min(kWindow, static_cast<size_t>(steps));
+  ReportTable table{"Nets",
+                    {"net", "parameters", "memory (GB)", "making the program (s)", "seconds a step",
+                     fmt::format("loss, first {} steps", window), fmt::format("loss, last {} steps", window)},
+                    {}};
+  ReportTable steps_table{"Steps", {"net", "step", "rate", "loss", "top1"}, {}};
+  Chart chart{.title = "training loss",
+              .x_label = "step",
+              .y_label = fmt::format("cross-entropy, mean of {} steps", window),
+              .series = {}};
+  size_t peak = 0;
+  for (const Course& course : courses) {
+    const std::string name = short_name(course.kind, layers);
+    const size_t n = course.losses.size();
+    const double before = mean(course.losses, 0, window), after = mean(course.losses, n - window, n);
+    peak = std::max(peak, course.memory_bytes);
+    table.rows.push_back({name, std::to_string(course.parameters),
+                          fmt::format("{:.2f}", static_cast<double>(course.memory_bytes) / 1e9),
+                          fmt::format("{:.1f}", course.making_seconds), fmt::format("{:.2f}", course.step_seconds),
+                          number_cell(before), number_cell(after)});
+    for (size_t i = 0; i < n; ++i) {
+      steps_table.rows.push_back({name, std::to_string(i + 1), number_cell(course.rates[i]),
+                                  fmt::format("{:.5g}", course.losses[i]), fmt::format("{:.4g}", course.top1[i])});
+    }
+    chart.series.push_back({name, count_from(1, n), smoothed(course.losses, window), {}, {}});
+    report.findings.push_back(
+        fmt::format("{}: the loss goes from {} (first {} steps) to {} (last {}); {:.2f} GB, program made in {:.1f} s, "
+                    "{:.2f} s a step.",
+                    name, number_cell(before), window, number_cell(after), window,
+                    static_cast<double>(course.memory_bytes) / 1e9, course.making_seconds, course.step_seconds));
+  }
+  report.tables = {table, steps_table};
+  report.figures = {{"", "A loss of 2.303 is guessing among ten classes.", {chart}}};
+  report.notes = notes_of(c, work.seconds(), peak);
+  report.notes.push_back(
+      fmt::format("batches of {}, SGD with momentum 0.9, weight decay 1e-4, rate 0.01 until the error of 20 steps is "
+                  "below 80 %, then 0.1",
+                  batch));
+  return report;
+}
+
+}  // namespace resnet
