@@ -1,23 +1,24 @@
 #include "train/config.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
-#include <functional>
 #include <numbers>
 #include <sstream>
 #include <type_traits>
+#include <utility>
 #include <variant>
 
 #include <toml++/toml.h>
 
 #include "base/error.h"
+#include "passes/pipeline.h"
 
 namespace resnet {
 namespace {
 
-using Member =
-    std::variant<std::string TrainConfig::*, int64_t TrainConfig::*, double TrainConfig::*, bool TrainConfig::*>;
+using Integers = std::vector<int64_t>;
+using Member = std::variant<std::string TrainConfig::*, int64_t TrainConfig::*, double TrainConfig::*,
+                            bool TrainConfig::*, Integers TrainConfig::*>;
 
 struct Setting {
   const char* key;
@@ -34,10 +35,18 @@ const std::vector<Setting>& settings() {
       {"batch_size", &TrainConfig::batch_size},
       {"lr", &TrainConfig::lr},
       {"lr_scheduler", &TrainConfig::lr_scheduler},
+      {"lr_step_size", &TrainConfig::lr_step_size},
+      {"lr_gamma", &TrainConfig::lr_gamma},
+      {"lr_milestones", &TrainConfig::lr_milestones},
+      {"lr_warmup_epochs", &TrainConfig::lr_warmup_epochs},
+      {"lr_warmup_method", &TrainConfig::lr_warmup_method},
+      {"lr_warmup_decay", &TrainConfig::lr_warmup_decay},
       {"momentum", &TrainConfig::momentum},
       {"nesterov", &TrainConfig::nesterov},
       {"weight_decay", &TrainConfig::weight_decay},
       {"label_smoothing", &TrainConfig::label_smoothing},
+      {"random_crop_padding", &TrainConfig::random_crop_padding},
+      {"hflip_prob", &TrainConfig::hflip_prob},
       {"seed", &TrainConfig::seed},
       {"threads", &TrainConfig::threads},
       {"workers", &TrainConfig::workers},
@@ -49,7 +58,11 @@ const std::vector<Setting>& settings() {
       {"backend", &TrainConfig::backend},
       {"precision", &TrainConfig::precision},
       {"weights", &TrainConfig::weights},
+      {"disabled_passes", &TrainConfig::disabled_passes},
       {"model.stem_padding", &TrainConfig::stem_padding},
+      {"model.batch_norm", &TrainConfig::batch_norm},
+      {"model.zero_init_residual", &TrainConfig::zero_init_residual},
+      {"model.init", &TrainConfig::init},
   };
   return list;
 }
@@ -78,6 +91,8 @@ std::string value_text(const TrainConfig& config, const Member& member) {
         } else if constexpr (std::is_same_v<T, double>) {
           const std::string text = fmt::format("{}", config.*pointer);
           return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
+        } else if constexpr (std::is_same_v<T, Integers>) {
+          return fmt::format("[{}]", fmt::join(config.*pointer, ", "));
         } else {
           return fmt::format("{}", config.*pointer);
         }
@@ -110,6 +125,14 @@ void apply_node(const toml::node& node, const Setting& setting, const std::strin
         } else if constexpr (std::is_same_v<T, int64_t>) {
           if (!node.is_integer()) wrong("an integer");
           config.*pointer = node.as_integer()->get();
+        } else if constexpr (std::is_same_v<T, Integers>) {
+          if (!node.is_array()) wrong("a list of integers");
+          Integers values;
+          for (const toml::node& element : *node.as_array()) {
+            if (!element.is_integer()) wrong("a list of integers");
+            values.push_back(element.as_integer()->get());
+          }
+          config.*pointer = std::move(values);
         } else {
           if (node.is_integer()) {
             config.*pointer = static_cast<double>(node.as_integer()->get());
@@ -125,7 +148,7 @@ void apply_node(const toml::node& node, const Setting& setting, const std::strin
 void apply_table(const toml::table& table, const std::string& prefix, const std::string& where, TrainConfig& config) {
   for (const auto& [key, node] : table) {
     const std::string name = prefix + std::string(key.str());
-    // `model` is both a setting and, as a table, the home of model.stem_padding.
+    // `model` is both a setting and, as a table, the home of model.stem_padding and its like.
     if (const toml::table* inner = node.as_table()) {
       apply_table(*inner, name + ".", where, config);
     } else {
@@ -155,8 +178,31 @@ void validate(const TrainConfig& c) {
   number(c.weight_decay, c.weight_decay >= 0, "--weight-decay", "a finite number, 0 or more");
   number(c.label_smoothing, c.label_smoothing >= 0 && c.label_smoothing < 1, "--label-smoothing", "a number in [0, 1)");
   require(!c.nesterov || c.momentum > 0, "--nesterov", "momentum is 0", "--momentum above 0 with it");
-  require(c.lr_scheduler == "constant" || c.lr_scheduler == "cosineannealinglr", "--lr-scheduler",
-          "'" + escape_control(c.lr_scheduler) + "'", "constant or cosineannealinglr");
+  require(c.lr_scheduler == "constant" || c.lr_scheduler == "cosineannealinglr" || c.lr_scheduler == "steplr" ||
+              c.lr_scheduler == "multisteplr",
+          "--lr-scheduler", "'" + escape_control(c.lr_scheduler) + "'",
+          "constant, cosineannealinglr, steplr or multisteplr");
+  integer(c.lr_step_size, 1, 1000000, "--lr-step-size", "1 to 1000000 epochs");
+  number(c.lr_gamma, c.lr_gamma >= 0 && c.lr_gamma <= 1, "--lr-gamma", "a number in [0, 1]");
+  int64_t earlier = 0;
+  for (const int64_t milestone : c.lr_milestones) {
+    integer(milestone, earlier + 1, 1000000, "--lr-milestones",
+            "epochs from 1 to 1000000, each later than the one before");
+    earlier = milestone;
+  }
+  require(c.lr_milestones.empty() || c.lr_scheduler == "multisteplr", "--lr-milestones",
+          "the scheduler is " + c.lr_scheduler, "--lr-scheduler multisteplr with it");
+  require(!c.lr_milestones.empty() || c.lr_scheduler != "multisteplr", "--lr-scheduler", "multisteplr alone",
+          "--lr-milestones with it, e.g. 82,123");
+  number(c.lr_warmup_epochs, c.lr_warmup_epochs >= 0 && c.lr_warmup_epochs <= static_cast<double>(c.epochs),
+         "--lr-warmup-epochs", "0 (none) or more, no more than --epochs");
+  require(c.lr_warmup_method == "constant" || c.lr_warmup_method == "linear", "--lr-warmup-method",
+          "'" + escape_control(c.lr_warmup_method) + "'", "constant or linear");
+  number(c.lr_warmup_decay, c.lr_warmup_decay >= 0 && c.lr_warmup_decay <= 1, "--lr-warmup-decay",
+         "a number in [0, 1]");
+  integer(c.random_crop_padding, 0, c.image_size - 1, "--random-crop-padding",
+          "0 (off) or more pixels, fewer than --image-size");
+  number(c.hflip_prob, c.hflip_prob >= 0 && c.hflip_prob <= 1, "--hflip-prob", "a number in [0, 1]");
   integer(c.seed, 0, INT64_MAX, "--seed", "0 or more");
   integer(c.threads, 0, 1024, "--threads", "0 (all) to 1024");
   integer(c.workers, 0, 64, "--workers", "0 to 64");
@@ -165,12 +211,28 @@ void validate(const TrainConfig& c) {
   integer(c.log_every, 1, INT64_MAX, "--log-every", "1 or more steps");
   integer(c.checkpoint_every, 0, INT64_MAX, "--checkpoint-every", "0 (each epoch) or more steps");
   integer(c.stem_padding, 0, 6, "--set model.stem_padding", "0 to 6 pixels");
+  static_cast<void>(model_options(c));
   require(c.backend == "cpu" || c.backend == "reference", "--backend", "'" + escape_control(c.backend) + "'",
           "cpu or reference");
   require(c.precision == "f32" || c.precision == "f64", "--precision", "'" + escape_control(c.precision) + "'",
           "f32 or f64");
   require(c.precision == "f32" || c.backend == "reference", "--precision", "f64 on the cpu backend",
           "f32 there; f64 runs with --backend reference");
+  const auto passes = pass_names();
+  for (const std::string& name : disabled_passes(c)) {
+    if (std::find(passes.begin(), passes.end(), name) == passes.end()) {
+      throw UserError("--disable-pass: unknown pass '{}'; nearest: {}", escape_control(name),
+                      nearest_names(name, passes));
+    }
+  }
+}
+
+ModelOptions model_options(const TrainConfig& config) {
+  ModelOptions options{.stem_padding = config.stem_padding,
+                       .batch_norm = config.batch_norm,
+                       .zero_init_residual = config.zero_init_residual};
+  set_option("init", config.init, options);
+  return options;
 }
 
 std::string to_toml(const TrainConfig& config) {
@@ -203,13 +265,19 @@ void apply_setting(const std::string& assignment, TrainConfig& config) {
   const std::string key = assignment.substr(0, equals);
   const std::string value = assignment.substr(equals + 1);
   const Setting& setting = find_setting(key, "--set");
-  const bool is_text = std::holds_alternative<std::string TrainConfig::*>(setting.member);
+  std::string written = value;
+  if (std::holds_alternative<std::string TrainConfig::*>(setting.member)) {
+    if (!value.starts_with('"')) written = quoted(value);
+  } else if (std::holds_alternative<Integers TrainConfig::*>(setting.member)) {
+    if (!value.starts_with('[')) written = '[' + value + ']';
+  }
   check_depth("--set " + key, value);
   toml::table table;
   try {
-    table = toml::parse("value = " + (is_text && (value.empty() || value[0] != '"') ? quoted(value) : value));
+    table = toml::parse("value = " + written);
   } catch (const toml::parse_error&) {
-    throw UserError("--set {}: '{}' is no value; expected a number, true, false or text", key, escape_control(value));
+    throw UserError("--set {}: '{}' is no value; expected a number, true, false, text or a list", key,
+                    escape_control(value));
   }
   const toml::node* node = table.get("value");
   if (node == nullptr || table.size() != 1) {
@@ -229,10 +297,35 @@ std::vector<std::string> differences(const TrainConfig& now, const TrainConfig& 
   return list;
 }
 
-double learning_rate(const TrainConfig& config, int64_t step, int64_t total_steps) {
-  if (config.lr_scheduler == "constant" || total_steps <= 0) return config.lr;
-  const double progress = static_cast<double>(step) / static_cast<double>(total_steps);
-  return config.lr * 0.5 * (1 + std::cos(std::numbers::pi * progress));
+std::set<std::string> disabled_passes(const TrainConfig& config) {
+  std::set<std::string> names;
+  std::istringstream text(config.disabled_passes);
+  for (std::string name; std::getline(text, name, ',');) names.insert(name);
+  return names;
+}
+
+double learning_rate(const TrainConfig& config, int64_t step, int64_t steps_per_epoch) {
+  check(steps_per_epoch >= 1, "learning_rate: an epoch without steps");
+  const int64_t warmup = std::llround(config.lr_warmup_epochs * static_cast<double>(steps_per_epoch));
+  if (step < warmup) {
+    const bool is_linear = config.lr_warmup_method == "linear";
+    const double progress = is_linear ? static_cast<double>(step) / static_cast<double>(warmup) : 0;
+    return config.lr * (config.lr_warmup_decay + (1 - config.lr_warmup_decay) * progress);
+  }
+  const int64_t s = step - warmup;
+  if (config.lr_scheduler == "cosineannealinglr") {
+    const int64_t steps = std::max<int64_t>(config.epochs * steps_per_epoch - warmup, 1);  // the warm-up may be all
+    const double progress = static_cast<double>(s) / static_cast<double>(steps);
+    return config.lr * 0.5 * (1 + std::cos(std::numbers::pi * progress));
+  }
+  int64_t decays = 0;
+  if (config.lr_scheduler == "steplr") {
+    decays = s / (config.lr_step_size * steps_per_epoch);
+  } else if (config.lr_scheduler == "multisteplr") {
+    decays = std::count_if(config.lr_milestones.begin(), config.lr_milestones.end(),
+                           [&](int64_t milestone) { return milestone * steps_per_epoch <= s; });
+  }
+  return config.lr * std::pow(config.lr_gamma, static_cast<double>(decays));
 }
 
 }  // namespace resnet

@@ -3,10 +3,12 @@
 // a resumed run starts from what is stored. Defaults are the lecture's recipe.
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "base/shape.h"
+#include "models/registry.h"
 
 namespace resnet {
 
@@ -17,11 +19,19 @@ struct TrainConfig {
   int64_t epochs = 10;
   int64_t batch_size = 256;
   double lr = 0.05;
-  std::string lr_scheduler = "constant";  ///< constant | cosineannealinglr (per step, to zero at the end)
+  std::string lr_scheduler = "constant";  ///< constant | cosineannealinglr | steplr | multisteplr, see learning_rate()
+  int64_t lr_step_size = 30;              ///< of steplr: epochs between decays
+  double lr_gamma = 0.1;                  ///< of steplr and multisteplr: factor of each decay
+  std::vector<int64_t> lr_milestones;     ///< of multisteplr: epochs of the decays, ascending
+  double lr_warmup_epochs = 0;            ///< epochs before the schedule starts; any fraction
+  std::string lr_warmup_method = "constant";  ///< constant | linear
+  double lr_warmup_decay = 0.01;              ///< factor of lr that the warm-up starts from
   double momentum = 0;
   bool nesterov = false;
   double weight_decay = 0;
   double label_smoothing = 0;
+  int64_t random_crop_padding = 0;  ///< pixels on each side, of training images; see Augmentation
+  double hflip_prob = 0;            ///< probability, of training images
   int64_t seed = 0;
   int64_t threads = 0;  ///< 0: all CPUs this process may use
   int64_t workers = 1;  ///< threads that prepare batches ahead
@@ -32,8 +42,13 @@ struct TrainConfig {
   int64_t checkpoint_every = 0;  ///< steps; a checkpoint is saved after each epoch anyway
   std::string backend = "cpu";
   std::string precision = "f32";
-  std::string weights;       ///< initial weights; empty: drawn from the seed
-  int64_t stem_padding = 3;  ///< model.stem_padding, of the lecture's 7x7 convolution
+  std::string weights;          ///< initial weights; empty: drawn from the seed
+  std::string disabled_passes;  ///< names, separated by commas
+  int64_t stem_padding = 3;     ///< model.stem_padding, of the lecture's 7x7 convolution
+  // The other model.* settings, see ModelOptions; a model takes some of them.
+  bool batch_norm = true;
+  bool zero_init_residual = false;
+  std::string init = "kaiming";  ///< kaiming | pytorch | xavier
 
   DType dtype() const { return precision == "f64" ? DType::f64 : DType::f32; }
 };
@@ -41,18 +56,34 @@ struct TrainConfig {
 /// Throws UserError naming the flag, what came and what is accepted.
 void validate(const TrainConfig& config);
 
+/// The model.* settings; num_classes stays 0, it comes with the data. Throws UserError for an unknown model.init.
+ModelOptions model_options(const TrainConfig& config);
+
 /// config.toml: one `key = value` a setting, in the order above.
 std::string to_toml(const TrainConfig& config);
-/// Overwrites the settings that the text names. Throws bad_data for a syntax error, UserError for an
-/// unknown key (with the nearest names) or a value of the wrong type.
+/// Overwrites the settings that the text names. Throws UserError for a syntax error, an unknown key (with the nearest
+/// names) or a value of the wrong type.
 void apply_toml(const std::string& path, const std::string& text, TrainConfig& config);
-/// One `key=value` of --set. The key is a setting's name, or model.stem_padding.
+/// One `key=value` of --set. The key is a setting's name, such as lr or model.init; a list is 82,123 or [82, 123].
 void apply_setting(const std::string& assignment, TrainConfig& config);
 
 /// Settings in which two configurations differ, as "lr: 0.05, was 0.1".
 std::vector<std::string> differences(const TrainConfig& now, const TrainConfig& before);
 
-/// The learning rate of step `step` (from 0) of `total_steps`.
-double learning_rate(const TrainConfig& config, int64_t step, int64_t total_steps);
+/// The passes that `config` leaves out.
+std::set<std::string> disabled_passes(const TrainConfig& config);
+
+/// The learning rate of step `step` (from 0) when an epoch has `steps_per_epoch`, at least 1. With every number of
+/// epochs counted in steps and W = lr_warmup_epochs rounded to whole steps:
+///   step < W:           lr * decay (constant), or lr * (decay + (1 - decay) * step / W) (linear)
+///   else, s = step - W: constant           lr
+///                       cosineannealinglr  lr * (1 + cos(pi * s / (epochs - W))) / 2, which ends at 0
+///                       steplr             lr * gamma ^ floor(s / lr_step_size)
+///                       multisteplr        lr * gamma ^ (how many milestones are <= s)
+/// so decays count from the end of the warm-up. This is PyTorch's SequentialLR of ConstantLR or LinearLR and of
+/// CosineAnnealingLR, StepLR or MultiStepLR, as torchvision's references/classification/train.py chains them, moved
+/// after every step instead of every epoch: with a warm-up of whole epochs, the rate of each epoch's first step is
+/// theirs. Within an epoch it stands still there, and here cosine and linear warm-up go on.
+double learning_rate(const TrainConfig& config, int64_t step, int64_t steps_per_epoch);
 
 }  // namespace resnet

@@ -8,11 +8,12 @@ std::unique_ptr<Graph> make_inference_graph(const ModelSpec& model, const Infere
   auto graph = std::make_unique<Graph>();
   const Value images = graph->input("images", {options.dtype, options.images});
   ModelBuilder builder{*graph, options.dtype, false, {}};
-  graph->set_output("logits", model.build(Scope(builder), images, options.model));
+  graph->set_output("logits", build_model(model, Scope(builder), images, options.model));
   return graph;
 }
 
-InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, const InferenceOptions& options)
+InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, const InferenceOptions& options,
+                                   const PlanProgress& progress)
     : session_(session), images_(options.images), dtype_(options.dtype) {
   auto graph = make_inference_graph(model, options);
   folded_ = run_inference_passes(*graph, options.passes);
@@ -20,7 +21,7 @@ InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, con
   for (const auto& [name, id] : graph->leaves()) {
     if (graph->node(id).kind == NodeKind::state) session.add_state(name, graph->node(id).outputs[0]);
   }
-  program_ = &session.compile(std::move(graph));
+  program_ = &session.compile(std::move(graph), progress);
 }
 
 void InferenceProgram::refresh() {

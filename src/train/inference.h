@@ -19,7 +19,8 @@ struct InferenceOptions {
 /// A program [N,C,H,W] -> logits [N,K] over the session's states. Call refresh() after states changed.
 class InferenceProgram {
  public:
-  InferenceProgram(Session& session, const ModelSpec& model, const InferenceOptions& options);
+  InferenceProgram(Session& session, const ModelSpec& model, const InferenceOptions& options,
+                   const PlanProgress& progress = {});
 
   /// Recomputes the folded weights from the session's states (in double, then rounded).
   void refresh();

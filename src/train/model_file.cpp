@@ -1,11 +1,15 @@
 #include "train/model_file.h"
 
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 namespace resnet {
 namespace {
 
 using nlohmann::json;
+
+/// The keys of model options: "model.stem_padding".
+constexpr std::string_view kOptionPrefix = "model.";
 
 /// The metadata's value for `key`; bad_data when there is none.
 const std::string& value_of(const std::string& path, const std::map<std::string, std::string>& metadata,
@@ -46,6 +50,45 @@ std::vector<float> floats_of(const std::string& path, const std::map<std::string
   return floats;
 }
 
+/// What is the same in every file, whatever the model: the whole image goes to the square, as in torchvision's
+/// Resize((S, S)), and nothing is cropped.
+constexpr const char* kResize = "squash";
+constexpr const char* kCropShare = "1.0";
+
+/// Throws unless the file asks for the resize and crop that we do.
+void require_resize(const std::string& path, const std::map<std::string, std::string>& metadata) {
+  const json crop = json_of(path, metadata, "crop_pct");
+  if (!crop.is_number() || crop.get<double>() != 1) {
+    throw bad_data(path, 8, "crop_pct", "'{}'; expected {}", escape_control(metadata.at("crop_pct")), kCropShare);
+  }
+  const std::string& resize = value_of(path, metadata, "resize");
+  if (resize != kResize) throw bad_data(path, 8, "resize", "'{}'; expected {}", escape_control(resize), kResize);
+}
+
+/// A model file as its header tells it.
+struct Outline {
+  ModelDescription description;
+  DType dtype = DType::f32;
+  std::vector<StateSpec> states;
+};
+
+Outline outline_of(const SafetensorsFile& file) {
+  Outline outline;
+  outline.description = from_metadata(file.path(), file.metadata());
+  ModelSpec spec = find_model(outline.description.architecture);
+  const int64_t size = outline.description.preprocessing.image_size;
+  spec.input = {outline.description.channels, size, size};  // a net of linear layers has weights for each pixel
+  for (const auto& [name, entry] : file.entries()) {
+    if (entry.dtype == DType::f64) outline.dtype = DType::f64;
+  }
+  try {
+    outline.states = model_states(spec, outline.description.options, outline.dtype);
+  } catch (const UserError& error) {  // nothing is left of so small an image
+    throw bad_data(file.path(), 8, "input_size", "{}", error.what());
+  }
+  return outline;
+}
+
 }  // namespace
 
 std::map<std::string, std::string> to_metadata(const ModelDescription& model) {
@@ -58,23 +101,24 @@ std::map<std::string, std::string> to_metadata(const ModelDescription& model) {
       {"input_size", json({model.channels, p.image_size, p.image_size}).dump()},
       {"mean", json(p.mean).dump()},
       {"std", json(p.std).dump()},
-      {"interpolation", "bilinear"},
-      {"crop_pct", "1.0"},
-      {"resize", "squash"},  // the whole image to the square, as torchvision's Resize((S, S))
+      {"interpolation", name_of(p.interpolation)},
+      {"crop_pct", kCropShare},
+      {"resize", kResize},
   };
-  if (model.options.stem_padding != ModelOptions{}.stem_padding)
-    metadata["model.stem_padding"] = std::to_string(model.options.stem_padding);
+  for (const auto& [name, value] : changed_options(model.options)) metadata[std::string(kOptionPrefix) + name] = value;
   return metadata;
 }
 
 ModelDescription from_metadata(const std::string& path, const std::map<std::string, std::string>& metadata) {
   ModelDescription model;
-  model.architecture = value_of(path, metadata, "architecture");
+  const std::string& architecture = value_of(path, metadata, "architecture");
+  ModelSpec spec;
   try {
-    find_model(model.architecture);
+    spec = find_model(architecture);
   } catch (const UserError& error) {
     throw bad_data(path, 8, "architecture", "{}", error.what());
   }
+  model.architecture = spec.name;
   const json names = json_of(path, metadata, "class_names");
   if (!names.is_array() || names.empty()) throw bad_data(path, 8, "class_names", "not a JSON array of names");
   for (const json& name : names) {
@@ -96,11 +140,21 @@ ModelDescription from_metadata(const std::string& path, const std::map<std::stri
   model.preprocessing.image_size = size[1].get<int64_t>();
   model.preprocessing.mean = floats_of(path, metadata, "mean");
   model.preprocessing.std = floats_of(path, metadata, "std");
-  if (value_of(path, metadata, "interpolation") != "bilinear") {
-    throw bad_data(path, 8, "interpolation", "'{}'; expected bilinear", escape_control(metadata.at("interpolation")));
+  const std::string& interpolation = value_of(path, metadata, "interpolation");
+  try {
+    model.preprocessing.interpolation = parse_interpolation(interpolation);
+  } catch (const UserError& error) {
+    throw bad_data(path, 8, "interpolation", "{}", error.what());
   }
-  if (metadata.contains("model.stem_padding"))
-    model.options.stem_padding = integer_of(path, metadata, "model.stem_padding", 0, 6);
+  require_resize(path, metadata);
+  try {
+    for (const auto& [key, value] : metadata) {
+      if (key.starts_with(kOptionPrefix)) set_option(key.substr(kOptionPrefix.size()), value, model.options);
+    }
+    check_options(spec, model.options);
+  } catch (const UserError& error) {
+    throw bad_data(path, 8, "__metadata__", "{}", error.what());
+  }
   if (model.channels < 1 || model.channels > 64)
     throw bad_data(path, 8, "input_size", "{} channels; expected 1 to 64", model.channels);
   try {
@@ -112,16 +166,18 @@ ModelDescription from_metadata(const std::string& path, const std::map<std::stri
 }
 
 LoadedModel load_model(const std::string& path) {
-  const ModelFile file = read_safetensors(path);
-  LoadedModel model;
-  model.description = from_metadata(path, file.metadata);
-  ModelSpec spec = find_model(model.description.architecture);
-  spec.input[0] = model.description.channels;
-  for (const auto& [name, tensor] : file.tensors) {
-    if (tensor.dtype() == DType::f64) model.dtype = DType::f64;
-  }
-  model.values = match_weights(path, file, model_states(spec, model.description.options, model.dtype));
-  return model;
+  const SafetensorsFile file(path);
+  Outline outline = outline_of(file);
+  return {.description = std::move(outline.description),
+          .values = match_weights(file, outline.states),
+          .dtype = outline.dtype};
+}
+
+ModelDescription describe_model(const std::string& path) {
+  const SafetensorsFile file(path);
+  Outline outline = outline_of(file);
+  require_fit(file, outline.states);
+  return std::move(outline.description);
 }
 
 }  // namespace resnet

@@ -22,7 +22,7 @@ struct ModelDescription {
 /// `__metadata__`: format=pt, architecture, num_classes, class_names (JSON), input_size, mean, std,
 /// interpolation, crop_pct, resize, and model.* options that differ from the usual.
 std::map<std::string, std::string> to_metadata(const ModelDescription& model);
-/// Throws bad_data naming the key that is missing or malformed.
+/// Throws bad_data naming the key that is missing, malformed, or asks for a preprocessing we do not have.
 ModelDescription from_metadata(const std::string& path, const std::map<std::string, std::string>& metadata);
 
 struct LoadedModel {
@@ -31,7 +31,9 @@ struct LoadedModel {
   DType dtype = DType::f32;
 };
 
-/// Reads and checks a model file: its tensors are exactly the architecture's.
+/// Reads and checks a model file: its tensors are exactly the architecture's, and none is read before all fit.
 LoadedModel load_model(const std::string& path);
+/// The same checks of the header alone: no tensor is read.
+ModelDescription describe_model(const std::string& path);
 
 }  // namespace resnet

@@ -1,6 +1,7 @@
 #include "train/model_state.h"
 
-#include <algorithm>
+#include <set>
+#include <string_view>
 
 #include "base/rng.h"
 
@@ -11,7 +12,7 @@ std::vector<StateSpec> model_states(const ModelSpec& model, const ModelOptions& 
   ModelBuilder builder{graph, dtype, false, {}};
   Shape images = model.input;
   const Value x = graph.input("images", {dtype, Shape{1, images[0], images[1], images[2]}});
-  model.build(Scope(builder), x, options);
+  build_model(model, Scope(builder), x, options);
   std::vector<StateSpec> states;
   for (const auto& [name, id] : graph.leaves()) {
     const Node& node = graph.node(id);
@@ -52,31 +53,41 @@ std::string first_ten(const char* what, const std::vector<std::string>& names) {
 
 }  // namespace
 
-std::map<std::string, Tensor> match_weights(const std::string& path, const ModelFile& file,
-                                            const std::vector<StateSpec>& states) {
+void require_fit(const SafetensorsFile& file, const std::vector<StateSpec>& states) {
   std::vector<std::string> missing, unexpected, misshaped;
-  std::map<std::string, Tensor> values;
+  std::set<std::string_view> known;
   for (const StateSpec& state : states) {
-    const auto found = file.tensors.find(state.name);
-    if (found == file.tensors.end()) {
+    known.insert(state.name);
+    const auto found = file.entries().find(state.name);
+    if (found == file.entries().end()) {
       missing.push_back(state.name);
-    } else if (found->second.shape() != state.type.shape) {
-      misshaped.push_back(
-          fmt::format("{} ({}, expected {})", state.name, found->second.shape().str(), state.type.shape.str()));
-    } else if (found->second.dtype() != DType::f32 && found->second.dtype() != DType::f64) {
-      misshaped.push_back(fmt::format("{} ({}, expected floats)", state.name, name_of(found->second.dtype())));
-    } else {
-      values[state.name] = convert(found->second, state.type.dtype);
+      continue;
+    }
+    const SafetensorsEntry& entry = found->second;
+    if (entry.shape != state.type.shape) {
+      misshaped.push_back(fmt::format("{} ({}, expected {})", state.name, entry.shape.str(), state.type.shape.str()));
+    } else if (entry.dtype != DType::f32 && entry.dtype != DType::f64) {
+      misshaped.push_back(fmt::format("{} ({}, expected floats)", state.name, entry.stored_dtype));
     }
   }
-  for (const auto& [name, tensor] : file.tensors) {
-    const bool known = std::any_of(states.begin(), states.end(), [&](const StateSpec& s) { return s.name == name; });
-    if (!known && !name.ends_with("num_batches_tracked")) unexpected.push_back(escape_control(name));
+  for (const auto& [name, entry] : file.entries()) {
+    if (!known.contains(name) && !name.ends_with("num_batches_tracked")) unexpected.push_back(escape_control(name));
   }
   if (!missing.empty() || !unexpected.empty() || !misshaped.empty()) {
     throw UserError(ExitCode::bad_data, "{}: the tensors do not fit the model:{}{}{} check --model and the class count",
-                    path, first_ten("missing", missing), first_ten("unexpected", unexpected),
+                    file.path(), first_ten("missing", missing), first_ten("unexpected", unexpected),
                     first_ten("misshaped", misshaped));
+  }
+}
+
+std::map<std::string, Tensor> match_weights(const SafetensorsFile& file, const std::vector<StateSpec>& states) {
+  require_fit(file, states);
+  std::vector<std::string> names;
+  for (const StateSpec& state : states) names.push_back(state.name);
+  std::map<std::string, Tensor> values = file.load_all(names);
+  for (const StateSpec& state : states) {
+    Tensor& value = values.at(state.name);
+    if (value.dtype() != state.type.dtype) value = convert(value, state.type.dtype);
   }
   return values;
 }

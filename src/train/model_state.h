@@ -24,11 +24,12 @@ std::vector<StateSpec> model_states(const ModelSpec& model, const ModelOptions& 
 /// The first value of a state: a pure function of (seed, name).
 Tensor initial_value(const StateSpec& state, uint64_t seed);
 
-/// The tensors of `file` under the model's names, converted to its dtype. Throws UserError (bad_data)
-/// listing the first ten missing, unexpected and misshaped tensors; PyTorch's `num_batches_tracked`
-/// is passed over. Nothing is returned unless everything fits.
-std::map<std::string, Tensor> match_weights(const std::string& path, const ModelFile& file,
-                                            const std::vector<StateSpec>& states);
+/// Throws UserError (bad_data) listing the first ten missing, unexpected and misshaped tensors of `file`, unless they
+/// are exactly `states`: in name and shape, stored as floats. PyTorch's `num_batches_tracked` is passed over. Reads the
+/// header alone.
+void require_fit(const SafetensorsFile& file, const std::vector<StateSpec>& states);
+/// The tensors of `file` under the model's names, converted to its dtype. Throws as require_fit, before any is read.
+std::map<std::string, Tensor> match_weights(const SafetensorsFile& file, const std::vector<StateSpec>& states);
 
 /// Current values of `states` in the session.
 std::map<std::string, Tensor> read_states(const Session& session, const std::vector<StateSpec>& states);

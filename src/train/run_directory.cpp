@@ -22,6 +22,12 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kTextLimit = uint64_t{1} << 30;
 
+/// Whether there is anything of that name. What cannot be looked at counts as there: opening it gives the reason.
+bool exists(const std::string& path) {
+  std::error_code error;
+  return fs::symlink_status(path, error).type() != fs::file_type::not_found;
+}
+
 json to_json(const EpochMetrics& m) {
   return {{"epoch", m.epoch},
           {"train_loss", m.train_loss},
@@ -57,11 +63,13 @@ std::string to_json(const TrainState& s) {
                   {"epoch_correct", s.epoch_correct},
                   {"epoch_images", s.epoch_images},
                   {"epoch_seconds", s.epoch_seconds},
+                  {"non_finite_steps", s.non_finite_steps},
                   {"best_top1", s.best_top1},
                   {"evaluation_pending", s.evaluation_pending},
                   {"data_fingerprint", fmt::format("{:016x}", s.data_fingerprint)},
                   {"threads", s.threads},
                   {"instruction_set", s.instruction_set},
+                  {"machine", s.machine},
                   {"version", s.version},
                   {"choices", s.choices},
                   {"metrics", metrics}};
@@ -80,11 +88,13 @@ TrainState train_state_from_json(const std::string& path, const std::string& tex
     s.epoch_correct = j.at("epoch_correct").get<int64_t>();
     s.epoch_images = j.at("epoch_images").get<int64_t>();
     s.epoch_seconds = number(j.at("epoch_seconds"));
+    s.non_finite_steps = j.at("non_finite_steps").get<int64_t>();
     s.best_top1 = number(j.at("best_top1"));
     s.evaluation_pending = j.at("evaluation_pending").get<bool>();
     s.data_fingerprint = std::stoull(j.at("data_fingerprint").get<std::string>(), nullptr, 16);
     s.threads = j.at("threads").get<int64_t>();
     s.instruction_set = j.at("instruction_set").get<std::string>();
+    s.machine = j.at("machine").get<std::string>();
     s.version = j.at("version").get<std::string>();
     s.choices = j.at("choices").get<std::map<std::string, std::string>>();
     for (const json& m : j.at("metrics")) s.metrics.push_back(metrics_from_json(m));
@@ -99,22 +109,29 @@ RunDirectory RunDirectory::create(const std::string& path, const TrainConfig& co
   const bool made = fs::create_directories(path, error);
   if (error) throw io_error(path, "create the run directory", error.value());
   // A run that ended before its first checkpoint holds nothing to lose: it is begun anew.
-  if (!made && fs::exists(fs::symlink_status(fs::path(path) / "last"))) {
+  if (!made && holds_checkpoint(path)) {
     throw UserError(
         ExitCode::refused,
         "{}: holds a run already; expected a new directory; continue it with --resume {}, or give another --output",
         path, path);
   }
-  if (!made && !fs::is_empty(path, error) && !fs::exists(fs::path(path) / ".lock")) {
+  const bool empty = fs::is_empty(path, error);
+  if (error) throw io_error(path, "list the run directory", error.value());
+  if (!empty && !exists(path + "/.lock")) {
     throw UserError(ExitCode::refused,
                     "{}: is not empty and holds no run; expected a new directory; give another --output", path);
   }
   RunDirectory run(path);
   run.made_ = made;
-  run.lock();
-  atomic_write_file(path + "/config.toml", to_toml(config));
-  run.write_metrics({});
-  run.rewind_events(0, false);
+  try {
+    run.lock();
+    atomic_write_file(path + "/config.toml", to_toml(config));
+    run.write_metrics({});
+    run.rewind_events(0, false);
+  } catch (...) {  // a full disk, say
+    run.withdraw();
+    throw;
+  }
   return run;
 }
 
@@ -137,8 +154,10 @@ std::string RunDirectory::newest(const std::string& parent) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(parent, error)) {
     std::error_code ignored;
-    const auto time = fs::last_write_time(entry.path() / "last" / "manifest.json", ignored);
-    if (ignored || !fs::exists(entry.path() / "config.toml", ignored)) continue;
+    // A run killed during its first save has a checkpoint, but no `last`.
+    const auto time = fs::last_write_time(
+        entry.path() / (exists(entry.path() / "last") ? "last/manifest.json" : "config.toml"), ignored);
+    if (ignored || !exists(entry.path() / "config.toml") || !holds_checkpoint(entry.path())) continue;
     if (best.empty() || time > best_time) {
       best = entry.path();
       best_time = time;
@@ -155,7 +174,7 @@ std::string RunDirectory::newest(const std::string& parent) {
 std::string RunDirectory::fresh_name(const std::string& prefix) {
   for (int64_t number = 1;; ++number) {
     const std::string path = fmt::format("{}-{}", prefix, number);
-    if (!fs::exists(fs::symlink_status(path))) return path;
+    if (!exists(path)) return path;
   }
 }
 
@@ -177,13 +196,7 @@ TrainConfig RunDirectory::config() const {
   return config;
 }
 
-bool RunDirectory::before_first_checkpoint() const {
-  if (fs::exists(fs::symlink_status(path_ + "/last"))) return false;
-  for (const auto& entry : fs::directory_iterator(path_)) {
-    if (entry.path().filename().string().starts_with("step-")) return false;
-  }
-  return true;
-}
+bool RunDirectory::before_first_checkpoint() const { return !holds_checkpoint(path_); }
 
 void RunDirectory::write_metrics(const std::vector<EpochMetrics>& metrics) const {
   std::string text = "epoch,train_loss,train_top1,eval_loss,eval_top1,eval_top5,lr,images_per_second,seconds\n";
@@ -235,7 +248,7 @@ void RunDirectory::rewind_events(int64_t step, bool evaluation_pending) {
   events_.reset();
   const std::string path = path_ + "/events.jsonl";
   std::string kept;
-  if (fs::exists(path)) {
+  if (exists(path)) {
     std::istringstream lines(read_whole_file(path, kTextLimit));
     for (std::string line; std::getline(lines, line);) {
       const json event = json::parse(line, nullptr, false);

@@ -29,11 +29,13 @@ struct TrainState {
   int64_t epoch_correct = 0;
   int64_t epoch_images = 0;
   double epoch_seconds = 0;
+  int64_t non_finite_steps = 0;  ///< the last steps in a row that were not applied
   double best_top1 = -1;
   bool evaluation_pending = false;  ///< an epoch ended, but a signal came before its evaluation was done
   uint64_t data_fingerprint = 0;
   int64_t threads = 0;
   std::string instruction_set;
+  std::string machine;  ///< Backend::identity
   std::string version;
   std::map<std::string, std::string> choices;  ///< algorithms, see Backend::choices
   std::vector<EpochMetrics> metrics;           ///< of the epochs done

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/rng.h"
 #include "formats/checkpoint_directory.h"
 #include "runtime/backends.h"
 #include "train/training_step.h"
@@ -17,9 +18,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-/// A double for JSON, which has no NaN or infinity.
-json finite(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
-
 class Trainer {
  public:
   Trainer(const TrainRequest& request, const TrainObserver& observer)
@@ -27,6 +25,7 @@ class Trainer {
 
   TrainResult run() {
     validate(config_);
+    check_options(spec_, model_options(config_));
     load_data();
     prepare_session();
     open_run();
@@ -55,8 +54,9 @@ class Trainer {
       throw UserError("--limit: {} images, but {} has {}; expected no more than that", config_.limit, config_.data,
                       train_set_.count);
     }
-    description_.architecture = config_.model;
-    description_.options = {.num_classes = train_set_.classes(), .stem_padding = config_.stem_padding};
+    description_.architecture = spec_.name;
+    description_.options = model_options(config_);
+    description_.options.num_classes = train_set_.classes();
     description_.channels = train_set_.channels;
     description_.class_names = train_set_.class_names;
     description_.preprocessing = {.image_size = config_.image_size};
@@ -99,16 +99,23 @@ class Trainer {
   /// What step 0 starts from. Throws before there is a directory when the weights or the shapes do not fit.
   void begin() {
     make_step(std::min(config_.batch_size, images_per_epoch_));
-    const int64_t rest = images_per_epoch_ % config_.batch_size;
-    if (rest != 0 && total_steps_ >= steps_per_epoch_) make_step(rest);
+    if (smaller_last_batch() > 0) make_step(smaller_last_batch());
     if (!config_.weights.empty()) {
-      initial_ = match_weights(config_.weights, read_safetensors(config_.weights), states_);
+      initial_ = match_weights(SafetensorsFile(config_.weights), states_);
     } else {
       for (const StateSpec& s : states_) initial_[s.name] = initial_value(s, static_cast<uint64_t>(config_.seed));
     }
-    state_.data_fingerprint = train_set_.fingerprint();
+    state_.data_fingerprint = data_fingerprint();
+    describe_machine();
+  }
+
+  /// Of both splits: other test images would give other accuracies and another best model.
+  uint64_t data_fingerprint() const { return hash_combine(train_set_.fingerprint(), test_set_.fingerprint()); }
+
+  void describe_machine() {
     state_.threads = threads_;
     state_.instruction_set = instruction_set();
+    state_.machine = session_->backend().identity();
     state_.version = RESNET_VERSION;
   }
 
@@ -121,31 +128,43 @@ class Trainer {
                                       .weight_decay = config_.weight_decay,
                                       .label_smoothing = config_.label_smoothing,
                                       .gradient_outputs = !request_.dump_gradients.empty(),
-                                      .passes = {.disabled = request_.disabled_passes, .observer = {}}});
+                                      .passes = {.disabled = disabled_passes(config_), .observer = {}}});
   }
 
-  /// The step's program for `batch` images, compiled when first needed: the last batch of an epoch may be smaller.
-  Program& step_program(int64_t batch) {
-    for (const StepProgram& p : programs_) {
-      if (p.batch == batch) return *p.program;
-    }
-    Program& program = session_->compile(make_step(batch), [&](int done, int total) {
+  /// Images of an epoch's last batch where it is smaller than the others, or 0.
+  int64_t smaller_last_batch() const {
+    return total_steps_ >= steps_per_epoch_ && steps_per_epoch_ > 1 ? images_per_epoch_ % config_.batch_size : 0;
+  }
+
+  /// All programs of the run, before its first step: what does not fit is found at once, the arena has its final size,
+  /// and a checkpoint holds every choice of algorithm.
+  void compile() {
+    const auto progress = [&](int done, int total) {
       if (observer_.on_prepare) observer_.on_prepare("choosing kernels", done, total);
-    });
-    programs_.push_back({&program, batch});
-    return program;
-  }
-
-  InferenceProgram& inference_program() {
-    if (!inference_) {
+    };
+    for (const int64_t batch : {std::min(config_.batch_size, images_per_epoch_), smaller_last_batch()}) {
+      if (batch > 0) programs_.push_back({&session_->compile(make_step(batch), progress), batch});
+    }
+    const bool evaluates = total_steps_ >= steps_per_epoch_ || !state_.metrics.empty() || state_.evaluation_pending;
+    if (evaluates) {
       inference_.emplace(*session_, spec_,
                          InferenceOptions{.model = description_.options,
                                           .dtype = config_.dtype(),
                                           .images = {std::min(config_.batch_size, test_set_.count),
                                                      description_.channels, config_.image_size, config_.image_size},
-                                          .passes = {.disabled = request_.disabled_passes, .observer = {}}});
+                                          .passes = {.disabled = disabled_passes(config_), .observer = {}}},
+                         progress);
     }
-    return *inference_;
+    for (const std::string& text : session_->backend().take_warnings()) {
+      if (observer_.on_warning) observer_.on_warning(text);
+    }
+  }
+
+  Program& step_program(int64_t batch) {
+    for (const StepProgram& p : programs_) {
+      if (p.batch == batch) return *p.program;
+    }
+    throw InternalError("trainer: a batch of another size than the schedule's");
   }
 
   /// Throws unless the settings that shape the result are those of the run.
@@ -173,28 +192,30 @@ class Trainer {
     state_ = train_state_from_json(checkpoint.path_of("state.json"),
                                    read_whole_file(checkpoint.path_of("state.json"), 1 << 28));
     restored_ = true;
-    if (state_.data_fingerprint != train_set_.fingerprint()) {
+    if (state_.data_fingerprint != data_fingerprint()) {
       throw UserError(ExitCode::refused,
-                      "{}: the training data is not what the run was started on (fingerprint {:016x}, was {:016x})",
-                      config_.data, train_set_.fingerprint(), state_.data_fingerprint);
+                      "{}: the data is not what the run was started on (fingerprint {:016x}, was {:016x})",
+                      config_.data, data_fingerprint(), state_.data_fingerprint);
     }
-    if ((state_.threads != threads_ || state_.instruction_set != instruction_set()) && observer_.on_warning) {
-      observer_.on_warning(
-          fmt::format("resuming with {} threads on {}, the run had {} on {}: results will differ by rounding", threads_,
-                      instruction_set(), state_.threads, state_.instruction_set));
+    const std::string was = fmt::format("resnet {} on {}", state_.version, state_.machine);
+    describe_machine();
+    const std::string is = fmt::format("resnet {} on {}", state_.version, state_.machine);
+    if (is != was && observer_.on_warning) {
+      observer_.on_warning(fmt::format("resuming with {}, the run had {}: results may differ by rounding", is, was));
     }
     session_->backend().adopt(state_.choices);
-    const std::string model = checkpoint.path_of("model.safetensors");
-    initial_ = match_weights(model, read_safetensors(model), states_);
+    initial_ = match_weights(SafetensorsFile(checkpoint.path_of("model.safetensors")), states_);
     if (config_.momentum != 0) {
       const std::string optimizer = checkpoint.path_of("optimizer.safetensors");
       for (auto& [name, tensor] : read_safetensors(optimizer).tensors)
         initial_momenta_[name] = convert(tensor, config_.dtype());
     }
+    // From here on the events after it are dropped, so a run that is killed must not go on from a later one.
+    if (!request_.checkpoint.empty()) make_last(run_->path(), checkpoint);
   }
 
   void first_values() {
-    step_program(std::min(config_.batch_size, images_per_epoch_));
+    compile();
     write_states(*session_, initial_);
     for (const StateSpec& s : states_) {
       if (!s.trainable || config_.momentum == 0 || !restored_) continue;
@@ -245,6 +266,8 @@ class Trainer {
                                .dtype = config_.dtype(),
                                .workers = static_cast<int>(config_.workers),
                                .preprocessing = description_.preprocessing,
+                               .augmentation = {.random_crop_padding = config_.random_crop_padding,
+                                                .hflip_prob = config_.hflip_prob},
                                .start = {state_.epoch, state_.sample},
                                .epochs = config_.epochs});
     last_mark_ = Clock::now();
@@ -263,20 +286,20 @@ class Trainer {
 
   void step(const Batch& batch) {
     Program& program = step_program(batch.size());
-    feed(program, batch);
+    const double lr = learning_rate(config_, state_.step, steps_per_epoch_);
+    set_step_inputs(program, batch, lr);
     const auto start = Clock::now();
     program.run();
     const double loss = program.scalar("loss");
     const double correct = program.scalar("correct");
     step_seconds_ += seconds_since(start);
     step_images_ += batch.size();
-    const double lr = learning_rate(config_, state_.step, schedule_steps());
     ++state_.step;
     state_.epoch = batch.next.epoch;
     state_.sample = batch.next.sample;
     if (!request_.dump_gradients.empty() && !dumped_) dump_gradients(program);
     if (std::isfinite(loss)) {
-      non_finite_ = 0;
+      state_.non_finite_steps = 0;
       state_.epoch_loss_sum += loss * static_cast<double>(batch.size());
       state_.epoch_correct += static_cast<int64_t>(correct);
       state_.epoch_images += batch.size();
@@ -291,19 +314,19 @@ class Trainer {
                              ? elapsed / static_cast<double>(batch.size())
                              : 0.9 * seconds_per_image_ + 0.1 * elapsed / static_cast<double>(batch.size());
     const double rate = 1 / seconds_per_image_;
-    if (state_.step % config_.log_every == 0 || state_.step == total_steps_) {
+    if (std::isfinite(loss) && (state_.step % config_.log_every == 0 || state_.step == total_steps_)) {
       run_->append_event(json{
           {"step", state_.step},
           {"epoch", batch.epoch + 1},
           {"split", "train"},
-          {"loss", finite(loss)},
+          {"loss", loss},
           {"top1", correct / static_cast<double>(batch.size())},
           {"lr", lr},
           {"images_per_second",
            rate}}.dump());
     }
     if (observer_.on_step) {
-      const auto images = static_cast<double>(std::max<int64_t>(state_.epoch_images, 1));
+      const auto images = static_cast<double>(state_.epoch_images);  // 0, and a mean that is NaN, if none was applied
       const double left = static_cast<double>(total_steps_ - state_.step) * static_cast<double>(config_.batch_size) *
                           seconds_per_image_;
       observer_.on_step({.step = state_.step,
@@ -319,33 +342,17 @@ class Trainer {
     }
   }
 
-  int64_t schedule_steps() const { return config_.epochs * steps_per_epoch_; }
-
-  void feed(Program& program, const Batch& batch) {
-    const double lr = learning_rate(config_, state_.step, schedule_steps());
-    Tensor rate(config_.dtype(), Shape{});
-    with_float(config_.dtype(), [&](auto tag) {
-      using T = decltype(tag);
-      rate.as<T>()[0] = static_cast<T>(lr);
-    });
-    Tensor labels(DType::i32, Shape{batch.size()});
-    std::copy(batch.labels.begin(), batch.labels.end(), labels.as<int32_t>().begin());
-    program.set_input("images", batch.images);
-    program.set_input("labels", labels);
-    program.set_input("lr", rate);
-  }
-
   void diverging(double loss, int64_t epoch) {
-    ++non_finite_;
+    ++state_.non_finite_steps;
     run_->append_event(
         json{{"step", state_.step}, {"epoch", epoch + 1}, {"split", "train"}, {"loss", nullptr}, {"skipped", true}}
             .dump());
     if (observer_.on_warning) {
       observer_.on_warning(fmt::format("step {}: the loss is {}; the step was not applied ({} in a row)", state_.step,
-                                       loss, non_finite_));
+                                       loss, state_.non_finite_steps));
     }
     constexpr int kGiveUp = 3;
-    if (non_finite_ >= kGiveUp) {
+    if (state_.non_finite_steps >= kGiveUp) {
       throw UserError(
           ExitCode::diverged,
           "{}: training diverged: the loss was not finite {} steps in a row (step {}); the last checkpoint is kept; "
@@ -366,10 +373,10 @@ class Trainer {
   /// Evaluates, records the epoch, keeps the best, saves. When a signal cuts the evaluation short the epoch stays
   /// open and is evaluated again on resume.
   void end_epoch() {
-    InferenceProgram& program = inference_program();
-    program.refresh();
-    const Evaluation e = evaluate(program, test_set_, description_.preprocessing, static_cast<int>(config_.workers), 0,
-                                  [&](int64_t done, int64_t total) {
+    const ModelFile model = model_file();
+    inference_->refresh();
+    const Evaluation e = evaluate(*inference_, test_set_, description_.preprocessing, static_cast<int>(config_.workers),
+                                  0, [&](int64_t done, int64_t total) {
                                     if (observer_.on_evaluate) observer_.on_evaluate(done, total);
                                     return done == total || !stop_signal();
                                   });
@@ -377,14 +384,14 @@ class Trainer {
     if (state_.evaluation_pending) return save();
     const double evaluation_seconds = seconds_since(last_mark_);
     last_mark_ = Clock::now();
-    const auto images = static_cast<double>(std::max<int64_t>(state_.epoch_images, 1));
+    const auto images = static_cast<double>(state_.epoch_images);  // 0, and means that are NaN, if no step was applied
     EpochMetrics m{.epoch = state_.epoch,
                    .train_loss = state_.epoch_loss_sum / images,
                    .train_top1 = static_cast<double>(state_.epoch_correct) / images,
                    .eval_loss = e.loss,
                    .eval_top1 = e.top1,
                    .eval_top5 = e.top5,
-                   .lr = learning_rate(config_, state_.step - 1, schedule_steps()),
+                   .lr = learning_rate(config_, state_.step - 1, steps_per_epoch_),
                    .images_per_second = images / state_.epoch_seconds,
                    .seconds = state_.epoch_seconds + evaluation_seconds};
     state_.metrics.push_back(m);
@@ -393,13 +400,13 @@ class Trainer {
     const bool is_best = e.top1 > state_.best_top1;
     if (is_best) {
       state_.best_top1 = e.top1;
-      write_safetensors(run_->path() + "/best.safetensors", model_file());
+      write_safetensors(run_->path() + "/best.safetensors", model);
     }
     run_->append_event(json{
         {"step", state_.step},
         {"epoch", m.epoch},
         {"split", "test"},
-        {"loss", finite(e.loss)},
+        {"loss", e.loss},
         {"top1", e.top1},
         {"top5", e.top5}}.dump());
     run_->write_metrics(state_.metrics);
@@ -407,11 +414,9 @@ class Trainer {
     save();
   }
 
-  ModelFile model_file() const { return {to_metadata(description_), read_states(*session_, states_)}; }
-
-  /// Commits a checkpoint of the state after the last step. Never of weights that are not finite.
-  void save() {
-    const ModelFile model = model_file();
+  /// The model after the last step, as it goes into a file. Throws when a weight is not finite.
+  ModelFile model_file() const {
+    ModelFile model{to_metadata(description_), read_states(*session_, states_)};
     for (const auto& [name, tensor] : model.tensors) {
       with_float(tensor.dtype(), [&](auto tag) {
         for (auto v : tensor.as<decltype(tag)>()) {
@@ -424,6 +429,12 @@ class Trainer {
         }
       });
     }
+    return model;
+  }
+
+  /// Commits a checkpoint of the state after the last step.
+  void save() {
+    const ModelFile model = model_file();
     state_.choices = session_->backend().choices();
     CheckpointContent content;
     content.step = state_.step;
@@ -451,6 +462,7 @@ class Trainer {
     r.steps = state_.step;
     if (state_.best_top1 >= 0) r.best_top1 = state_.best_top1;
     r.stopped_by = stopped_by_;
+    r.metrics = state_.metrics;
     r.images_per_second = step_seconds_ > 0 ? static_cast<double>(step_images_) / step_seconds_ : 0;
     r.peak_bytes = session_->arena_bytes() + session_->state_bytes() + session_->held_bytes();
     if (state_.epoch_images > 0) {
@@ -470,16 +482,15 @@ class Trainer {
 
   std::vector<SamplePrediction> predict_samples() {
     constexpr int64_t kSamples = 8;
-    InferenceProgram& program = inference_program();
-    program.refresh();
-    Loader loader(test_set_, {.batch_size = program.batch_size(),
+    inference_->refresh();
+    Loader loader(test_set_, {.batch_size = inference_->batch_size(),
                               .shuffle = false,
-                              .limit = std::min(program.batch_size(), kSamples),
+                              .limit = std::min(inference_->batch_size(), kSamples),
                               .dtype = config_.dtype(),
                               .workers = 0,
                               .preprocessing = description_.preprocessing});
     const Batch& batch = *loader.next();
-    const Tensor logits = convert(program.run(batch.images), DType::f64);
+    const Tensor logits = convert(inference_->run(batch.images), DType::f64);
     std::vector<SamplePrediction> samples;
     for (int64_t n = 0; n < batch.size(); ++n) {
       const auto classes = static_cast<size_t>(logits.shape()[1]);
@@ -508,7 +519,6 @@ class Trainer {
   Clock::time_point last_mark_;
   double step_seconds_ = 0, seconds_per_image_ = 0;
   int64_t step_images_ = 0;
-  int non_finite_ = 0;
   int stopped_by_ = 0;
   bool dumped_ = false;
   bool restored_ = false;

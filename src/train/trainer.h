@@ -49,6 +49,7 @@ struct TrainResult {
   double train_loss = std::numeric_limits<double>::quiet_NaN(), train_top1 = train_loss;
   double eval_loss = train_loss, eval_top1 = train_loss, best_top1 = train_loss;
   std::vector<SamplePrediction> samples;  ///< of the first test images, by the last weights
+  std::vector<EpochMetrics> metrics;      ///< of all epochs, those before a resume included
   int64_t steps = 0;
   double images_per_second = 0;  ///< of the training steps, evaluation and saving not counted
   size_t peak_bytes = 0;         ///< arena, states and packed weights
@@ -58,11 +59,10 @@ struct TrainResult {
 
 struct TrainRequest {
   TrainConfig config;
-  std::string output;          ///< run directory; empty: runs/MODEL-N
-  bool resume = false;         ///< continue the run in `output` with `config`
-  std::string checkpoint;      ///< with resume: from this one; empty: the one behind `last`
-  std::string dump_gradients;  ///< write the first step's gradients here (safetensors) and go on
-  std::set<std::string> disabled_passes;
+  std::string output;                             ///< run directory; empty: runs/MODEL-N
+  bool resume = false;                            ///< continue the run in `output` with `config`
+  std::string checkpoint;                         ///< with resume: from this one; empty: the one behind `last`
+  std::string dump_gradients;                     ///< write the first step's gradients here (safetensors) and go on
   const std::atomic<int>* stop_signal = nullptr;  ///< non-zero: finish the step, save, return
 };
 

@@ -1,5 +1,7 @@
 #include "train/training_step.h"
 
+#include <algorithm>
+
 #include "autodiff/gradients.h"
 #include "ops/fill.h"
 #include "ops/running_average.h"
@@ -15,7 +17,7 @@ std::unique_ptr<Graph> make_training_step(const ModelSpec& model, const Training
   const Value lr = graph->input("lr", {options.dtype, Shape{}});
 
   ModelBuilder builder{*graph, options.dtype, true, {}};
-  const Value logits = model.build(Scope(builder), images, options.model);
+  const Value logits = build_model(model, Scope(builder), images, options.model);
   const SoftmaxCrossEntropyResult result = softmax_cross_entropy(logits, labels, options.label_smoothing);
   graph->set_output("loss", result.loss);
   graph->set_output("correct", result.correct);
@@ -46,6 +48,20 @@ std::unique_ptr<Graph> make_training_step(const ModelSpec& model, const Training
   }
   run_training_passes(*graph, options.passes);
   return graph;
+}
+
+void set_step_inputs(Program& program, const Batch& batch, double lr) {
+  program.set_input("images", batch.images);
+  Tensor labels(DType::i32, Shape{batch.size()});
+  std::copy(batch.labels.begin(), batch.labels.end(), labels.as<int32_t>().begin());
+  program.set_input("labels", labels);
+  if (!program.plan().inputs.contains("lr")) return;
+  Tensor rate(batch.images.dtype(), Shape{});
+  with_float(rate.dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    rate.as<T>()[0] = static_cast<T>(lr);
+  });
+  program.set_input("lr", rate);
 }
 
 }  // namespace resnet

@@ -3,8 +3,10 @@
 
 #include <memory>
 
+#include "data/loader.h"
 #include "models/registry.h"
 #include "passes/pipeline.h"
+#include "runtime/session.h"
 
 namespace resnet {
 
@@ -24,5 +26,8 @@ struct TrainingStepOptions {
 /// Assigns every parameter (SGD), momentum buffer ("momentum/NAME") and running statistic; none of them
 /// changes when the loss is not finite.
 std::unique_ptr<Graph> make_training_step(const ModelSpec& model, const TrainingStepOptions& options);
+
+/// Feeds a batch and, where the program takes one, the learning rate.
+void set_step_inputs(Program& program, const Batch& batch, double lr);
 
 }  // namespace resnet

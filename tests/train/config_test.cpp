@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "ops/evaluate.h"
 
 namespace resnet {
@@ -17,11 +19,19 @@ TrainConfig unusual() {
   c.epochs = 3;
   c.batch_size = 7;
   c.lr = 0.1 + 0.2;  // has no short decimal
-  c.lr_scheduler = "cosineannealinglr";
+  c.lr_scheduler = "multisteplr";
+  c.lr_step_size = 4;
+  c.lr_gamma = 0.5;
+  c.lr_milestones = {1, 82, 123};
+  c.lr_warmup_epochs = 0.25;
+  c.lr_warmup_method = "linear";
+  c.lr_warmup_decay = 0;
   c.momentum = 0.9;
   c.nesterov = true;
   c.weight_decay = 1e-300;
   c.label_smoothing = 0.1;
+  c.random_crop_padding = 4;
+  c.hflip_prob = 0.5;
   c.seed = INT64_MAX;
   c.threads = 2;
   c.workers = 0;
@@ -33,7 +43,11 @@ TrainConfig unusual() {
   c.backend = "reference";
   c.precision = "f64";
   c.weights = "w.safetensors";
+  c.disabled_passes = "fuse_batch_norm_tail,fold_batch_norm";
   c.stem_padding = 0;
+  c.batch_norm = false;
+  c.zero_init_residual = true;
+  c.init = "xavier";
   return c;
 }
 
@@ -45,19 +59,46 @@ TEST(Config, TheDefaultsAreTheLecturesRecipe) {
   EXPECT_EQ(c.batch_size, 256);
   EXPECT_EQ(c.lr, 0.05);
   EXPECT_EQ(c.momentum, 0);
+  EXPECT_EQ(learning_rate(c, 0, 235), 0.05);
+  EXPECT_EQ(learning_rate(c, 2349, 235), 0.05);
+  EXPECT_EQ(c.random_crop_padding, 0);
+  EXPECT_EQ(c.hflip_prob, 0);
   EXPECT_NO_THROW(validate(c));
 }
 
 TEST(Config, TomlRoundTripsEverySettingExactly) {
   const TrainConfig written = unusual();
-  EXPECT_EQ(differences(written, TrainConfig{}).size(), 23u) << "every setting is off its default here";
+  const std::string text = to_toml(written), defaults = to_toml(TrainConfig{});
+  const auto lines = std::count(defaults.begin(), defaults.end(), '\n');  // a comment, then one a setting
+  EXPECT_EQ(differences(written, TrainConfig{}).size() + 1, static_cast<size_t>(lines))
+      << "every setting is off its default here";
+  EXPECT_NE(text.find("\nlr_milestones = [1, 82, 123]\n"), std::string::npos) << text;
   TrainConfig read;
-  apply_toml("c.toml", to_toml(written), read);
+  apply_toml("c.toml", text, read);
   EXPECT_EQ(differences(read, written), std::vector<std::string>{});
   EXPECT_EQ(to_toml(read), to_toml(written));
   EXPECT_EQ(read.data, written.data);
   EXPECT_EQ(read.lr, written.lr);
+  EXPECT_EQ(read.lr_milestones, written.lr_milestones);
   EXPECT_NO_THROW(validate(read));
+}
+
+TEST(Config, AListIsReplacedAsAWholeAndComparedAsAWhole) {
+  TrainConfig c = unusual();
+  apply_toml("c.toml", to_toml(TrainConfig{}), c);
+  EXPECT_EQ(c.lr_milestones, std::vector<int64_t>{}) << "an empty list is a value too";
+  apply_toml("c.toml", "lr_milestones = [\n  3,\n  4,\n]\n", c);
+  EXPECT_EQ(c.lr_milestones, (std::vector<int64_t>{3, 4}));
+  EXPECT_EQ(differences(c, TrainConfig{}), std::vector<std::string>{"lr_milestones: [3, 4], was []"});
+  TrainConfig longer = c;
+  longer.lr_milestones.push_back(5);
+  EXPECT_EQ(differences(longer, c), std::vector<std::string>{"lr_milestones: [3, 4, 5], was [3, 4]"});
+  // A wrong element leaves the list as it was.
+  for (const std::string wrong : {"[7, 8.5]", "[7, \"8\"]", "[[7]]", "7", "\"7\"", "[{a = 7}]"}) {
+    expect_user_error([&] { apply_toml("c.toml", "lr_milestones = " + wrong, c); },
+                      {"c.toml", "lr_milestones", "a list of integers"});
+    EXPECT_EQ(c.lr_milestones, (std::vector<int64_t>{3, 4})) << wrong;
+  }
 }
 
 TEST(Config, OnlyWhatTheTextNamesChanges) {
@@ -87,6 +128,14 @@ TEST(Config, SetTakesOneAssignmentOfAnyType) {
   apply_setting("data=some folder/with spaces", c);
   apply_setting("weights=", c);
   apply_setting("model.stem_padding=0", c);
+  apply_setting("lr_milestones=82,123", c);
+  EXPECT_EQ(c.lr_milestones, (std::vector<int64_t>{82, 123}));
+  apply_setting("lr_milestones=[5, 6]", c);
+  EXPECT_EQ(c.lr_milestones, (std::vector<int64_t>{5, 6}));
+  apply_setting("lr_milestones=", c);
+  EXPECT_EQ(c.lr_milestones, std::vector<int64_t>{});
+  apply_setting("lr_milestones=7", c);
+  EXPECT_EQ(c.lr_milestones, std::vector<int64_t>{7});
   EXPECT_EQ(c.lr, 1e-3);
   EXPECT_EQ(c.epochs, 4);
   EXPECT_FALSE(c.shuffle);
@@ -97,7 +146,27 @@ TEST(Config, SetTakesOneAssignmentOfAnyType) {
   expect_user_error([&] { apply_setting("lr=fast", c); }, {"lr", "fast"});
   expect_user_error([&] { apply_setting("epochs=2.5", c); }, {"epochs", "integer"});
   expect_user_error([&] { apply_setting("lr=0.1\nepochs=5", c); }, {"lr"});
+  expect_user_error([&] { apply_setting("lr_milestones=1.5", c); }, {"lr_milestones", "integers"});
+  expect_user_error([&] { apply_setting("lr_milestones=1;2", c); }, {"lr_milestones", "'1;2'"});
+  expect_user_error([&] { apply_setting("lr_milestones=[8]\nepochs=5", c); }, {"lr_milestones"});
+  expect_user_error([&] { apply_setting("lr_milestones=8]\nepochs=[5", c); }, {"lr_milestones"});
+  EXPECT_EQ(c.lr_milestones, std::vector<int64_t>{7});
   EXPECT_EQ(c.epochs, 4) << "a second line in the value set something else";
+}
+
+TEST(Config, TheModelsOptionsAreSettings) {
+  TrainConfig c;
+  EXPECT_EQ(model_options(c), ModelOptions{});
+  apply_setting("model.batch_norm=false", c);
+  apply_setting("model.zero_init_residual=true", c);
+  apply_toml("c.toml", "[model]\ninit = \"pytorch\"\nstem_padding = 1\n", c);
+  const ModelOptions expected{
+      .stem_padding = 1, .batch_norm = false, .zero_init_residual = true, .init = WeightInit::pytorch};
+  EXPECT_EQ(model_options(c), expected);
+  expect_user_error([&] { apply_setting("model.batch_norm=0", c); }, {"model.batch_norm", "true or false"});
+  expect_user_error([&] { apply_setting("model.batchnorm=true", c); }, {"model.batchnorm", "model.batch_norm"});
+  c.init = "normal";
+  expect_user_error([&] { model_options(c); }, {"model.init", "'normal'", "kaiming, pytorch or xavier"});
 }
 
 TEST(Config, ValuesOutOfRangeNameTheFlag) {
@@ -114,6 +183,27 @@ TEST(Config, ValuesOutOfRangeNameTheFlag) {
                                                                   {"nesterov=true", "--nesterov"},
                                                                   {"seed=-1", "--seed"},
                                                                   {"lr_scheduler=step", "--lr-scheduler"},
+                                                                  {"lr_scheduler=multisteplr", "--lr-milestones"},
+                                                                  {"lr_step_size=0", "--lr-step-size"},
+                                                                  {"lr_gamma=-0.1", "--lr-gamma"},
+                                                                  {"lr_gamma=1.5", "--lr-gamma"},
+                                                                  {"lr_gamma=nan", "--lr-gamma"},
+                                                                  {"lr_milestones=0,5", "--lr-milestones: 0"},
+                                                                  {"lr_milestones=5,5", "--lr-milestones: 5"},
+                                                                  {"lr_milestones=6,5", "--lr-milestones: 5"},
+                                                                  {"lr_milestones=1000001", "--lr-milestones"},
+                                                                  {"lr_milestones=5", "multisteplr"},
+                                                                  {"lr_warmup_epochs=-1", "--lr-warmup-epochs"},
+                                                                  {"lr_warmup_epochs=10.5", "--lr-warmup-epochs"},
+                                                                  {"lr_warmup_epochs=nan", "--lr-warmup-epochs"},
+                                                                  {"lr_warmup_method=cosine", "--lr-warmup-method"},
+                                                                  {"lr_warmup_decay=-1", "--lr-warmup-decay"},
+                                                                  {"lr_warmup_decay=1.1", "--lr-warmup-decay"},
+                                                                  {"random_crop_padding=-1", "--random-crop-padding"},
+                                                                  {"random_crop_padding=96", "--random-crop-padding"},
+                                                                  {"hflip_prob=-0.5", "--hflip-prob"},
+                                                                  {"hflip_prob=1.5", "--hflip-prob"},
+                                                                  {"hflip_prob=nan", "--hflip-prob"},
                                                                   {"threads=-1", "--threads"},
                                                                   {"workers=65", "--workers"},
                                                                   {"limit=-1", "--limit"},
@@ -122,6 +212,7 @@ TEST(Config, ValuesOutOfRangeNameTheFlag) {
                                                                   {"precision=f16", "--precision"},
                                                                   {"precision=f64", "--precision"},
                                                                   {"model.stem_padding=7", "stem_padding"},
+                                                                  {"model.init=he", "model.init"},
                                                                   {"max_steps=-1", "--max-steps"},
                                                                   {"checkpoint_every=-1", "--checkpoint-every"}};
   for (const auto& [setting, flag] : wrong) {
@@ -131,14 +222,112 @@ TEST(Config, ValuesOutOfRangeNameTheFlag) {
   }
 }
 
-TEST(Config, TheCosineGoesFromTheRateToZero) {
+TEST(Config, ValuesAtTheEndsOfTheirRangesAreTaken) {
+  TrainConfig c;
+  for (const char* setting :
+       {"lr_gamma=0", "lr_gamma=1", "lr_warmup_epochs=10", "lr_warmup_decay=0", "lr_warmup_decay=1",
+        "random_crop_padding=95", "hflip_prob=1", "lr_milestones=1,1000000", "lr_scheduler=multisteplr"}) {
+    apply_setting(setting, c);
+  }
+  EXPECT_NO_THROW(validate(c));
+}
+
+/// Ten epochs of four steps; the rates expected below are those of torch.optim.lr_scheduler, computed by hand.
+TrainConfig scheduled(const char* scheduler) {
   TrainConfig c;
   c.lr = 0.5;
-  EXPECT_EQ(learning_rate(c, 7, 10), 0.5);
+  c.epochs = 10;
+  c.lr_scheduler = scheduler;
+  return c;
+}
+
+struct Expected {
+  int64_t step;
+  double rate;
+};
+
+void expect_rates(const TrainConfig& config, const std::vector<Expected>& expected) {
+  EXPECT_NO_THROW(validate(config));
+  for (const Expected& e : expected) EXPECT_NEAR(learning_rate(config, e.step, 4), e.rate, 1e-15) << e.step;
+}
+
+TEST(LearningRate, ConstantIsTheRateOfEveryStep) {
+  for (int64_t step = 0; step < 40; ++step) EXPECT_EQ(learning_rate(scheduled("constant"), step, 4), 0.5) << step;
+}
+
+// CosineAnnealingLR(T_max=40), stepped after every batch: 0.5 * (1 + cos(pi * step / 40)) / 2.
+TEST(LearningRate, CosineGoesFromTheRateToZeroStepByStep) {
+  expect_rates(scheduled("cosineannealinglr"), {{0, 0.5},
+                                                {1, 0.499229333433282},
+                                                {10, 0.42677669529663687},
+                                                {20, 0.25},
+                                                {30, 0.07322330470336313},
+                                                {39, 0.000770666566718009},
+                                                {40, 0}});
+}
+
+// StepLR(step_size=3, gamma=0.1) once an epoch.
+TEST(LearningRate, StepDecaysAfterEveryStepSize) {
+  TrainConfig c = scheduled("steplr");
+  c.lr_step_size = 3;
+  expect_rates(c, {{0, 0.5}, {11, 0.5}, {12, 0.05}, {23, 0.05}, {24, 0.005}, {35, 0.005}, {36, 0.0005}, {39, 0.0005}});
+  c.lr_gamma = 0;
+  expect_rates(c, {{11, 0.5}, {12, 0}, {39, 0}});
+}
+
+// MultiStepLR(milestones=[2, 5, 6], gamma=0.5) once an epoch.
+TEST(LearningRate, MultiStepDecaysAtEachMilestone) {
+  TrainConfig c = scheduled("multisteplr");
+  c.lr_milestones = {2, 5, 6};
+  c.lr_gamma = 0.5;
+  expect_rates(c, {{0, 0.5}, {7, 0.5}, {8, 0.25}, {19, 0.25}, {20, 0.125}, {23, 0.125}, {24, 0.0625}, {39, 0.0625}});
+  c.lr_milestones = {10, 20};  // of a longer run
+  expect_rates(c, {{0, 0.5}, {39, 0.5}});
+}
+
+// SequentialLR([LinearLR(start_factor=0.1, total_iters=6), CosineAnnealingLR(T_max=34)], milestones=[6]), stepped after
+// every batch.
+TEST(LearningRate, LinearWarmUpRisesToTheRateWhereTheCosineStarts) {
+  TrainConfig c = scheduled("cosineannealinglr");
+  c.lr_warmup_epochs = 1.5;
+  c.lr_warmup_method = "linear";
+  c.lr_warmup_decay = 0.1;
+  expect_rates(c, {{0, 0.05},
+                   {1, 0.125},
+                   {2, 0.2},
+                   {3, 0.275},
+                   {4, 0.35},
+                   {5, 0.425},
+                   {6, 0.5},
+                   {23, 0.25},
+                   {39, 0.0010664559262413553},
+                   {40, 0}});
+}
+
+// SequentialLR([ConstantLR(factor=0.1, total_iters=2), MultiStepLR([2, 5])], milestones=[2]) once an epoch.
+TEST(LearningRate, ConstantWarmUpMovesTheMilestonesBehindIt) {
+  TrainConfig c = scheduled("multisteplr");
+  c.lr_milestones = {2, 5};
+  c.lr_warmup_epochs = 2;
+  c.lr_warmup_decay = 0.1;
+  expect_rates(c, {{0, 0.05}, {7, 0.05}, {8, 0.5}, {15, 0.5}, {16, 0.05}, {27, 0.05}, {28, 0.005}, {39, 0.005}});
+  c = scheduled("steplr");
+  c.lr_step_size = 3;
+  c.lr_warmup_epochs = 2;
+  expect_rates(c, {{0, 0.005}, {7, 0.005}, {8, 0.5}, {19, 0.5}, {20, 0.05}, {31, 0.05}, {32, 0.005}});
+}
+
+TEST(LearningRate, AWarmUpIsRoundedToWholeStepsAndMayBeTheWholeRun) {
+  TrainConfig c = scheduled("constant");
+  c.lr_warmup_method = "linear";
+  c.lr_warmup_decay = 0;
+  c.lr_warmup_epochs = 0.3;  // 1.2 steps
+  expect_rates(c, {{0, 0}, {1, 0.5}, {39, 0.5}});
+  c.lr_warmup_epochs = 0.1;  // 0.4 steps
+  expect_rates(c, {{0, 0.5}, {1, 0.5}});
   c.lr_scheduler = "cosineannealinglr";
-  EXPECT_DOUBLE_EQ(learning_rate(c, 0, 10), 0.5);
-  EXPECT_DOUBLE_EQ(learning_rate(c, 5, 10), 0.25);
-  EXPECT_NEAR(learning_rate(c, 10, 10), 0, 1e-17);
+  c.lr_warmup_epochs = 10;
+  expect_rates(c, {{0, 0}, {20, 0.25}, {39, 0.4875}, {40, 0.5}});
 }
 
 }  // namespace

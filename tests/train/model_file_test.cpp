@@ -1,6 +1,7 @@
 #include "train/model_file.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "formats/temporary_directory.h"
 #include "ops/evaluate.h"
@@ -49,9 +50,63 @@ TEST(ModelFile, MetadataRoundTripsExactly) {
   EXPECT_FALSE(to_metadata(usual).contains("model.stem_padding"));
 }
 
+TEST(ModelFile, OptionsOfAModelRoundTripUnderItsCanonicalName) {
+  ModelDescription written = description();
+  written.architecture = "resnet20_cifar";
+  for (const ModelOptions& options :
+       {ModelOptions{.num_classes = 3}, ModelOptions{.num_classes = 3, .batch_norm = false, .init = WeightInit::xavier},
+        ModelOptions{.num_classes = 3, .zero_init_residual = true}}) {
+    written.options = options;
+    const Metadata metadata = to_metadata(written);
+    const ModelDescription read = from_metadata("m.safetensors", metadata);
+    EXPECT_EQ(read.architecture, "resnet20_cifar_a");
+    EXPECT_EQ(read.options, options);
+    EXPECT_EQ(metadata.contains("model.batch_norm"), !options.batch_norm);
+    EXPECT_EQ(metadata.contains("model.init"), options.init != WeightInit::kaiming);
+  }
+  const Metadata good = to_metadata(written);
+  const std::vector<std::tuple<std::string, std::string, std::string>> wrong = {
+      {"model.batch_norm", "no", "true or false"},
+      {"model.init", "he", "kaiming, pytorch or xavier"},
+      {"model.width", "3", "model.width"},
+      {"model.stem_padding", "0", "does not take"},
+      {"model.stem_padding", "1x", "0 to 6"},
+      {"model.", "1", "no such option"},
+      {"architecture", "resnet21_cifar_a", "20 and 26"},
+      {"architecture", "resnet999998_cifar_a", "10000"}};
+  for (const auto& [key, value, part] : wrong) {
+    Metadata metadata = good;
+    metadata[key] = value;
+    SCOPED_TRACE(key + "=" + value);
+    expect_bad_data([&] { from_metadata("m.safetensors", metadata); }, part);
+  }
+}
+
+TEST(ModelFile, ANetOfLinearLayersIsLoadedForItsImageSize) {
+  const TemporaryDirectory directory(memory_directory());
+  const std::string path = directory / "m.safetensors";
+  ModelDescription d = description();
+  d.architecture = "plain4_mlp";
+  d.options = {.num_classes = 3, .batch_norm = false};
+  ModelSpec spec = find_model(d.architecture);
+  spec.input = {2, 17, 17};
+  ModelFile file{to_metadata(d), {}};
+  for (const StateSpec& state : model_states(spec, d.options, DType::f32))
+    file.tensors[state.name] = initial_value(state, 1);
+  write_safetensors(path, file);
+  const LoadedModel loaded = load_model(path);
+  EXPECT_EQ(loaded.values, file.tensors);
+  EXPECT_EQ(loaded.values.at("linear1.weight").shape(), (Shape{128, 2 * 17 * 17}));
+  EXPECT_FALSE(loaded.description.options.batch_norm);
+  file.metadata["input_size"] = "[2,16,16]";
+  write_safetensors(path, file);
+  expect_bad_data([&] { load_model(path); }, "linear1.weight (128x578, expected 128x512)");
+}
+
 TEST(ModelFile, HostileMetadataIsBadDataNamingTheKey) {
   const Metadata good = to_metadata(description());
-  for (const char* key : {"architecture", "class_names", "num_classes", "input_size", "mean", "std", "interpolation"}) {
+  for (const char* key : {"architecture", "class_names", "num_classes", "input_size", "mean", "std", "interpolation",
+                          "crop_pct", "resize"}) {
     Metadata missing = good;
     missing.erase(key);
     expect_bad_data([&] { from_metadata("m.safetensors", missing); }, key);
@@ -87,6 +142,17 @@ TEST(ModelFile, HostileMetadataIsBadDataNamingTheKey) {
       {"std", "[1,1,1]"},
       {"std", "NaN"},
       {"interpolation", "bicubic"},
+      {"crop_pct", "0.875"},
+      {"crop_pct", "1.0000001"},
+      {"crop_pct", "\"1.0\""},
+      {"crop_pct", "[1.0]"},
+      {"crop_pct", "true"},
+      {"crop_pct", "x"},
+      {"crop_pct", ""},
+      {"resize", "shortest"},
+      {"resize", "Squash"},
+      {"resize", "\x1b[2J"},
+      {"resize", ""},
       {"model.stem_padding", "7"},
       {"model.stem_padding", "x"}};
   for (const auto& [key, value] : wrong) {
@@ -101,16 +167,37 @@ TEST(ModelFile, HostileMetadataIsBadDataNamingTheKey) {
   }
 }
 
-TEST(ModelFile, AModelWrittenIsTheModelLoaded) {
-  const TemporaryDirectory directory(memory_directory());
-  const std::string path = directory / "m.safetensors";
+TEST(ModelFile, WhatIsNotOurResizeIsNamedAndAnyOneIsAFullCrop) {
+  Metadata metadata = to_metadata(description());
+  for (const char* one : {"1", "1.0", "1e0", "1.00"}) {
+    metadata["crop_pct"] = one;
+    EXPECT_EQ(from_metadata("m.safetensors", metadata).preprocessing, description().preprocessing) << one;
+  }
+  metadata["crop_pct"] = "0.875";
+  expect_bad_data([&] { from_metadata("m.safetensors", metadata); }, "byte 8 (crop_pct): '0.875'; expected 1.0");
+  metadata["crop_pct"] = "1";
+  metadata["resize"] = "short\nest";
+  expect_bad_data([&] { from_metadata("m.safetensors", metadata); },
+                  "byte 8 (resize): 'short\\x0aest'; expected squash");
+}
+
+/// A model file of description() with the first values of seed 1.
+ModelFile written_model() {
   const ModelDescription d = description();
   ModelSpec spec = find_model(d.architecture);
   spec.input[0] = d.channels;
   ModelFile file{to_metadata(d), {}};
   for (const StateSpec& state : model_states(spec, d.options, DType::f32))
     file.tensors[state.name] = initial_value(state, 1);
+  return file;
+}
+
+TEST(ModelFile, AModelWrittenIsTheModelLoaded) {
+  const TemporaryDirectory directory(memory_directory());
+  const std::string path = directory / "m.safetensors";
+  ModelFile file = written_model();
   write_safetensors(path, file);
+  EXPECT_EQ(to_metadata(describe_model(path)), file.metadata);
   const LoadedModel loaded = load_model(path);
   EXPECT_EQ(loaded.dtype, DType::f32);
   EXPECT_EQ(loaded.values, file.tensors);
@@ -121,7 +208,37 @@ TEST(ModelFile, AModelWrittenIsTheModelLoaded) {
   expect_bad_data([&] { load_model(path); }, "lecture_resnet18");
   file.metadata["architecture"] = "resnet18";
   write_safetensors(path, file);
+  expect_bad_data([&] { load_model(path); }, "does not take model.stem_padding");
+  file.metadata.erase("model.stem_padding");
+  write_safetensors(path, file);
   expect_bad_data([&] { load_model(path); }, "missing");
+  expect_bad_data([&] { describe_model(path); }, "missing");
+}
+
+TEST(ModelFile, NoTensorIsReadBeforeAllFitAndNoneThatIsNotTheModels) {
+  const TemporaryDirectory directory(memory_directory());
+  const std::string path = directory / "m.safetensors";
+  ModelFile content = written_model();
+  content.tensors["0.num_batches_tracked"] = Tensor(DType::u8, {3});  // the smallest elements lie last
+  const ModelDescription d = description();
+  ModelSpec spec = find_model(d.architecture);
+  spec.input[0] = d.channels;
+  const std::vector<StateSpec> states = model_states(spec, d.options, DType::f32);
+  // Cut at a tensor's first byte after opening: whoever reads it gets another error.
+  const auto opened_and_cut = [&](const std::string& name) {
+    write_safetensors(path, content);
+    SafetensorsFile file(path);
+    EXPECT_EQ(truncate(path.c_str(), static_cast<off_t>(file.entries().at(name).begin)), 0);
+    return file;
+  };
+  EXPECT_EQ(match_weights(opened_and_cut("0.num_batches_tracked"), states).size(), states.size());
+  const std::string first = "0.0.bias";  // the floats lie by name
+  expect_bad_data([&] { match_weights(opened_and_cut(first), states); }, "the file ends here");
+  content.tensors["head.weight"] = Tensor(DType::f32, {7});
+  expect_bad_data([&] { match_weights(opened_and_cut(first), states); }, "1 unexpected: head.weight");
+  content.tensors.erase("head.weight");
+  content.tensors["7.bias"] = Tensor(DType::f32, {7});
+  expect_bad_data([&] { match_weights(opened_and_cut(first), states); }, "1 misshaped: 7.bias (7, expected 3)");
 }
 
 TEST(ModelState, InitialValuesAreAFunctionOfSeedAndName) {
@@ -155,10 +272,13 @@ TEST(ModelState, InitialValuesAreAFunctionOfSeedAndName) {
 
 TEST(ModelState, WeightsThatDoNotFitAreListedTenOfAKind) {
   const std::vector<StateSpec> states = model_states(find_model("resnet18"), {}, DType::f32);
+  const TemporaryDirectory directory(memory_directory());
+  const std::string path = directory / "m.safetensors";
   ModelFile file;
   for (const StateSpec& state : states) file.tensors[state.name] = Tensor(state.type);
   file.tensors["bn1.num_batches_tracked"] = Tensor(DType::i32, {});
-  EXPECT_EQ(match_weights("m.safetensors", file, states).size(), states.size()) << "PyTorch's counters are passed over";
+  write_safetensors(path, file);
+  EXPECT_EQ(match_weights(SafetensorsFile(path), states).size(), states.size()) << "PyTorch's counters are passed over";
   file.tensors["head\x1b.weight"] = Tensor(DType::f32, {1});
   file.tensors["fc.bias"] = Tensor(DType::f32, {10});
   file.tensors["fc.weight"] = Tensor(DType::i32, {1000, 512});
@@ -166,8 +286,9 @@ TEST(ModelState, WeightsThatDoNotFitAreListedTenOfAKind) {
   for (const StateSpec& state : states) {
     if (state.name.starts_with("layer1.")) removed += static_cast<int>(file.tensors.erase(state.name));
   }
+  write_safetensors(path, file);
   try {
-    match_weights("m.safetensors", file, states);
+    match_weights(SafetensorsFile(path), states);
     FAIL() << "nothing was thrown";
   } catch (const UserError& error) {
     const std::string text = error.what();
@@ -175,7 +296,7 @@ TEST(ModelState, WeightsThatDoNotFitAreListedTenOfAKind) {
     for (const std::string& part :
          {fmt::format("{} missing", removed), fmt::format("and {} more", removed - 10),
           std::string("1 unexpected: head\\x1b.weight"),
-          std::string("2 misshaped: fc.bias (10, expected 1000), fc.weight (i32, expected floats)")}) {
+          std::string("2 misshaped: fc.bias (10, expected 1000), fc.weight (I32, expected floats)")}) {
       EXPECT_NE(text.find(part), std::string::npos) << part << " is not in: " << text;
     }
   }

@@ -17,13 +17,13 @@ namespace {
 using namespace testing;
 namespace fs = std::filesystem;
 
-/// 20 training and 7 test images of 8x8 pixels, 3 classes; with batches of 8 the last of an epoch has 4.
+/// 20 training and 20 test images of 8x8 pixels, 3 classes; with batches of 8 the last of an epoch has 4.
 void write_data(const std::string& folder, uint64_t seed) {
   fs::create_directories(folder);
   using testing_data::idx_header;
   using testing_data::operator+;
-  for (const auto& [stem, count] : {std::pair<std::string, uint32_t>{"train", 20}, {"t10k", 7}}) {
-    Rng rng(hash_combine(seed, count));
+  for (const auto& [stem, count] : {std::pair<std::string, uint32_t>{"train", 20}, {"t10k", 20}}) {
+    Rng rng(hash_combine(seed, hash_text(stem)));
     testing_data::Bytes pixels(size_t{count} * 64), labels(count);
     for (uint8_t& p : pixels) p = static_cast<uint8_t>(rng.below(256));
     for (size_t i = 0; i < labels.size(); ++i) labels[i] = static_cast<uint8_t>(i % 3);
@@ -155,8 +155,12 @@ TEST_F(Trainer, ASignalFinishesTheStepSavesAndLosesNothing) {
   r.resume = true;
   observer.on_step = {};
   observer.on_evaluate = [&](int64_t, int64_t) { signal = SIGINT; };
-  r.config.batch_size = 8;
-  train(r, observer);
+  const TrainResult in_evaluation = train(r, observer);
+  EXPECT_EQ(in_evaluation.stopped_by, SIGINT);
+  EXPECT_EQ(in_evaluation.steps, 3);
+  const TrainState open = train_state_from_json("state.json", content_of(path("stopped") + "/last/state.json"));
+  EXPECT_TRUE(open.evaluation_pending);
+  EXPECT_TRUE(open.metrics.empty());
   signal = 0;
   r.stop_signal = nullptr;
   observer = {};
@@ -165,6 +169,32 @@ TEST_F(Trainer, ASignalFinishesTheStepSavesAndLosesNothing) {
   whole.config.epochs = 1;
   train(whole, {});
   EXPECT_TRUE(essence(path("stopped")) == essence(path("whole")));
+}
+
+TEST_F(Trainer, AugmentsTrainingAlone) {
+  // A rate of 0 keeps the weights, so that only the images and the statistics taken of them differ.
+  TrainRequest plain = request("plain");
+  plain.config.lr = 0;
+  plain.config.momentum = 0;
+  plain.config.epochs = 1;
+  TrainRequest augmented = plain;
+  augmented.output = path("augmented");
+  augmented.config.random_crop_padding = 4;
+  augmented.config.hflip_prob = 1;
+  const TrainResult without = train(plain, {});
+  const TrainResult with = train(augmented, {});
+  EXPECT_NE(with.train_loss, without.train_loss);
+  // The run's own evaluation is the one of its model on images as they are.
+  const LoadedModel model = load_model(path("augmented") + "/last/model.safetensors");
+  const ModelSpec spec = find_model(model.description.architecture);
+  Session session(make_backend("cpu", 1));
+  InferenceProgram program(session, spec,
+                           {.model = model.description.options, .dtype = model.dtype, .images = {7, 1, 16, 16}});
+  write_states(session, model.values);
+  program.refresh();
+  const Dataset test_set = load_dataset(data(), Split::test);
+  const Evaluation evaluation = evaluate(program, test_set, {.image_size = 16}, 0, 0);
+  EXPECT_NEAR(evaluation.loss, with.eval_loss, 1e-4 * with.eval_loss);
 }
 
 TEST_F(Trainer, DivergenceEndsWithSixAndKeepsTheLastCheckpoint) {
@@ -181,6 +211,46 @@ TEST_F(Trainer, DivergenceEndsWithSixAndKeepsTheLastCheckpoint) {
     EXPECT_NO_THROW(open_checkpoint(path("diverged")));
   }
   EXPECT_LE(skipped, 3);
+  // A rate that is infinite in f32: the weights are lost with the first step, and nobody's best.
+  TrainRequest lost = request("lost");
+  lost.config.lr = 1e300;
+  lost.config.epochs = 1;
+  expect_error(ExitCode::diverged, "no longer finite", [&] { train(lost, {}); });
+  EXPECT_FALSE(fs::exists(path("lost") + "/best.safetensors"));
+  EXPECT_FALSE(fs::exists(path("lost") + "/last"));
+}
+
+TEST_F(Trainer, AStepWithoutAFiniteLossChangesNothingAndThreeInARowEndTheRun) {
+  TrainRequest first = request("first");
+  first.config.max_steps = 1;
+  train(first, {});
+  ModelFile huge = read_safetensors(path("first") + "/last/model.safetensors");
+  for (float& weight : huge.tensors.at("7.weight").as<float>()) weight = 1e38f;  // the logits overflow
+  write_safetensors(path("huge.safetensors"), huge);
+
+  TrainRequest r = request("diverged");
+  r.config.weights = path("huge.safetensors");
+  r.config.max_steps = 2;
+  int skipped = 0;
+  TrainObserver observer;
+  observer.on_warning = [&](const std::string& text) { skipped += text.find("not applied") != std::string::npos; };
+  EXPECT_EQ(train(r, observer).steps, 2);
+  EXPECT_EQ(skipped, 2);
+  const ModelFile after = read_safetensors(path("diverged") + "/last/model.safetensors");
+  for (const auto& [name, tensor] : huge.tensors) EXPECT_TRUE(after.tensors.at(name) == tensor) << name;
+  for (const auto& [name, tensor] : read_safetensors(path("diverged") + "/last/optimizer.safetensors").tensors) {
+    for (const float v : tensor.as<float>()) ASSERT_EQ(v, 0) << name;
+  }
+  const std::string events = content_of(path("diverged") + "/events.jsonl");
+  EXPECT_EQ(lines_of(events), 2) << events;
+  EXPECT_NE(events.find("skipped"), std::string::npos);
+
+  // The count goes on where the run does.
+  r.resume = true;
+  r.config.max_steps = 0;
+  expect_error(ExitCode::diverged, "3 steps in a row (step 3)", [&] { train(r, observer); });
+  EXPECT_EQ(skipped, 3);
+  EXPECT_EQ(open_checkpoint(path("diverged")).step, 2);
 }
 
 TEST_F(Trainer, RunDirectoriesInUseOrOfAnotherRunAreRefused) {
@@ -206,7 +276,7 @@ TEST_F(Trainer, RunDirectoriesInUseOrOfAnotherRunAreRefused) {
   other.config.seed = 5;
   expect_error(ExitCode::refused, "lr: 0.02, was 0.01; seed: 5, was 0", [&] { train(other, {}); });
   write_data(data(), 2);
-  expect_error(ExitCode::refused, "training data", [&] { train(resumed("run"), {}); });
+  expect_error(ExitCode::refused, "data is not what the run was started on", [&] { train(resumed("run"), {}); });
   write_data(data(), 1);
   EXPECT_TRUE(content_of(path("run") + "/last/model.safetensors") == before);
 

@@ -20,6 +20,7 @@ using namespace testing;
 struct Net {
   ModelSpec spec;
   Shape images;
+  ModelOptions options = {};
 };
 
 /// Two of the lecture's blocks, one that halves, on maps small enough for every edge case of a kernel.
@@ -29,12 +30,12 @@ Net small_net() {
                    x = lecture::residual(s / "b", x, 20, {.use_1x1conv = true, .strides = 2});
                    return linear(s / "fc", flatten(global_avg_pool(x)), 5);
                  }};
-  return {spec, {2, 3, 12, 12}};
+  return {.spec = spec, .images = {2, 3, 12, 12}};
 }
 
 Net published(const std::string& name, int64_t side) {
   const ModelSpec& spec = find_model(name);
-  return {spec, {2, spec.input[0], side, side}};
+  return {.spec = spec, .images = {2, spec.input[0], side, side}};
 }
 
 /// First values of every state, f32; statistics as if some training had been done, so that folding has something to do.
@@ -42,7 +43,7 @@ Tensors first_values(const Net& net, uint64_t seed) {
   ModelSpec spec = net.spec;
   spec.input = {net.images[1], net.images[2], net.images[3]};
   Tensors values;
-  for (const StateSpec& state : model_states(spec, {}, DType::f32)) {
+  for (const StateSpec& state : model_states(spec, net.options, DType::f32)) {
     Rng rng(hash_combine(seed, hash_text(state.name)));
     values[state.name] = initial_value(state, seed);
     if (state.name.ends_with("running_mean")) values[state.name] = random_floats(state.type.shape, rng, -0.2, 0.2);
@@ -75,7 +76,7 @@ PassOptions pass_options(bool on) {
 
 Tensors train_one_step(const Net& net, const Setup& setup, uint64_t seed = 7) {
   Session session(make_backend(setup.backend, setup.threads));
-  Program& program = session.compile(make_training_step(net.spec, {.model = {},
+  Program& program = session.compile(make_training_step(net.spec, {.model = net.options,
                                                                    .dtype = setup.dtype,
                                                                    .images = net.images,
                                                                    .momentum = 0.5,
@@ -85,7 +86,9 @@ Tensors train_one_step(const Net& net, const Setup& setup, uint64_t seed = 7) {
   Tensors leaves = first_values(net, seed);
   Rng rng(mix(seed));
   leaves["images"] = random_floats(net.images, rng, 0, 1);
-  leaves["labels"] = i32({2}, {1, 3});
+  std::vector<int32_t> labels;
+  for (int64_t n = 0; n < net.images[0]; ++n) labels.push_back(static_cast<int32_t>((1 + 2 * n) % 5));
+  leaves["labels"] = i32({net.images[0]}, labels);
   leaves["lr"] = f32_scalar(0.01f);
   return run(session, program, in_type(leaves, setup.dtype));
 }
@@ -186,6 +189,26 @@ TEST_F(WholeNet, AStepOfResnet50AgreesWithDouble) {
   expect_step_agrees(published("resnet50", 48), {}, 161, kDeepOnTinyMaps);
 }
 
+/// Eight layers of a family, on more images than two, of which batch norm of a linear layer makes -1 and 1.
+Net shallow(const std::string& name, ModelOptions options = {}) {
+  Net net = published(name, 16);
+  net.images[0] = 12;
+  net.options = options;
+  return net;
+}
+
+TEST_F(WholeNet, AStepOfTheDeepFamiliesAgreesWithDouble) {
+  ScopedEnvironment environment("RESNET_CONV_ALGORITHM", "direct");
+  // Of seven convolutions (two more on shortcuts of option B) a weight and two of a norm each; the classifier's two.
+  expect_step_agrees(shallow("resnet8_cifar_a"), {}, 7 * 3 + 2);
+  expect_step_agrees(shallow("resnet8_cifar_b"), {.threads = 2}, 9 * 3 + 2);
+  expect_step_agrees(shallow("plain8_cifar"), {}, 7 * 3 + 2);
+  expect_step_agrees(shallow("resnet8_mlp"), {.threads = 2}, 7 * 3 + 2);
+  // Without batch norm a weight and a bias each.
+  expect_step_agrees(shallow("resnet8_cifar_b", {.batch_norm = false}), {}, 9 * 2 + 2);
+  expect_step_agrees(shallow("plain8_mlp", {.batch_norm = false, .init = WeightInit::xavier}), {}, 7 * 2 + 2);
+}
+
 TEST_F(WholeNet, PassesChangeNothingButRounding) {
   const Net net = small_net();
   const Tensors with = train_one_step(net, {.backend = "reference", .dtype = DType::f64});
@@ -214,7 +237,7 @@ Tensor logits_of(const Net& net, const Setup& setup) {
   Session session(make_backend(setup.backend, setup.threads));
   InferenceProgram program(
       session, net.spec,
-      {.model = {}, .dtype = setup.dtype, .images = net.images, .passes = pass_options(setup.passes)});
+      {.model = net.options, .dtype = setup.dtype, .images = net.images, .passes = pass_options(setup.passes)});
   write_states(session, in_type(first_values(net, 7), setup.dtype));
   program.refresh();
   Rng rng(mix(3));
@@ -230,7 +253,9 @@ Tensor logits_of(const Net& net, const Setup& setup) {
 }
 
 TEST_F(WholeNet, InferenceLogitsAgreeWithDoubleFoldedOrNot) {
-  for (const Net& net : {small_net(), published("lecture_resnet18", 32), published("resnet18", 32)}) {
+  for (const Net& net :
+       {small_net(), published("lecture_resnet18", 32), published("resnet18", 32), shallow("resnet8_cifar_a"),
+        shallow("resnet8_cifar_b", {.batch_norm = false}), shallow("resnet8_mlp")}) {
     const Tensor expected = logits_of(net, {.backend = "reference", .dtype = DType::f64, .passes = false});
     EXPECT_LE(relative_distance(logits_of(net, {.threads = 2}), expected), 1e-4) << net.spec.name;
     EXPECT_LE(relative_distance(logits_of(net, {.passes = false}), expected), 1e-4) << net.spec.name;
