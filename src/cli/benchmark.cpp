@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -22,7 +21,7 @@ using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
 struct Arguments {
-  std::string model, mode = "inference", precision = "f32", backend = "cpu", input_size;
+  std::string model, mode = "inference", precision = "f32", backend = "cpu";
   int64_t batch_size = 32, threads = 0, runs = 0, image_size = 0;
   double seconds = 10;
   bool json = false, profile = false, dump_plan = false;
@@ -44,6 +43,12 @@ void fill_inputs(Program& program, int64_t classes) {
     }
     program.set_input(name, tensor);
   }
+}
+
+/// A net of linear layers has weights for each pixel of one image size.
+bool fits(const std::map<std::string, Tensor>& values, const std::vector<StateSpec>& states) {
+  return std::all_of(states.begin(), states.end(),
+                     [&](const StateSpec& state) { return values.at(state.name).shape() == state.type.shape; });
 }
 
 void print_profile(const Program& program, int64_t runs, double peak) {
@@ -98,7 +103,7 @@ int run_benchmark(const Arguments& a) {
   ModelOptions options;
   ModelSpec model;
   std::optional<LoadedModel> loaded;
-  if (a.model.ends_with(".safetensors") || std::filesystem::exists(a.model)) {
+  if (is_model_file(a.model)) {
     loaded = load_model(a.model);
     model = find_model(loaded->description.architecture);
     options = loaded->description.options;
@@ -109,6 +114,10 @@ int run_benchmark(const Arguments& a) {
     model = find_model(a.model);
   }
   if (a.image_size > 0) model.input = {model.input[0], a.image_size, a.image_size};
+  if (loaded && !fits(loaded->values, model_states(model, options, DType::f32))) {
+    throw UserError("--image-size: {}; the weights of {} are for images of {} pixels; leave it out", a.image_size,
+                    escape_control(a.model), loaded->description.preprocessing.image_size);
+  }
   const int threads = a.threads > 0 ? static_cast<int>(a.threads) : available_threads();
   const double peak = fma_peak(threads);
   Session session(make_backend(a.backend, threads));

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 
 #include "base/error.h"
 
@@ -60,6 +61,11 @@ void Progress::clear() {
 void Progress::print(const std::string& line) {
   clear();
   std::fprintf(stderr, "%s\n", escape_control(line).c_str());
+}
+
+bool is_model_file(const std::string& model) {
+  std::error_code unreadable;  // such as a name that is too long: then no architecture has it either
+  return model.ends_with(".safetensors") || std::filesystem::exists(model, unreadable);
 }
 
 std::string table(std::vector<std::vector<std::string>> rows, size_t left) {

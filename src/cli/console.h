@@ -32,6 +32,9 @@ class Progress {
   std::chrono::steady_clock::time_point last_{};
 };
 
+/// Whether MODEL on the command line is a file rather than an architecture's name.
+bool is_model_file(const std::string& model);
+
 /// Columns padded to their widest cell; the first `left` columns are left-aligned, the others right.
 /// Control characters are escaped.
 std::string table(std::vector<std::vector<std::string>> rows, size_t left = 1);

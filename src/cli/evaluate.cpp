@@ -1,9 +1,11 @@
 #include <cstdio>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/console.h"
+#include "formats/safetensors.h"
 #include "runtime/backends.h"
 #include "train/evaluation.h"
 #include "train/model_file.h"
@@ -14,7 +16,7 @@ namespace {
 using nlohmann::json;
 
 struct Arguments {
-  std::string model, data = "fashion-mnist", split = "test", backend = "cpu";
+  std::string model, data = "fashion-mnist", split = "test", backend = "cpu", dump_logits;
   int64_t batch_size = 256, threads = 0, workers = 1, limit = 0;
   bool json = false;
 };
@@ -56,6 +58,26 @@ void print_text(const Evaluation& e) {
   std::printf("\n%s", table(matrix).c_str());
 }
 
+/// The logits [images, classes] as a safetensors file, to be held against another program's.
+void write_logits(const std::string& path, InferenceProgram& program, const Dataset& data,
+                  const Preprocessing& preprocessing, int64_t images) {
+  Loader loader(data, {.batch_size = program.batch_size(),
+                       .shuffle = false,
+                       .limit = images,
+                       .dtype = program.dtype(),
+                       .preprocessing = preprocessing});
+  Tensor all(program.dtype(), Shape{images, data.classes()});
+  size_t written = 0;
+  while (const Batch* batch = loader.next()) {
+    const Tensor logits = program.run(batch->images);
+    check(written + logits.size_bytes() <= all.size_bytes(), "write_logits: more images than were asked for");
+    std::memcpy(all.data() + written, logits.data(), logits.size_bytes());
+    written += logits.size_bytes();
+  }
+  check(written == all.size_bytes(), "write_logits: fewer images than were asked for");
+  write_safetensors(path, {.metadata = {}, .tensors = {{"logits", std::move(all)}}});
+}
+
 int run_evaluate(const Arguments& a) {
   if (a.batch_size < 1 || a.batch_size > 65536)
     throw UserError("--batch-size: {}; expected 1 to 65536 images", a.batch_size);
@@ -88,6 +110,7 @@ int run_evaluate(const Arguments& a) {
   write_states(session, model.values);
   program.refresh();
   Progress progress;
+  for (const std::string& text : session.backend().take_warnings()) progress.print("resnet: warning: " + text);
   const auto start = std::chrono::steady_clock::now();
   const std::atomic<int>& stop = install_stop_signals();
   const Evaluation e =
@@ -100,6 +123,7 @@ int run_evaluate(const Arguments& a) {
       });
   progress.clear();
   if (stop != 0 && e.images < images) return 128 + stop;
+  if (!a.dump_logits.empty()) write_logits(a.dump_logits, program, data, d.preprocessing, images);
   a.json ? print_json(e) : print_text(e);
   return 0;
 }
@@ -118,6 +142,9 @@ Command add_evaluate(CLI::App& app) {
   verb->add_option("-j,--workers", a->workers, "threads that prepare batches ahead")->capture_default_str();
   verb->add_option("--backend", a->backend, "cpu or reference")->capture_default_str();
   verb->add_flag("--json", a->json, "print as JSON");
+  verb->add_option("--dump-logits", a->dump_logits, "write the logits of all images here")
+      ->type_name("FILE")
+      ->group("");
   verb->footer("Example: resnet evaluate runs/first/best.safetensors --data fashion-mnist");
   return [a] { return run_evaluate(*a); };
 }

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <new>
 
@@ -140,7 +141,7 @@ int main(int argc, char** argv) {
   catch_stop_signals();
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is a write error, not a death
   std::signal(SIGXFSZ, SIG_IGN);
-  CLI::App app{"Residual networks on a CPU: train, understand, compress, serve."};
+  CLI::App app{"Residual networks on a CPU: train, evaluate, inspect, measure."};
   app.set_version_flag("--version", "resnet " RESNET_VERSION);
   app.require_subcommand(1);
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
@@ -150,6 +151,7 @@ int main(int argc, char** argv) {
   commands.emplace_back("evaluate", resnet::cli::add_evaluate(app));
   commands.emplace_back("summary", resnet::cli::add_summary(app));
   commands.emplace_back("benchmark", resnet::cli::add_benchmark(app));
+  commands.emplace_back("lab", resnet::cli::add_lab(app));
   accept_whole_numbers_only(app);
   try {
     app.parse(argc, argv);
@@ -164,6 +166,10 @@ int main(int argc, char** argv) {
     return finish(code);
   } catch (const resnet::Error& error) {
     return fail(error.code(), error.what());
+  } catch (const std::filesystem::filesystem_error& error) {
+    const std::string path = error.path1().string();
+    return fail(ExitCode::io, (path.empty() ? "file system" : path) + ": " + error.code().message() +
+                                  "; expected a path that can be used");
   } catch (const std::bad_alloc&) {
     return fail(ExitCode::limit, "memory: not enough; try a smaller batch or image size");
   } catch (const std::exception& error) {

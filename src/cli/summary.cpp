@@ -1,5 +1,4 @@
 #include <cstdio>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -83,7 +82,14 @@ int list_models(bool as_json) {
     rows.push_back({model.name, model.input.str(), grouped(totals.parameters),
                     fmt::format("{:.1f}", static_cast<double>(totals.macs) / 1e6), model.summary});
   }
-  std::printf("%s", as_json ? (list.dump() + "\n").c_str() : table(rows, 2).c_str());
+  if (as_json) {
+    std::printf("%s\n", list.dump().c_str());
+    return 0;
+  }
+  std::printf(
+      "%s\nAny other depth of a family has its name too: resnetN_cifar_a, resnetN_cifar_b and plainN_cifar for\n"
+      "N = 6n + 2, resnetN_mlp and plainN_mlp for N = 2n + 2. resnetN_cifar is resnetN_cifar_a.\n",
+      table(rows, 2).c_str());
   return 0;
 }
 
@@ -93,8 +99,8 @@ int run_summary(const std::string& name, const std::string& input_size, bool as_
     throw UserError("summary: no MODEL given; expected a name or a model file; see resnet summary --list");
   ModelOptions options;
   ModelSpec model;
-  if (name.ends_with(".safetensors") || std::filesystem::exists(name)) {
-    const ModelDescription d = load_model(name).description;
+  if (is_model_file(name)) {
+    const ModelDescription d = describe_model(name);
     model = find_model(d.architecture);
     model.input = {d.channels, d.preprocessing.image_size, d.preprocessing.image_size};
     options = d.options;

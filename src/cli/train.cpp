@@ -16,8 +16,6 @@ namespace {
 
 using nlohmann::json;
 
-json finite(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
-
 struct Arguments {
   TrainConfig config;
   std::string output, config_file, dump_gradients;
@@ -45,10 +43,18 @@ TrainConfig effective_config(const CLI::App& verb, const Arguments& a, TrainConf
   override_with(verb, "--batch-size", g.batch_size, config.batch_size);
   override_with(verb, "--lr", g.lr, config.lr);
   override_with(verb, "--lr-scheduler", g.lr_scheduler, config.lr_scheduler);
+  override_with(verb, "--lr-step-size", g.lr_step_size, config.lr_step_size);
+  override_with(verb, "--lr-gamma", g.lr_gamma, config.lr_gamma);
+  override_with(verb, "--lr-milestones", g.lr_milestones, config.lr_milestones);
+  override_with(verb, "--lr-warmup-epochs", g.lr_warmup_epochs, config.lr_warmup_epochs);
+  override_with(verb, "--lr-warmup-method", g.lr_warmup_method, config.lr_warmup_method);
+  override_with(verb, "--lr-warmup-decay", g.lr_warmup_decay, config.lr_warmup_decay);
   override_with(verb, "--momentum", g.momentum, config.momentum);
   override_with(verb, "--nesterov", g.nesterov, config.nesterov);
   override_with(verb, "--weight-decay", g.weight_decay, config.weight_decay);
   override_with(verb, "--label-smoothing", g.label_smoothing, config.label_smoothing);
+  override_with(verb, "--random-crop-padding", g.random_crop_padding, config.random_crop_padding);
+  override_with(verb, "--hflip-prob", g.hflip_prob, config.hflip_prob);
   override_with(verb, "--seed", g.seed, config.seed);
   override_with(verb, "--threads", g.threads, config.threads);
   override_with(verb, "--workers", g.workers, config.workers);
@@ -60,6 +66,7 @@ TrainConfig effective_config(const CLI::App& verb, const Arguments& a, TrainConf
   override_with(verb, "--precision", g.precision, config.precision);
   override_with(verb, "--weights", g.weights, config.weights);
   if (a.no_shuffle) config.shuffle = false;
+  if (!a.disabled_passes.empty()) config.disabled_passes = fmt::format("{}", fmt::join(a.disabled_passes, ","));
   for (const std::string& setting : a.settings) apply_setting(setting, config);
   return config;
 }
@@ -142,30 +149,28 @@ int run_train(const CLI::App& verb, const Arguments& arguments) {
   TrainRequest request;
   request.resume = verb.count("--resume") > 0;
   if (request.resume) {
+    if (!arguments.resume.empty() && !arguments.output.empty()) {
+      throw UserError("--output: '{}' beside --resume '{}'; expected one of them: a run goes on where it is",
+                      escape_control(arguments.output), escape_control(arguments.resume));
+    }
     find_run(arguments, request);
   } else {
     request.output = arguments.output;
   }
   request.config = effective_config(verb, arguments, request.resume ? config_of_run(request.output) : TrainConfig{});
   request.dump_gradients = arguments.dump_gradients;
-  for (const std::string& name : arguments.disabled_passes) {
-    const auto names = pass_names();
-    if (std::find(names.begin(), names.end(), name) == names.end()) {
-      throw UserError("--disable-pass: unknown pass '{}'; nearest: {}", name, nearest_names(name, names));
-    }
-    request.disabled_passes.insert(name);
-  }
   request.stop_signal = &install_stop_signals();
 
   Progress progress;
   const TrainResult r = train(request, make_observer(progress, arguments));
   progress.clear();
   if (arguments.json) {
-    std::printf("%s\n", json{{"train_loss", finite(r.train_loss)},
-                             {"train_top1", finite(r.train_top1)},
-                             {"eval_loss", finite(r.eval_loss)},
-                             {"eval_top1", finite(r.eval_top1)},
-                             {"best_top1", finite(r.best_top1)},
+    // What is not finite is written as null.
+    std::printf("%s\n", json{{"train_loss", r.train_loss},
+                             {"train_top1", r.train_top1},
+                             {"eval_loss", r.eval_loss},
+                             {"eval_top1", r.eval_top1},
+                             {"best_top1", r.best_top1},
                              {"steps", r.steps},
                              {"images_per_second", r.images_per_second},
                              {"peak_bytes", r.peak_bytes},
@@ -191,13 +196,27 @@ Command add_train(CLI::App& app) {
   verb->add_option("--epochs", c.epochs, "passes over the training images")->capture_default_str();
   verb->add_option("-b,--batch-size", c.batch_size, "images a step")->capture_default_str();
   verb->add_option("--lr", c.lr, "learning rate")->capture_default_str();
-  verb->add_option("--lr-scheduler", c.lr_scheduler, "constant or cosineannealinglr (per step, to 0)")
+  verb->add_option("--lr-scheduler", c.lr_scheduler, "constant, cosineannealinglr (to 0), steplr or multisteplr")
+      ->capture_default_str();
+  verb->add_option("--lr-step-size", c.lr_step_size, "of steplr: epochs between decays")->capture_default_str();
+  verb->add_option("--lr-gamma", c.lr_gamma, "of steplr and multisteplr: factor of each decay")->capture_default_str();
+  verb->add_option("--lr-milestones", c.lr_milestones, "of multisteplr: epochs after the warm-up, e.g. 82,123")
+      ->delimiter(',');
+  verb->add_option("--lr-warmup-epochs", c.lr_warmup_epochs, "epochs at a lower rate before the schedule, e.g. 0.5")
+      ->capture_default_str();
+  verb->add_option("--lr-warmup-method", c.lr_warmup_method, "constant, or linear up to --lr, per step")
+      ->capture_default_str();
+  verb->add_option("--lr-warmup-decay", c.lr_warmup_decay, "factor of --lr that the warm-up starts from")
       ->capture_default_str();
   verb->add_option("--momentum", c.momentum, "of SGD")->capture_default_str();
   verb->add_flag("--nesterov", c.nesterov, "Nesterov momentum");
   verb->add_option("--wd,--weight-decay", c.weight_decay, "L2 penalty added to the gradient")->capture_default_str();
   verb->add_option("--label-smoothing", c.label_smoothing, "share spread over all classes")->capture_default_str();
-  verb->add_option("--seed", c.seed, "of initial weights and shuffling")->capture_default_str();
+  verb->add_option("--random-crop-padding", c.random_crop_padding, "pixels of zeros a side before a random crop")
+      ->capture_default_str();
+  verb->add_option("--hflip-prob", c.hflip_prob, "probability of mirroring an image left to right")
+      ->capture_default_str();
+  verb->add_option("--seed", c.seed, "of initial weights, shuffling, crops and flips")->capture_default_str();
   verb->add_option("--threads", c.threads, "compute threads; 0: all CPUs there are")->capture_default_str();
   verb->add_option("-j,--workers", c.workers, "threads that prepare batches ahead")->capture_default_str();
   verb->add_option("--output", a.output, "run directory; default runs/MODEL-N");
@@ -218,7 +237,8 @@ Command add_train(CLI::App& app) {
   verb->add_flag("--json", a.json, "print the result as JSON");
   verb->add_flag("--dump-graph", a.dump_graph, "print the training graph");
   verb->add_flag("--dump-plan", a.dump_plan, "print each step's kernel, bytes and place");
-  verb->add_option("--disable-pass", a.disabled_passes, "leave out a pass, by name");
+  verb->add_option("--disable-pass", a.disabled_passes, "leave out a pass, by name")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   verb->add_option("--dump-gradients", a.dump_gradients, "write the first step's gradients here")
       ->type_name("FILE")
       ->group("");
