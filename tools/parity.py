@@ -1,8 +1,9 @@
 #!/usr/bin/python3
-"""Does resnet.cpp train as PyTorch does? The two tests of the project's promise, against Debian's python3-torch.
+"""Does resnet.cpp compute what PyTorch does? The tests of the project's promise, against Debian's python3-torch.
 
     tools/parity.py double   --resnet build/release/resnet     ten steps in double on the reference backend
     tools/parity.py gradient --resnet build/release/resnet     one f32 step of the cpu backend, Winograd and direct
+    tools/parity.py logits   --resnet build/release/resnet     f32 logits of torchvision's nets, Winograd and direct
     tools/parity.py pytorch                                    PyTorch's own f32 against its double: how tight can it be?
 
 Step-by-step losses in f32 prove nothing (the recipe amplifies rounding a thousandfold within ten steps), hence double
@@ -20,19 +21,27 @@ import time
 
 import numpy as np
 import torch
+import torchvision
 from torch import nn
 
 import fashion_mnist
 import safetensors_numpy
 from lecture_net import bias_before_batch_norm, init_xavier, lecture_resnet18
 
-# The promise. DOUBLE: ten losses, relative. LOSS, MEDIAN, WORST: one f32 step, see compare_gradients.
+# The promise. DOUBLE: ten losses, relative. LOSS, MEDIAN, WORST: one f32 step, see compare_gradients. LOGITS: of each
+# image, relative to its largest.
 DOUBLE_BOUND = 1e-6
 LOSS_BOUND, MEDIAN_BOUND, WORST_BOUND = 1e-5, 1e-2, 3e-2
+LOGITS_BOUND = 1e-4
 
 LR = 0.05
 STEPS, DOUBLE_SIZE, DOUBLE_BATCH = 10, 28, 16
 GRADIENT_SIZE, GRADIENT_BATCH = 96, 64
+# The lecture's net has 13 convolutions that Winograd can do, each with three passes.
+LEAST_WINOGRAD_STEPS = 30
+# One image more than the batch, so that a batch that is not full is among them.
+LOGITS_IMAGES, LOGITS_BATCH, LOGITS_SIZE, LOGITS_CLASSES = 5, 4, 224, 100
+LOGITS_MEAN, LOGITS_STD = 0.45, 0.225
 
 
 class CannotRun(Exception):
@@ -93,8 +102,36 @@ def gradients_in_double(seed, cache):
     return loss, gradients
 
 
+def run_program(command, folder, environment):
+    """Runs it with a tuning cache of its own, so that no earlier choice decides what is tested; returns (stdout, stderr)."""
+    command = [str(word) for word in command]
+    try:
+        done = subprocess.run(command, env={**os.environ, "XDG_CACHE_HOME": str(folder), **environment}, text=True,
+                              capture_output=True, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise CannotRun(f"{command[0]}: {error.strerror}")
+    if done.returncode != 0:
+        raise CannotRun(f"{' '.join(command)}\n  exited with {done.returncode}: {done.stderr.strip()[-2000:]}")
+    return done.stdout, done.stderr
+
+
+def winograd_steps(plan):
+    """How many convolutions of a plan (`--dump-plan`) are done by Winograd: ours, "winograd f4", or oneDNN's "jit_wino_4x3"."""
+    return sum(words[1].startswith("conv2d") and "wino" in line
+               for line in plan.splitlines() if len(words := line.split()) > 2)
+
+
+def check_plan(plan, algorithm):
+    """A run told to use `algorithm` must have: otherwise its numbers say nothing about it."""
+    steps = winograd_steps(plan)
+    least, most = (LEAST_WINOGRAD_STEPS, np.inf) if algorithm == "winograd" else (0, 0)
+    if not least <= steps <= most:
+        raise CannotRun(f"convolutions: {algorithm} was asked for, and the plan has {steps} Winograd steps; expected {least} to {most}")
+    return steps
+
+
 def run_resnet(program, folder, steps, batch, size, seed, backend, precision, extra=(), environment=None):
-    """Trains `steps` steps in `folder` and returns the losses of its events.jsonl."""
+    """Trains `steps` steps in `folder`; returns the losses of its events.jsonl, and what it wrote to stderr."""
     data, weights, output = folder / "data", folder / "weights.safetensors", folder / "run"
     data.mkdir()
     # A run ends with an evaluation, which on the reference backend would take minutes over 10,000 images.
@@ -103,14 +140,7 @@ def run_resnet(program, folder, steps, batch, size, seed, backend, precision, ex
     command = [program, "train", "--model", "lecture_resnet18", "--data", data, "--backend", backend, "--precision",
                precision, "--image-size", size, "--batch-size", batch, "--lr", LR, "--weights", weights, "--no-shuffle",
                "--max-steps", steps, "--log-every", 1, "--limit", steps * batch, "--output", output, *extra]
-    command = [str(word) for word in command]
-    try:
-        done = subprocess.run(command, env={**os.environ, **(environment or {})}, text=True, capture_output=True,
-                              stdin=subprocess.DEVNULL)
-    except OSError as error:
-        raise CannotRun(f"{program}: {error.strerror}")
-    if done.returncode != 0:
-        raise CannotRun(f"{' '.join(command)}\n  exited with {done.returncode}: {done.stderr.strip()[-2000:]}")
+    _, told = run_program(command, folder, environment or {})
     losses = {}
     for line in (output / "events.jsonl").read_text().splitlines():
         event = json.loads(line)
@@ -118,7 +148,7 @@ def run_resnet(program, folder, steps, batch, size, seed, backend, precision, ex
             losses.setdefault(event["step"], event["loss"])
     if len(losses) != steps:
         raise CannotRun(f"{output}/events.jsonl has losses of {len(losses)} training steps, expected {steps}")
-    return [losses[step] for step in sorted(losses)]
+    return [losses[step] for step in sorted(losses)], told
 
 
 def compare_losses(mine, theirs, bound):
@@ -161,7 +191,7 @@ def compare_gradients(loss, gradients, true_loss, true_gradients, rows=5):
 
 def check_double(args):
     with tempfile.TemporaryDirectory() as folder:
-        mine = run_resnet(args.resnet, pathlib.Path(folder), STEPS, DOUBLE_BATCH, DOUBLE_SIZE, args.seed, "reference", "f64")
+        mine, _ = run_resnet(args.resnet, pathlib.Path(folder), STEPS, DOUBLE_BATCH, DOUBLE_SIZE, args.seed, "reference", "f64")
     print(f"ten steps in double, {DOUBLE_SIZE}x{DOUBLE_SIZE}, batch {DOUBLE_BATCH}, lr {LR}, seed {args.seed}")
     return compare_losses(mine, losses_in_double(args.seed), DOUBLE_BOUND)
 
@@ -172,12 +202,95 @@ def check_gradient(args):
     for algorithm in ("winograd", "direct"):
         with tempfile.TemporaryDirectory() as folder:
             dump = pathlib.Path(folder) / "gradients.safetensors"
-            (loss,) = run_resnet(args.resnet, pathlib.Path(folder), 1, GRADIENT_BATCH, GRADIENT_SIZE, args.seed, "cpu", "f32",
-                                 ("--dump-gradients", dump), {"RESNET_CONV_ALGORITHM": algorithm})
+            (loss,), plan = run_resnet(args.resnet, pathlib.Path(folder), 1, GRADIENT_BATCH, GRADIENT_SIZE, args.seed, "cpu",
+                                       "f32", ("--dump-gradients", dump, "--dump-plan"), {"RESNET_CONV_ALGORITHM": algorithm})
             gradients, _ = safetensors_numpy.load(dump)
         print(f"one f32 step, {GRADIENT_SIZE}x{GRADIENT_SIZE}, batch {GRADIENT_BATCH}, seed {args.seed}, "
-              f"convolutions: {algorithm}")
+              f"convolutions: {algorithm} ({check_plan(plan, algorithm)} Winograd steps)")
         passed = compare_gradients(loss, gradients, true_loss, true_gradients) and passed
+    return passed
+
+
+def torchvision_net(name, seed, images):
+    """torchvision's `name` for one channel. Random weights; statistics, scales and shifts that batch norm must not ignore.
+
+    Statistics are those of `images` at first, so that no activation dies, and are then moved away.
+    """
+    torch.manual_seed(seed)
+    net = getattr(torchvision.models, name)(num_classes=LOGITS_CLASSES)
+    net.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.momentum = 1.0
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.normal_(0, 0.3)
+        net.train()(images)
+        for norm in norms:
+            norm.running_mean += 0.3 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
+            norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.5, 2)
+        net.fc.bias.normal_(0, 0.3)
+    return net.eval()
+
+
+def save_model(path, name, net):
+    """A model file as resnet.cpp has it: the state dict under its own names, and what an image must go through."""
+    safetensors_numpy.save(path, {key: value.numpy() for key, value in net.state_dict().items()}, {
+        "format": "pt", "architecture": name, "num_classes": str(LOGITS_CLASSES),
+        "class_names": json.dumps([str(k) for k in range(LOGITS_CLASSES)]),
+        "input_size": json.dumps([1, LOGITS_SIZE, LOGITS_SIZE]), "mean": json.dumps([LOGITS_MEAN]), "std": json.dumps([LOGITS_STD]),
+        "interpolation": "bilinear", "crop_pct": "1.0", "resize": "squash"})
+
+
+def patchwork(seed):
+    """Grey images of large patches, [LOGITS_IMAGES, S, S] u8: unlike noise, a network tells them apart."""
+    rng, patch = np.random.default_rng(seed), LOGITS_SIZE // 8
+    coarse = rng.integers(0, 256, (LOGITS_IMAGES, 8, 8)) * rng.uniform(0.2, 1, (LOGITS_IMAGES, 1, 1))
+    return np.kron(coarse, np.ones((1, patch, patch))).astype(np.uint8)
+
+
+def compare_logits(mine, theirs, bound):
+    """Largest deviation of an image's logits relative to its largest logit. Images with one answer would prove nothing."""
+    if mine.shape != theirs.shape:
+        raise CannotRun(f"logits have shape {mine.shape}, expected {theirs.shape}")
+    largest = np.abs(theirs).max(axis=1)
+    apart = float(np.abs(theirs - theirs.mean(axis=0)).max() / largest.max())
+    if not apart > 0.1:
+        raise CannotRun(f"the oracle's logits differ by {apart:.1e} between images: too little to tell right from wrong")
+    worst = float(np.max(np.abs(mine.astype(np.float64) - theirs).max(axis=1) / largest))  # keeps a NaN
+    passed = worst <= bound
+    print(f"  worst {worst:.2e}, bound {bound:.0e}: {'ok' if passed else 'FAILED'}")
+    return passed
+
+
+def check_logits(args):
+    pixels = patchwork(args.seed)
+    images = (torch.from_numpy(pixels[:, None].astype(np.float64)) / 255 - LOGITS_MEAN) / LOGITS_STD
+    passed = True
+    for name in ("resnet18", "resnet50"):
+        net = torchvision_net(name, args.seed, images.float())
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            folder = pathlib.Path(folder)
+            model, dump = folder / "model.safetensors", folder / "logits.safetensors"
+            save_model(model, name, net)
+            fashion_mnist.write_idx(folder / "t10k-images-idx3-ubyte.gz", pixels)
+            fashion_mnist.write_idx(folder / "t10k-labels-idx1-ubyte.gz",
+                                    np.linspace(0, LOGITS_CLASSES - 1, LOGITS_IMAGES).astype(np.uint8))
+            own = net(images.float()).double().numpy()
+            truth = net.double()(images).numpy()
+            print(f"{name}, {LOGITS_IMAGES} images of 1x{LOGITS_SIZE}x{LOGITS_SIZE}, seed {args.seed}, against PyTorch's double\n"
+                  f"  PyTorch's own f32: {np.max(np.abs(own - truth).max(axis=1) / np.abs(truth).max(axis=1)):.1e}")
+            seen = set()
+            for algorithm in ("winograd", "direct"):
+                run_program([args.resnet, "evaluate", model, "--data", folder, "--batch-size", LOGITS_BATCH, "--dump-logits", dump,
+                             "--json"], folder, {"RESNET_CONV_ALGORITHM": algorithm})
+                logits = safetensors_numpy.load(dump)[0]["logits"]
+                dump.unlink()
+                seen.add(logits.tobytes())
+                print(f"  convolutions: {algorithm}", end="")
+                passed = compare_logits(logits, truth, LOGITS_BOUND) and passed
+            if len(seen) == 1:
+                raise CannotRun("Winograd and direct gave the same bytes: one of them was not used")
     return passed
 
 
@@ -196,9 +309,12 @@ def check_pytorch(args):
     return True
 
 
+CHECKS = {"double": check_double, "gradient": check_gradient, "logits": check_logits, "pytorch": check_pytorch}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("check", choices=("double", "gradient", "pytorch"))
+    parser.add_argument("check", choices=CHECKS)
     parser.add_argument("--resnet", default="build/release/resnet", help="the program (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights (default %(default)s)")
     parser.add_argument("--cache", type=pathlib.Path, help="keep PyTorch's double gradients here")
@@ -207,7 +323,7 @@ def main():
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
-        passed = {"double": check_double, "gradient": check_gradient, "pytorch": check_pytorch}[args.check](args)
+        passed = CHECKS[args.check](args)
     except CannotRun as error:
         print(f"parity: error: {error}", file=sys.stderr)
         return 2

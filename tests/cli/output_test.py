@@ -4,13 +4,16 @@ import json
 import os
 import pty
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import program
 from program import SMALL, ProgramTest, events, metrics
 
 PARAMETERS = {"lecture_resnet18": 11_178_378, "resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032,
-              "resnet101": 44_549_160, "resnet152": 60_192_808}
+              "resnet101": 44_549_160, "resnet152": 60_192_808, "resnet20_cifar_a": 269_722, "resnet20_cifar_b": 272_474,
+              "plain56_cifar": 853_018, "resnet1202_cifar_a": 19_421_274, "resnet20_mlp": 401_418}
 
 
 class Summary(ProgramTest):
@@ -32,6 +35,16 @@ class Summary(ProgramTest):
             with self.subTest(name=name):
                 self.assertEqual(self.ok("summary", name, "--json").json()["parameters"], parameters)
                 self.assertEqual(listed[name], parameters)
+
+    def test_the_list_for_people_fits_a_screen_and_tells_of_the_other_depths(self):
+        lines = self.ok("summary", "--list").out.splitlines()
+        self.assertLess(len(lines), 40)
+        self.assertLess(max(map(len, lines)), 121)
+        self.assertTrue(any(line.startswith("resnet20_cifar_b") and "272,474" in line for line in lines))
+        self.assertIn("6n + 2", "\n".join(lines[-2:]))
+        alias = self.ok("summary", "resnet26_cifar", "--input-size", "1x28x28", "--json").json()
+        self.assertEqual(alias["model"], "resnet26_cifar_a")
+        self.assertEqual(sum(layer["op"] in ("conv2d", "linear") for layer in alias["layers"]), 26)
 
     def test_the_table_for_people_ends_with_the_totals(self):
         lines = self.ok("summary", "lecture_resnet18").out.splitlines()
@@ -164,6 +177,22 @@ class Training(ProgramTest):
         self.assertEqual((summary["model"], summary["input_size"]), ("lecture_resnet18", "1x32x32"))
         self.assertEqual(summary["parameters"], PARAMETERS["lecture_resnet18"] - 7 * 513)  # three classes for ten
 
+    def test_a_model_keeps_its_options_and_its_image_size(self):
+        self.ok(*self.train("mlp", "--model", "resnet4_mlp", "--set", "model.batch_norm=false", "--max-steps", "2"))
+        weights = self.folder / "mlp/last/model.safetensors"
+        header, _ = program.read_model(weights)
+        self.assertEqual(header["__metadata__"]["model.batch_norm"], "false")
+        self.assertFalse([name for name in header if "bn" in name and name != "__metadata__"])
+        self.assertIn('"model.batch_norm" = false', (self.folder / "mlp/config.toml").read_text())
+        self.assertEqual(self.ok("evaluate", weights, "--data", "data", "--json").json()["images"], 48)
+        self.assertEqual(self.ok("summary", weights, "--json").json()["parameters"],
+                         (32 * 32 + 1) * 128 + 2 * 129 * 128 + 129 * 3)
+        # The net of linear layers has a weight for each pixel, so it cannot run at another size.
+        self.ok("benchmark", weights, "--batch-size", "2", "--runs", "3")
+        refused = self.call("benchmark", weights, "--batch-size", "2", "--runs", "3", "--image-size", "16")
+        self.assertEqual(refused.code, 2, refused.err)
+        self.assertIn("--image-size: 16", refused.err)
+
     def test_equal_commands_give_equal_bytes_and_another_seed_does_not(self):
         self.ok(*self.train("again"))
         self.assert_same_weights(self.weights, self.folder / "again/last/model.safetensors")
@@ -192,10 +221,16 @@ class Training(ProgramTest):
         self.assert_same_weights(*(self.folder / name / "last/model.safetensors" for name in ("long", "short", "set")))
 
     def test_the_locale_changes_nothing(self):
-        # Where a locale is not installed the C library falls back, so the decimal comma is only met where it is.
-        for number, locale in enumerate(("de_DE.UTF-8", "C")):
+        # A locale of our own making, with a decimal comma: where one is not installed the C library falls back to C.
+        locales = self.folder / "locales"
+        locales.mkdir()
+        subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", "--no-archive", locales / "de_DE.UTF-8"], check=True, capture_output=True)
+        environment = {"LC_ALL": "de_DE.UTF-8", "LANG": "de_DE.UTF-8", "LOCPATH": str(locales)}
+        script = "import locale; locale.setlocale(locale.LC_ALL, ''); print(locale.format_string('%.1f', 0.5))"
+        self.assertEqual(subprocess.check_output([sys.executable, "-c", script], env={**self.env, **environment}, text=True), "0,5\n")
+        for number, more in enumerate((environment, {"LC_ALL": "C", "LANG": "C"})):
             run = f"locale{number}"
-            self.ok(*self.train(run), env={"LC_ALL": locale, "LANG": locale})
+            self.ok(*self.train(run), env=more)
             self.assert_same_weights(self.weights, self.folder / run / "last/model.safetensors")
             self.assertEqual([row["train_loss"] for row in metrics(self.folder / run)],
                              [row["train_loss"] for row in metrics(self.run_directory)])

@@ -6,10 +6,13 @@ import random
 import signal
 import time
 
+import numpy as np
 import program
 from program import SMALL, ProgramTest, events, last_step, metrics
 
 EPOCHS, STEPS_AN_EPOCH = 2, 4
+# A run for signals that must meet a certain moment: epochs and evaluations that last, and checkpoints at epochs' ends only.
+LONG, LONG_STEPS = ("--data", "long", "--checkpoint-every", "0"), 16
 # Columns and fields that do not depend on the clock.
 METRICS = ("epoch", "train_loss", "train_top1", "eval_loss", "eval_top1", "eval_top5", "lr")
 EVENTS = ("step", "epoch", "split", "loss", "top1", "lr")
@@ -26,6 +29,7 @@ class Resume(ProgramTest):
         cls.seed = int(os.environ.get("RESNET_TEST_SEED") or time.time_ns() % 1_000_000)
         print(f"RESNET_TEST_SEED={cls.seed}", flush=True)
         program.write_data(cls.folder / "data", train=64, test=112)
+        program.write_data(cls.folder / "long", train=LONG_STEPS * 16, test=800)
         cls.whole = {}
 
     def setUp(self):
@@ -43,17 +47,18 @@ class Resume(ProgramTest):
             self.whole[more] = run
         return self.whole[more]
 
-    def assert_as_if_never_stopped(self, run, whole):
+    def assert_as_if_never_stopped(self, run, whole, steps_an_epoch=STEPS_AN_EPOCH):
         told = f"RESNET_TEST_SEED={self.seed}"
-        self.assertEqual(last_step(run), EPOCHS * STEPS_AN_EPOCH, told)
+        self.assertEqual(last_step(run), EPOCHS * steps_an_epoch, told)
         for file in ("last/model.safetensors", "best.safetensors", "config.toml"):
             self.assertEqual(program.sha256(run / file), program.sha256(whole / file), f"{file}; {told}")
         for kind, read, fields in (("metrics.csv", metrics, METRICS), ("events.jsonl", events, EVENTS)):
             rows, expected = ([{f: row.get(f) for f in fields} for row in read(r)] for r in (run, whole))
             self.assertEqual(rows, expected, f"{kind}; {told}")
         self.assertEqual([e["step"] for e in events(run) if e["split"] == "train"],
-                         list(range(1, EPOCHS * STEPS_AN_EPOCH + 1)), told)
-        self.assertEqual([e["step"] for e in events(run) if e["split"] == "test"], [4, 8], told)
+                         list(range(1, EPOCHS * steps_an_epoch + 1)), told)
+        self.assertEqual([e["step"] for e in events(run) if e["split"] == "test"],
+                         [epoch * steps_an_epoch for epoch in range(1, EPOCHS + 1)], told)
         self.assertEqual([p.name for p in run.glob(".tmp-*")], [], told)
 
     def continued(self, run, *more):
@@ -98,19 +103,48 @@ class Resume(ProgramTest):
         flags = ("--momentum", "0.9", "--weight-decay", "1e-4", "--lr-scheduler", "cosineannealinglr")
         self.assertEqual(set(self.survive_ten(signal.SIGKILL, *flags)), {-signal.SIGKILL})
 
-    def stop_and_finish(self, number, code):
-        whole = self.uninterrupted()
-        run = self.folder / f"stopped-by-{number}"
-        # Checkpoints at epochs' ends only: what is resumed is what the signal made it save.
-        running = self.start(*self.train(run, "--checkpoint-every", "0"))
-        running.wait_until(lambda: (run / "events.jsonl").exists() and len(events_so_far(run)) >= 1)
-        running.send(number)
-        result = running.wait()
-        self.assertEqual(result.code, code, result.err)
-        self.assertGreaterEqual(last_step(run), 1)
-        self.assertLess(last_step(run), STEPS_AN_EPOCH)
-        self.ok("train", "--resume", run, "--checkpoint-every", "1")
+    def test_a_cifar_recipe_stopped_in_its_warm_up_and_after_a_decay_changes_no_byte(self):
+        flags = ("--momentum", "0.9", "--lr-scheduler", "multisteplr", "--lr-milestones", "1", "--lr-warmup-epochs", "0.5",
+                 "--lr-warmup-method", "linear", "--lr-warmup-decay", "0.1", "--random-crop-padding", "4", "--hflip-prob", "0.5",
+                 "--workers", "3")
+        whole, run = self.uninterrupted(*flags), self.folder / "recipe"
+        self.ok(*self.train(run, *flags, "--max-steps", "1"))
+        running = self.start("train", "--resume", run, "--max-steps", "7")
+        running.wait_until(lambda: last_step(run) >= 3)
+        running.send(signal.SIGKILL)
+        running.wait()
+        self.ok("train", "--resume", run, "--max-steps", "7")
+        self.ok("train", "--resume", run, "--max-steps", "0")
         self.assert_as_if_never_stopped(run, whole)
+        # Half an epoch of warm-up is two steps; the milestone is an epoch after it.
+        rates = [e["lr"] for e in events(run) if e["split"] == "train"]
+        np.testing.assert_allclose(rates, [0.001, 0.0055, 0.01, 0.01, 0.01, 0.01, 0.001, 0.001], rtol=1e-12)
+        # The first step's weights are the same without augmentation; its images are not.
+        plain = self.folder / "recipe-plain"
+        self.ok(*self.train(plain, *flags, "--random-crop-padding", "0", "--hflip-prob", "0", "--max-steps", "1"))
+        self.assertNotEqual(events(plain)[0]["loss"], events(run)[0]["loss"])
+
+    def stop_long_run(self, run, number, after):
+        """A long run, sent the signal as soon as it has logged `after` steps. On a busy machine it may be further by then."""
+        running = self.start(*self.train(run, *LONG))
+        running.wait_until(lambda: (run / "events.jsonl").exists() and len(events_so_far(run)) >= after)
+        running.send(number)
+        return running.wait()
+
+    def stop_and_finish(self, number, code):
+        whole = self.uninterrupted(*LONG)
+        for attempt in range(10):
+            run = self.folder / f"stopped-by-{number}-{attempt}"
+            result = self.stop_long_run(run, number, after=1)
+            # Within the first epoch: what is resumed is what the signal made it save.
+            if 0 < last_step(run) < LONG_STEPS:
+                break
+        else:
+            self.fail("no signal met a step of the first epoch")
+        self.assertEqual(result.code, code, result.err)
+        self.assertEqual([p.name for p in run.glob("step-*")], [f"step-{last_step(run)}"])
+        self.ok("train", "--resume", run)
+        self.assert_as_if_never_stopped(run, whole, LONG_STEPS)
 
     def test_sigterm_saves_and_exits_with_143(self):
         self.stop_and_finish(signal.SIGTERM, 143)
@@ -119,23 +153,20 @@ class Resume(ProgramTest):
         self.stop_and_finish(signal.SIGINT, 130)
 
     def test_a_signal_during_evaluation_leaves_the_epoch_to_be_evaluated_again(self):
-        whole = self.uninterrupted()
-        for attempt in range(3):
+        whole = self.uninterrupted(*LONG)
+        for attempt in range(10):
             run = self.folder / f"evaluating-{attempt}"
-            running = self.start(*self.train(run))
-            running.wait_until(lambda: (run / "events.jsonl").exists() and len(events_so_far(run)) >= STEPS_AN_EPOCH)
-            running.send(signal.SIGTERM)
-            self.assertEqual(running.wait().code, 143)
-            if json.loads((run / "last/state.json").read_text())["evaluation_pending"]:
+            result = self.stop_long_run(run, signal.SIGTERM, after=LONG_STEPS)
+            if last_step(run) == LONG_STEPS and json.loads((run / "last/state.json").read_text())["evaluation_pending"]:
                 break
         else:
-            self.fail("no signal met an evaluation")
-        self.assertEqual((last_step(run), metrics(run)), (STEPS_AN_EPOCH, []))
+            self.fail("no signal met the first evaluation")
+        self.assertEqual((result.code, metrics(run)), (143, []), result.err)
         # As a kill leaves it between the epoch's event and its checkpoint.
         with open(run / "events.jsonl", "a", encoding="utf-8") as file:
-            file.write('{"step":4,"epoch":1,"split":"test","loss":1,"top1":0,"top5":1}\n{"step":5,"epo')
+            file.write(f'{{"step":{LONG_STEPS},"epoch":1,"split":"test","loss":1,"top1":0,"top5":1}}\n{{"step":{LONG_STEPS + 1},"epo')
         self.ok("train", "--resume", run)
-        self.assert_as_if_never_stopped(run, whole)
+        self.assert_as_if_never_stopped(run, whole, LONG_STEPS)
 
     def test_a_second_signal_stops_at_once_and_loses_nothing_saved(self):
         run = self.folder / "second"
