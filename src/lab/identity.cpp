@@ -44,7 +44,7 @@ Report identity(const LabConfig& c, const LabObserver& observer) {
              .series = {}};
   Chart shares{.title = "|branch| / |shortcut| of the values", .x_label = "block", .y_label = "ratio", .series = {}};
   for (const auto& [step, blocks] : {std::pair{int64_t{0}, &before}, {steps, &after}}) {
-    Series share{step == 0 ? "at initialisation" : fmt::format("after {} steps", step), {}, {}, {}, {}};
+    Series share{step == 0 ? "at start" : fmt::format("+{} steps", step), {}, {}, {}, {}};
     for (size_t i = 0; i < blocks->size(); ++i) {
       const BlockGradient& b = (*blocks)[i];
       const double gap = b.largest_gap / b.largest_total;

@@ -8,7 +8,7 @@
 #include <csignal>
 #include <filesystem>
 
-#include "formats/temporary_directory.h"
+#include "data/idx_folder.h"
 #include "lab/common.h"
 #include "lab/probe.h"
 #include "train/training_step.h"
@@ -141,8 +141,11 @@ TEST(Degradation, ResumesItsRunsAndReportsEverySeed) {
   config.depths = {8};
   config.epochs = 1;
   config.seeds = 2;
-  config.limit = 64;
-  config.batch_size = 32;
+  config.data = directory / "data";
+  testing_data::write_idx_folder(config.data, 1);
+  config.image_size = 16;
+  config.limit = 16;
+  config.batch_size = 8;
   config.threads = 2;
   config.output = directory / "lab";
   const Report first = find_experiment("degradation").run(config, {});
@@ -152,10 +155,10 @@ TEST(Degradation, ResumesItsRunsAndReportsEverySeed) {
   EXPECT_EQ(first.figures[0].panels[0].series.at(0).low.size(), 1u) << "a band over the seeds";
   // The second time everything is there already.
   const auto before =
-      std::filesystem::last_write_time(config.output + "/runs/plain8_cifar-64x32-1epochs-seed0/best.safetensors");
+      std::filesystem::last_write_time(config.output + "/runs/plain8_cifar-16x8-1epochs-seed0/best.safetensors");
   const Report second = find_experiment("degradation").run(config, {});
   EXPECT_EQ(second.tables[1].rows, first.tables[1].rows);
-  EXPECT_EQ(std::filesystem::last_write_time(config.output + "/runs/plain8_cifar-64x32-1epochs-seed0/best.safetensors"),
+  EXPECT_EQ(std::filesystem::last_write_time(config.output + "/runs/plain8_cifar-16x8-1epochs-seed0/best.safetensors"),
             before);
 }
 

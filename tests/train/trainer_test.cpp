@@ -7,7 +7,7 @@
 #include <csignal>
 #include <filesystem>
 
-#include "data/idx_bytes.h"
+#include "data/idx_folder.h"
 #include "ops/evaluate.h"
 #include "runtime/on_backend.h"
 
@@ -17,25 +17,9 @@ namespace {
 using namespace testing;
 namespace fs = std::filesystem;
 
-/// 20 training and 20 test images of 8x8 pixels, 3 classes; with batches of 8 the last of an epoch has 4.
-void write_data(const std::string& folder, uint64_t seed) {
-  fs::create_directories(folder);
-  using testing_data::idx_header;
-  using testing_data::operator+;
-  for (const auto& [stem, count] : {std::pair<std::string, uint32_t>{"train", 20}, {"t10k", 20}}) {
-    Rng rng(hash_combine(seed, hash_text(stem)));
-    testing_data::Bytes pixels(size_t{count} * 64), labels(count);
-    for (uint8_t& p : pixels) p = static_cast<uint8_t>(rng.below(256));
-    for (size_t i = 0; i < labels.size(); ++i) labels[i] = static_cast<uint8_t>(i % 3);
-    auto text = [](const testing_data::Bytes& bytes) { return std::string(bytes.begin(), bytes.end()); };
-    put(folder + "/" + stem + "-images-idx3-ubyte", text(idx_header(0x803, {count, 8, 8}) + pixels));
-    put(folder + "/" + stem + "-labels-idx1-ubyte", text(testing_data::label_file(labels)));
-  }
-}
-
 class Trainer : public ::testing::Test {
  protected:
-  Trainer() : directory_(memory_directory()) { write_data(data(), 1); }
+  Trainer() : directory_(memory_directory()) { testing_data::write_idx_folder(data(), 1); }
 
   std::string data() const { return directory_ / "data"; }
   std::string path(const std::string& name) const { return directory_ / name; }
@@ -275,9 +259,9 @@ TEST_F(Trainer, RunDirectoriesInUseOrOfAnotherRunAreRefused) {
   other.config.lr = 0.02;
   other.config.seed = 5;
   expect_error(ExitCode::refused, "lr: 0.02, was 0.01; seed: 5, was 0", [&] { train(other, {}); });
-  write_data(data(), 2);
+  testing_data::write_idx_folder(data(), 2);
   expect_error(ExitCode::refused, "data is not what the run was started on", [&] { train(resumed("run"), {}); });
-  write_data(data(), 1);
+  testing_data::write_idx_folder(data(), 1);
   EXPECT_TRUE(content_of(path("run") + "/last/model.safetensors") == before);
 
   // A checkpoint with a flipped bit is bad data, not a start from somewhere else.
