@@ -193,8 +193,9 @@ int run_benchmark(const Arguments& a) {
                                    a.batch_size, threads)},
              {"speed", fmt::format("{:.1f} img/s (median of {}; {:.1f} to {:.1f})", median, rates.size(), rates.front(),
                                    rates.back())},
-             {"FLOPs", fmt::format("{:.0f} % of the measured FMA peak, {:.0f} GFLOP/s (direct convolution's count)",
-                                   100 * share, peak / 1e9)},
+             {"FLOPs",
+              fmt::format("{:.0f} GFLOP/s, {:.0f} % of the measured FMA peak of {:.0f} (direct convolution's count)",
+                          share * peak / 1e9, 100 * share, peak / 1e9)},
              {"memory", fmt::format("{} planned, {} resident", bytes(planned), bytes(resident))}},
             2)
           .c_str());

@@ -1,4 +1,9 @@
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -56,7 +61,17 @@ json to_json(const Report& report, const std::vector<std::string>& files) {
           {"files", files}};
 }
 
-int run_lab(const Arguments& a) {
+/// A setting that the experiment would not look at is refused.
+void check_taken(const CLI::App& verb, const Experiment& experiment) {
+  for (const std::string setting : {"depths", "batch-norm", "layers", "steps", "epochs", "seeds"}) {
+    const auto& takes = experiment.takes;
+    if (verb.count("--" + setting) == 0 || std::find(takes.begin(), takes.end(), setting) != takes.end()) continue;
+    throw UserError("--{}: {} does not take it; of its own it takes --{}", setting, experiment.name,
+                    fmt::join(takes, ", --"));
+  }
+}
+
+int run_lab(const CLI::App& verb, const Arguments& a) {
   if (a.experiment.empty()) return list_experiments(a.json);
   validate(a.config);
   std::vector<Experiment> chosen;
@@ -64,7 +79,13 @@ int run_lab(const Arguments& a) {
     chosen = all_experiments();
   } else {
     chosen.push_back(find_experiment(a.experiment));
+    check_taken(verb, chosen.front());
   }
+  // Hours of measuring must not end at a folder that takes no files.
+  std::error_code error;
+  std::filesystem::create_directories(a.config.output, error);
+  if (error) throw io_error(a.config.output, "create the reports' folder", error.value());
+  if (::access(a.config.output.c_str(), W_OK) != 0) throw io_error(a.config.output, "write into the folder", errno);
   Progress progress;
   LabObserver observer;
   observer.stop_signal = &install_stop_signals();
@@ -126,7 +147,7 @@ Command add_lab(CLI::App& app) {
   verb->add_option("--backend", c.backend, "cpu or reference")->capture_default_str();
   verb->add_flag("--json", arguments->json, "print the results as JSON");
   verb->footer("Example: resnet lab gradient-flow --depths 20,56\nEverything, in minutes: resnet lab all --quick");
-  return [arguments] { return run_lab(*arguments); };
+  return [verb, arguments] { return run_lab(*verb, *arguments); };
 }
 
 }  // namespace resnet::cli

@@ -104,6 +104,9 @@ TrainObserver make_observer(Progress& progress, const Arguments& arguments) {
     progress.print(fmt::format("one step: {:.1f} GFLOP; memory: arena {} + states {} = {}; steps {} to {}; run in {}",
                                p.gflop_per_step, bytes(p.arena_bytes), bytes(p.state_bytes),
                                bytes(p.arena_bytes + p.state_bytes), p.start_step, p.steps, p.output));
+    if (p.start_step == p.steps) {
+      progress.print("resnet: the run is complete already; a larger --epochs or --max-steps goes on");
+    }
   };
   o.on_step = [&](const TrainObserver::Stepped& s) { progress.update(step_line(s)); };
   o.on_evaluate = [&](int64_t done, int64_t total) { progress.update(fmt::format("evaluating {}/{}", done, total)); };
@@ -135,7 +138,7 @@ void print_result(const TrainResult& r) {
       {"train top-1", percent(r.train_top1)},
       {"test top-1", percent(r.eval_top1)},
       {"best test top-1", percent(r.best_top1)},
-      {"training speed", fmt::format("{:.1f} img/s", r.images_per_second)},
+      {"training speed", r.images_per_second > 0 ? fmt::format("{:.1f} img/s", r.images_per_second) : "not measured"},
       {"memory", bytes(r.peak_bytes)},
       {"run", r.output}};
   if (std::isfinite(r.eval_top1)) {
@@ -164,6 +167,10 @@ int run_train(const CLI::App& verb, const Arguments& arguments) {
   Progress progress;
   const TrainResult r = train(request, make_observer(progress, arguments));
   progress.clear();
+  if (r.stopped_by) {
+    progress.print(fmt::format("resnet: stopped at step {} of {}, saved; continue with: resnet train --resume {}",
+                               r.steps, r.total_steps, r.output));
+  }
   if (arguments.json) {
     // What is not finite is written as null.
     std::printf("%s\n", json{{"train_loss", r.train_loss},

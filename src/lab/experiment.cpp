@@ -53,12 +53,21 @@ double Work::seconds() const {
 
 const std::vector<Experiment>& all_experiments() {
   static const std::vector<Experiment> list = {
-      {"gradient-flow", "norm of the loss gradient at each layer, plain against residual", gradient_flow},
-      {"identity", "a block's gradient is the shortcut's plus the branch's, measured", identity},
-      {"nesting", "a deeper residual net contains the shallower one exactly, a plain net does not", nesting},
-      {"degradation", "training and test error of plain and residual nets as they get deeper", degradation},
-      {"depth", "a net of 1202 layers trains, its plain twin beside it", depth},
-      {"mlp", "the same for fully connected nets", mlp},
+      {"gradient-flow",
+       "norm of the loss gradient at each layer, plain against residual",
+       {"depths", "batch-norm", "steps"},
+       gradient_flow},
+      {"identity", "a block's gradient is the shortcut's plus the branch's, measured", {"depths", "steps"}, identity},
+      {"nesting",
+       "a deeper residual net contains the shallower one exactly, a plain net does not",
+       {"depths", "steps"},
+       nesting},
+      {"degradation",
+       "training and test error of plain and residual nets as they get deeper",
+       {"depths", "epochs", "seeds"},
+       degradation},
+      {"depth", "a net of 1202 layers trains, its plain twin beside it", {"layers", "steps"}, depth},
+      {"mlp", "the same for fully connected nets", {"depths", "batch-norm", "steps"}, mlp},
   };
   return list;
 }

@@ -65,7 +65,8 @@ class Work {
 
 struct Experiment {
   std::string name;
-  std::string summary;  ///< one line: what it measures
+  std::string summary;             ///< one line: what it measures
+  std::vector<std::string> takes;  ///< of the settings that not every experiment has: depths, epochs, ...
   std::function<Report(const LabConfig&, const LabObserver&)> run;
 };
 

@@ -210,6 +210,13 @@ class Trainer {
       for (auto& [name, tensor] : read_safetensors(optimizer).tensors)
         initial_momenta_[name] = convert(tensor, config_.dtype());
     }
+    if (total_steps_ < state_.step) {
+      throw UserError(
+          ExitCode::refused,
+          "{}: {} steps are done, --epochs or --max-steps would end the run at {}; expected no earlier end; "
+          "leave them out, or begin a new run",
+          run_->path(), state_.step, total_steps_);
+    }
     // From here on the events after it are dropped, so a run that is killed must not go on from a later one.
     if (!request_.checkpoint.empty()) make_last(run_->path(), checkpoint);
   }
@@ -460,6 +467,7 @@ class Trainer {
     TrainResult r;
     r.output = run_->path();
     r.steps = state_.step;
+    r.total_steps = total_steps_;
     if (state_.best_top1 >= 0) r.best_top1 = state_.best_top1;
     r.stopped_by = stopped_by_;
     r.metrics = state_.metrics;

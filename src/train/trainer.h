@@ -50,9 +50,10 @@ struct TrainResult {
   double eval_loss = train_loss, eval_top1 = train_loss, best_top1 = train_loss;
   std::vector<SamplePrediction> samples;  ///< of the first test images, by the last weights
   std::vector<EpochMetrics> metrics;      ///< of all epochs, those before a resume included
-  int64_t steps = 0;
-  double images_per_second = 0;  ///< of the training steps, evaluation and saving not counted
-  size_t peak_bytes = 0;         ///< arena, states and packed weights
+  int64_t steps = 0;                      ///< done, those before a resume included
+  int64_t total_steps = 0;                ///< that the settings ask for
+  double images_per_second = 0;           ///< of the training steps, evaluation and saving not counted
+  size_t peak_bytes = 0;                  ///< arena, states and packed weights
   std::string output;
   int stopped_by = 0;  ///< the signal that ended the run early, or 0
 };

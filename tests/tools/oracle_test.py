@@ -109,7 +109,9 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(parity.check_plan(plan(39), "winograd"), 39)
         self.assertEqual(parity.check_plan(plan(39).replace("winograd f4", "onednn jit_wino_4x3:avx512_core"), "winograd"), 39)
         self.assertEqual(parity.check_plan(plan(0), "direct"), 0)
-        for text, algorithm in ((plan(29), "winograd"), (plan(39, "max_pool"), "winograd"), ("", "winograd"), (plan(1), "direct")):
+        remarked = plan(39).replace("winograd f4", "onednn jit:avx2 (no winograd: stride 2)")
+        self.assertEqual(parity.winograd_steps(remarked), 0)
+        for text, algorithm in ((plan(29), "winograd"), (remarked, "winograd"), (plan(39, "max_pool"), "winograd"), ("", "winograd"), (plan(1), "direct")):
             with self.assertRaises(parity.CannotRun):
                 parity.check_plan(text, algorithm)
 
