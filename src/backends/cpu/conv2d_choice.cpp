@@ -20,7 +20,7 @@ struct TestBuffer {
       throw ResourceError(ExitCode::limit, "choosing convolution algorithms: {} bytes are not to be had", bytes);
     float* values = reinterpret_cast<float*>(data);
     for (size_t i = 0; i < size / sizeof(float); ++i)
-      values[i] = static_cast<float>(static_cast<int>(i * 2654435761u >> 24) - 128) / 256.0f;
+      values[i] = static_cast<float>(static_cast<int>(static_cast<uint32_t>(i) * 2654435761u >> 24) - 128) / 256.0f;
   }
   ~TestBuffer() { std::free(data); }
   TestBuffer(const TestBuffer&) = delete;
