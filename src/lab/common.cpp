@@ -25,12 +25,34 @@ std::string short_name(Kind kind, int64_t depth) {
   return fmt::format("{}-{}", kind == Kind::plain ? "plain" : "residual", depth);
 }
 
+std::string Net::name() const {
+  return batch_norm ? short_name(kind, depth) : fmt::format("{} without batch norm", short_name(kind, depth));
+}
+
+std::vector<Net> pairs_of_nets(const std::vector<int64_t>& depths, const std::string& batch_norm) {
+  std::vector<Net> nets;
+  for (const bool has_norm : {false, true}) {
+    if (batch_norm == (has_norm ? "off" : "on")) continue;
+    for (const int64_t depth : depths) {
+      for (const Kind kind : {Kind::plain, Kind::residual}) nets.push_back({kind, depth, has_norm});
+    }
+  }
+  return nets;
+}
+
+const char* with_batch_norm(bool batch_norm) { return batch_norm ? "with batch norm" : "without batch norm"; }
+
 int64_t given_or(int64_t given, const LabConfig& config, int64_t full, int64_t quick) {
   return given > 0 ? given : config.quick ? quick : full;
 }
 
-SpecimenOptions specimen_options(const LabConfig& config, const std::string& model, int64_t batch_size) {
+SpecimenOptions specimen_options(const LabConfig& config, const std::string& model, int64_t batch_size,
+                                 bool batch_norm) {
+  ModelOptions options;
+  options.batch_norm = batch_norm;
+  if (!batch_norm) options.init = WeightInit::pytorch;
   return {.model = model,
+          .model_options = options,
           .image_size = config.image_size,
           .batch_size = batch_size,
           .limit = config.limit,
@@ -62,6 +84,12 @@ std::string command_of(const std::string& experiment, const LabConfig& c) {
   return text;
 }
 
+void tell_warnings(Specimen& net, const LabObserver& observer) {
+  for (const std::string& text : net.take_warnings()) {
+    if (observer.on_warning) observer.on_warning(text);
+  }
+}
+
 std::vector<std::string> notes_of(const LabConfig& config, double seconds, size_t peak_bytes) {
   const int64_t threads = config.threads > 0 ? config.threads : available_threads();
   std::vector<std::string> notes = {
@@ -85,6 +113,16 @@ std::vector<double> smoothed(const std::vector<double>& values, size_t width) {
     means.push_back(sum / static_cast<double>(std::min(i + 1, width)));
   }
   return means;
+}
+
+Series gradient_curve(const std::string& name, const LayerGradients& gradients) {
+  Series curve{name, {}, {}, {}, {}};
+  const size_t layers = gradients.layers.size();
+  for (size_t i = 0; i < layers; ++i) {
+    curve.x.push_back(static_cast<double>(i) / static_cast<double>(layers - 1));
+    curve.y.push_back(gradients.layers[i].weight);
+  }
+  return curve;
 }
 
 std::vector<double> count_from(double first, size_t size) {

@@ -1,6 +1,7 @@
 #include "lab/depth.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "lab/common.h"
@@ -17,10 +18,23 @@ struct Course {
   std::vector<double> losses, top1, rates;
 };
 
+/// As `resnet train`: the steps themselves were not applied.
+constexpr int64_t kMostNotFinite = 3;  // in a row
+
 double mean(const std::vector<double>& values, size_t begin, size_t end) {
   return std::accumulate(values.begin() + static_cast<std::ptrdiff_t>(begin),
                          values.begin() + static_cast<std::ptrdiff_t>(end), 0.0) /
          static_cast<double>(end - begin);
+}
+
+/// What came of it: `last` is the mean loss of the last steps, `guessing` what a net that knows nothing has.
+std::string verdict(const std::vector<double>& losses, double last, double guessing) {
+  const auto bad = std::find_if(losses.begin(), losses.end(), [](double loss) { return !std::isfinite(loss); });
+  if (bad != losses.end()) {
+    return fmt::format("from step {} on the loss is not finite: it does not train", bad - losses.begin() + 1);
+  }
+  if (last < 0.9 * guessing) return fmt::format("it trains (guessing is {:.3f})", guessing);
+  return fmt::format("it is not clearly below guessing ({:.3f})", guessing);
 }
 
 }  // namespace
@@ -39,7 +53,7 @@ Report depth(const LabConfig& c, const LabObserver& observer) {
     const std::string name = short_name(kind, layers);
     work.advance(0, name);
     double start = work.seconds();
-    Specimen net(data, specimen_options(c, cifar_name(kind, layers), batch));
+    Specimen net(data, specimen_options(c, cifar_name(kind, layers), batch, true));
     net.prepare_step();
     course.making_seconds = work.seconds() - start;
     course.parameters = net.parameters();
@@ -47,16 +61,21 @@ Report depth(const LabConfig& c, const LabObserver& observer) {
     work.advance(kMaking, name);
     start = work.seconds();
     bool warm = false;
-    for (int64_t i = 0; i < steps; ++i) {
+    int64_t not_finite = 0;
+    for (int64_t i = 0; i < steps && not_finite < kMostNotFinite; ++i) {
       const size_t done = course.top1.size();
       warm = warm || (done >= kWindow && mean(course.top1, done - kWindow, done) > 0.2);
       course.rates.push_back(warm ? 0.1 : 0.01);
       const StepResult step = net.train_step(course.rates.back());
       course.losses.push_back(step.loss);
       course.top1.push_back(step.top1);
+      not_finite = std::isfinite(step.loss) ? 0 : not_finite + 1;
       work.advance(1, fmt::format("{} step {}/{} loss {:.3f}", name, i + 1, steps, step.loss));
     }
-    course.step_seconds = (work.seconds() - start) / static_cast<double>(steps);
+    tell_warnings(net, observer);
+    const auto done = static_cast<double>(course.losses.size());
+    course.step_seconds = (work.seconds() - start) / done;
+    work.advance(static_cast<double>(steps) - done, name);
     courses.push_back(std::move(course));
   }
 
@@ -65,20 +84,21 @@ Report depth(const LabConfig& c, const LabObserver& observer) {
   report.title = fmt::format("Do {} layers train?", layers);
   report.claim = "Residual connections make very deep nets easy to train, even one thousand layers.";
   report.command = command_of(report.name, c);
-  const size_t window = std::min(kWindow, static_cast<size_t>(steps));
+  const double guessing = std::log(static_cast<double>(data.classes()));
   ReportTable table{"Nets",
                     {"net", "parameters", "memory (GB)", "making the program (s)", "seconds a step",
-                     fmt::format("loss, first {} steps", window), fmt::format("loss, last {} steps", window)},
+                     fmt::format("loss, first {} steps", kWindow), fmt::format("loss, last {} steps", kWindow)},
                     {}};
   ReportTable steps_table{"Steps", {"net", "step", "rate", "loss", "top1"}, {}};
   Chart chart{.title = "training loss",
               .x_label = "step",
-              .y_label = fmt::format("cross-entropy, mean of {} steps", window),
-              .series = {}};
+              .y_label = fmt::format("cross-entropy, mean of {} steps", kWindow),
+              .series = {},
+              .log_y = true};
   size_t peak = 0;
   for (const Course& course : courses) {
     const std::string name = short_name(course.kind, layers);
-    const size_t n = course.losses.size();
+    const size_t n = course.losses.size(), window = std::min(kWindow, n);
     const double before = mean(course.losses, 0, window), after = mean(course.losses, n - window, n);
     peak = std::max(peak, course.memory_bytes);
     table.rows.push_back({name, std::to_string(course.parameters),
@@ -87,21 +107,23 @@ Report depth(const LabConfig& c, const LabObserver& observer) {
                           number_cell(before), number_cell(after)});
     for (size_t i = 0; i < n; ++i) {
       steps_table.rows.push_back({name, std::to_string(i + 1), number_cell(course.rates[i]),
-                                  fmt::format("{:.5g}", course.losses[i]), fmt::format("{:.4g}", course.top1[i])});
+                                  number_cell(course.losses[i]), number_cell(course.top1[i])});
     }
-    chart.series.push_back({name, count_from(1, n), smoothed(course.losses, window), {}, {}});
-    report.findings.push_back(
-        fmt::format("{}: the loss goes from {} (first {} steps) to {} (last {}); {:.2f} GB, program made in {:.1f} s, "
-                    "{:.2f} s a step.",
-                    name, number_cell(before), window, number_cell(after), window,
-                    static_cast<double>(course.memory_bytes) / 1e9, course.making_seconds, course.step_seconds));
+    chart.series.push_back({name, count_from(1, n), smoothed(course.losses, kWindow), {}, {}});
+    report.findings.push_back(fmt::format(
+        "{}: the loss goes from {} (mean of the first {} steps) to {} (of the last {} of {}): {}. {:.2f} GB, "
+        "program made in {:.1f} s, {:.2f} s a step.",
+        name, number_cell(before), window, number_cell(after), window, n, verdict(course.losses, after, guessing),
+        static_cast<double>(course.memory_bytes) / 1e9, course.making_seconds, course.step_seconds));
   }
   report.tables = {table, steps_table};
-  report.figures = {{"", "A loss of 2.303 is guessing among ten classes.", {chart}}};
+  report.figures = {
+      {"", fmt::format("A loss of {:.3f} is guessing among {} classes.", guessing, data.classes()), {chart}}};
   report.notes = notes_of(c, work.seconds(), peak);
   report.notes.push_back(
       fmt::format("batches of {}, SGD with momentum 0.9, weight decay 1e-4, rate 0.01 until the error of 20 steps is "
-                  "below 80 %, then 0.1",
+                  "below 80 %, then 0.1; "
+                  "three losses in a row that are not finite end a run",
                   batch));
   return report;
 }

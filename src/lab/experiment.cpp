@@ -34,17 +34,17 @@ void validate(const LabConfig& c) {
 }
 
 void Work::advance(double units, const std::string& what) {
+  tell(units, what);
+  const int signal = observer_.stop_signal ? observer_.stop_signal->load() : 0;
+  if (signal != 0) throw Interrupted{signal};
+}
+
+void Work::tell(double units, const std::string& what) {
   done_ += units;
   const double share = std::min(done_ / total_, 1.0);
   if (observer_.on_progress) {
     observer_.on_progress(what, share, share > 0 ? seconds() * (1 - share) / share : HUGE_VAL);
   }
-  check_signal();
-}
-
-void Work::check_signal() const {
-  const int signal = observer_.stop_signal ? observer_.stop_signal->load() : 0;
-  if (signal != 0) throw Interrupted{signal};
 }
 
 double Work::seconds() const {

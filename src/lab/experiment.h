@@ -47,13 +47,14 @@ struct Interrupted {
   int signal;
 };
 
-/// Work measured in any unit that is proportional to time. Tells the observer, and throws Interrupted.
+/// Work measured in any unit that is proportional to time.
 class Work {
  public:
   Work(const LabObserver& observer, double total) : observer_(observer), total_(total) {}
+  /// Tells the observer. Throws Interrupted when the signal came.
   void advance(double units, const std::string& what);
-  /// Throws when the signal came.
-  void check_signal() const;
+  /// Tells the observer, for callers that stop at the signal by themselves.
+  void tell(double units, const std::string& what);
   double seconds() const;
 
  private:

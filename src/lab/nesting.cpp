@@ -10,6 +10,8 @@ namespace resnet {
 namespace {
 
 constexpr double kRate = 0.1;
+/// Of the second half of training on: at the full rate a loss jumps too much to say where it ends.
+constexpr double kLastRate = 0.01;
 
 enum class Added { zero_gamma, as_initialised };
 
@@ -32,6 +34,28 @@ double largest_difference(const Tensor& a, const Tensor& b) {
     if (!(gap <= largest)) largest = gap;  // a NaN too
   }
   return largest;
+}
+
+/// Mean and standard error of b - a over the last `window` steps. Both nets saw the same batches, so that what makes a
+/// batch hard or easy cancels.
+struct Difference {
+  double mean = 0, error = 0;
+};
+
+Difference paired_difference(const std::vector<double>& a, const std::vector<double>& b, size_t window) {
+  Difference d;
+  double squares = 0;
+  const auto n = static_cast<double>(window);
+  for (size_t i = a.size() - window; i < a.size(); ++i) d.mean += (b[i] - a[i]) / n;
+  for (size_t i = a.size() - window; i < a.size(); ++i) squares += (b[i] - a[i] - d.mean) * (b[i] - a[i] - d.mean);
+  if (window > 1) d.error = std::sqrt(squares / (n - 1) / n);
+  return d;
+}
+
+const char* verdict(const Difference& deep_minus_shallow) {
+  if (deep_minus_shallow.mean <= 0) return "no higher than the shallower one";
+  if (deep_minus_shallow.mean <= 2 * deep_minus_shallow.error) return "level with the shallower one within two errors";
+  return "higher than the shallower one";
 }
 
 struct Comparison {
@@ -61,24 +85,26 @@ Report nesting(const LabConfig& c, const LabObserver& observer) {
   const Dataset test = load_dataset(c.data, Split::test);
   const int64_t images = std::min(compared, test.count);
   size_t peak = 0;
-  const auto train = [&](Specimen& net, const std::string& name, int64_t depth) {
+  const auto rate_on = [&](int64_t step) { return step < steps / 2 ? kRate : kLastRate; };
+  const auto train = [&](Specimen& net, const std::string& name, int64_t depth, const auto& rate) {
     std::vector<double> losses;
     work.advance(kMaking * static_cast<double>(depth), name);
     for (int64_t i = 0; i < steps; ++i) {
-      losses.push_back(net.train_step(kRate).loss);
+      losses.push_back(net.train_step(rate(i)).loss);
       work.advance(static_cast<double>(depth), name);
     }
+    tell_warnings(net, observer);
     peak = std::max(peak, net.memory_bytes());
     return losses;
   };
 
   std::vector<Comparison> all;
   for (const Kind kind : {Kind::residual, Kind::plain}) {
-    const auto options = [&](int64_t depth) { return specimen_options(c, cifar_name(kind, depth), batch); };
+    const auto options = [&](int64_t depth) { return specimen_options(c, cifar_name(kind, depth), batch, true); };
     std::map<std::string, Tensor> trained;
     {
       Specimen net(data, options(shallow_depth));
-      train(net, short_name(kind, shallow_depth), shallow_depth);
+      train(net, short_name(kind, shallow_depth), shallow_depth, [](int64_t) { return kRate; });
       trained = net.values();
     }
     // All nets start from these values with momenta of 0 and see the same batches.
@@ -102,10 +128,10 @@ Report nesting(const LabConfig& c, const LabObserver& observer) {
       // With gamma 0 a plain net passes nothing on, neither values nor gradients.
       if (kind == Kind::residual || added == Added::as_initialised) {
         if (shallow_curve.empty()) {
-          shallow_curve = train(shallow, short_name(kind, shallow_depth) + " trained on", shallow_depth);
+          shallow_curve = train(shallow, short_name(kind, shallow_depth) + " trained on", shallow_depth, rate_on);
         }
         comparison.shallow_curve = shallow_curve;
-        comparison.deep_curve = train(deep, short_name(kind, deep_depth) + " trained on", deep_depth);
+        comparison.deep_curve = train(deep, short_name(kind, deep_depth) + " trained on", deep_depth, rate_on);
       }
       all.push_back(std::move(comparison));
     }
@@ -118,22 +144,26 @@ Report nesting(const LabConfig& c, const LabObserver& observer) {
       "Only a larger class of functions that contains the smaller one is sure to do no worse: a residual net contains "
       "every shallower one, a plain net does not.";
   report.command = command_of(report.name, c);
-  const size_t window = static_cast<size_t>(std::max<int64_t>(1, steps / 10));
+  const size_t window = static_cast<size_t>(std::max<int64_t>(1, steps / 4));
+  const size_t curve_window = static_cast<size_t>(std::max<int64_t>(1, steps / 10));
   const auto last = [&](const std::vector<double>& curve) { return smoothed(curve, window).back(); };
   ReportTable table{"Nets",
-                    {"kind", "added layers", "largest logit difference", "loss shallow", "loss deep",
-                     "trained on: shallow", "trained on: deep"},
+                    {"kind", "added layers", "largest logit difference", "loss, shallow net", "loss, deep net",
+                     "shallow, trained on", "deep, trained on", "deep - shallow"},
                     {}};
+  ReportTable steps_table{"Steps", {"net", "step", "rate", "loss"}, {}};
   Chart chart{.title = "training loss after nesting",
               .x_label = "step",
-              .y_label = fmt::format("cross-entropy, mean of {} steps", window),
+              .y_label = fmt::format("cross-entropy, mean of {} steps", curve_window),
               .series = {}};
   for (const Comparison& r : all) {
     const bool trained_on = !r.deep_curve.empty();
+    const Difference apart = trained_on ? paired_difference(r.shallow_curve, r.deep_curve, window) : Difference{};
     table.rows.push_back(
         {r.kind == Kind::plain ? "plain" : "residual", r.added == Added::zero_gamma ? "last gamma 0" : "as initialised",
          number_cell(r.difference), number_cell(r.shallow_loss), number_cell(r.deep_loss),
-         trained_on ? number_cell(last(r.shallow_curve)) : "-", trained_on ? number_cell(last(r.deep_curve)) : "-"});
+         trained_on ? number_cell(last(r.shallow_curve)) : "-", trained_on ? number_cell(last(r.deep_curve)) : "-",
+         trained_on ? fmt::format("{:+.2g} ± {:.2g}", apart.mean, apart.error) : "-"});
     const std::string who =
         fmt::format("{} net with {} layers nested in {}, added layers {}", r.kind == Kind::plain ? "Plain" : "Residual",
                     shallow_depth, deep_depth, r.added == Added::zero_gamma ? "with last gamma 0" : "as initialised");
@@ -142,23 +172,27 @@ Report nesting(const LabConfig& c, const LabObserver& observer) {
         images, number_cell(r.difference), r.difference == 0 ? " (exactly)" : "", number_cell(r.shallow_loss),
         number_cell(r.deep_loss)));
     if (!trained_on) continue;
-    report.findings.push_back(
-        fmt::format("Trained on for {} steps, the {} layers end at a training loss of {} and the {} layers at {}: the "
-                    "deeper {} net ends {}.",
-                    steps, shallow_depth, number_cell(last(r.shallow_curve)), deep_depth,
-                    number_cell(last(r.deep_curve)), r.kind == Kind::plain ? "plain" : "residual",
-                    last(r.deep_curve) <= last(r.shallow_curve) ? "no higher" : "higher"));
+    report.findings.push_back(fmt::format(
+        "Trained on for {} steps, the {} layers end at a training loss of {} and the {} layers at {} (mean "
+        "of the last {} steps; difference {:+.2g}, standard error {:.2g}): the deeper {} net ends {}.",
+        steps, shallow_depth, number_cell(last(r.shallow_curve)), deep_depth, number_cell(last(r.deep_curve)), window,
+        apart.mean, apart.error, r.kind == Kind::plain ? "plain" : "residual", verdict(apart)));
     for (const auto& [depth, curve] : {std::pair{shallow_depth, &r.shallow_curve}, {deep_depth, &r.deep_curve}}) {
       chart.series.push_back(
-          {short_name(r.kind, depth), count_from(1, curve->size()), smoothed(*curve, window), {}, {}});
+          {short_name(r.kind, depth), count_from(1, curve->size()), smoothed(*curve, curve_window), {}, {}});
+      for (size_t i = 0; i < curve->size(); ++i) {
+        steps_table.rows.push_back({short_name(r.kind, depth), std::to_string(i + 1),
+                                    number_cell(rate_on(static_cast<int64_t>(i))), fmt::format("{:.5g}", (*curve)[i])});
+      }
     }
   }
-  report.tables = {table};
+  report.tables = {table, steps_table};
   report.figures = {{"", "Both depths go on from the trained shallow net, on the same batches.", {chart}}};
   report.notes = notes_of(c, work.seconds(), peak);
   report.notes.push_back(fmt::format(
-      "batches of {}, SGD with momentum 0.9, weight decay 1e-4, rate {}; losses end as the mean of the last {} steps",
-      batch, kRate, window));
+      "batches of {}, SGD with momentum 0.9, weight decay 1e-4, rate {}, in the second half of training on {}; before "
+      "that a loss is of one training batch, by its own statistics",
+      batch, kRate, kLastRate));
   return report;
 }
 

@@ -20,6 +20,12 @@ struct LayerGradient {
 struct LayerGradients {
   double loss = 0;
   std::vector<LayerGradient> layers;
+
+  const LayerGradient& first() const { return layers.front(); }
+  /// The last before the classifier: the last of the kind that is repeated.
+  const LayerGradient& last() const { return layers[layers.size() - 2]; }
+  /// Of the norms by the weights: 1 where the first layer learns as fast as the last.
+  double first_over_last() const { return first().weight / last().weight; }
 };
 
 /// Forward, loss and gradients of a training batch of shape `images`, nothing updated. Outputs: loss, and for each

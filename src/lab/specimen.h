@@ -62,6 +62,8 @@ class Specimen {
 
   int64_t parameters() const;
   int64_t threads() const { return threads_; }
+  /// What its backend has to warn of since the last call.
+  std::vector<std::string> take_warnings() { return session_.backend().take_warnings(); }
   /// Arena, values and packed weights of all programs so far.
   size_t memory_bytes() const;
 
