@@ -61,7 +61,7 @@ json to_json(const Report& report, const std::vector<std::string>& files) {
           {"files", files}};
 }
 
-/// A setting that the experiment would not look at is refused.
+/// A setting that the experiment would not look at is refused. Of all experiments each takes what it knows.
 void check_taken(const CLI::App& verb, const Experiment& experiment) {
   for (const std::string setting : {"depths", "batch-norm", "layers", "steps", "epochs", "seeds"}) {
     const auto& takes = experiment.takes;
@@ -91,6 +91,7 @@ int run_lab(const CLI::App& verb, const Arguments& a) {
   observer.stop_signal = &install_stop_signals();
   observer.on_warning = [&](const std::string& text) { progress.print("resnet: warning: " + text); };
   std::vector<Report> reports;
+  std::string index;
   json results = json::array();
   try {
     for (size_t i = 0; i < chosen.size(); ++i) {
@@ -109,16 +110,14 @@ int run_lab(const CLI::App& verb, const Arguments& a) {
         std::fflush(stdout);
       }
       reports.push_back(std::move(report));
+      if (chosen.size() > 1) index = write_report_index(a.config.output, reports);
     }
   } catch (const Interrupted& interrupted) {
     progress.clear();
     progress.print(fmt::format("resnet: stopped; {} of {} reports are written", reports.size(), chosen.size()));
     return 128 + interrupted.signal;
   }
-  if (chosen.size() > 1) {
-    const std::string index = write_report_index(a.config.output, reports);
-    if (!a.json) std::printf("all reports: %s\n", index.c_str());
-  }
+  if (!index.empty() && !a.json) std::printf("all reports: %s\n", index.c_str());
   if (a.json) std::printf("%s\n", results.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
   return 0;
 }

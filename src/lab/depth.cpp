@@ -10,7 +10,7 @@ namespace resnet {
 namespace {
 
 struct Course {
-  Kind kind;
+  std::string name;
   int64_t parameters = 0;
   double making_seconds = 0;
   double step_seconds = 0;
@@ -45,15 +45,23 @@ Report depth(const LabConfig& c, const LabObserver& observer) {
   const int64_t batch = given_or(c.batch_size, c, 32, 32);
   constexpr size_t kWindow = 20;  // steps
   constexpr double kMaking = 3;
-  Work work(observer, 2 * (static_cast<double>(steps) + kMaking));
+  // The paper's net, the same started as the identity (every block's last gamma is 0), and the plain one.
+  struct Start {
+    Kind kind;
+    bool zero_gamma;
+  };
+  const std::vector<Start> starts = {{Kind::residual, false}, {Kind::residual, true}, {Kind::plain, false}};
+  Work work(observer, static_cast<double>(starts.size()) * (static_cast<double>(steps) + kMaking));
   const Dataset data = load_dataset(c.data, Split::train);
   std::vector<Course> courses;
-  for (const Kind kind : {Kind::residual, Kind::plain}) {
-    Course course{.kind = kind, .losses = {}, .top1 = {}, .rates = {}};
-    const std::string name = short_name(kind, layers);
+  for (const auto& [kind, zero_gamma] : starts) {
+    const std::string name = short_name(kind, layers) + (zero_gamma ? ", gamma 0" : "");
+    Course course{.name = name, .losses = {}, .top1 = {}, .rates = {}};
     work.advance(0, name);
     double start = work.seconds();
-    Specimen net(data, specimen_options(c, cifar_name(kind, layers), batch, true));
+    SpecimenOptions options = specimen_options(c, cifar_name(kind, layers), batch, true);
+    options.model_options.zero_init_residual = zero_gamma;
+    Specimen net(data, options);
     net.prepare_step();
     course.making_seconds = work.seconds() - start;
     course.parameters = net.parameters();
@@ -97,7 +105,7 @@ Report depth(const LabConfig& c, const LabObserver& observer) {
               .log_y = true};
   size_t peak = 0;
   for (const Course& course : courses) {
-    const std::string name = short_name(course.kind, layers);
+    const std::string& name = course.name;
     const size_t n = course.losses.size(), window = std::min(kWindow, n);
     const double before = mean(course.losses, 0, window), after = mean(course.losses, n - window, n);
     peak = std::max(peak, course.memory_bytes);

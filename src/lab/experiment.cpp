@@ -41,9 +41,9 @@ void Work::advance(double units, const std::string& what) {
 
 void Work::tell(double units, const std::string& what) {
   done_ += units;
-  const double share = std::min(done_ / total_, 1.0);
+  const double share = std::min((done_ + skipped_) / total_, 1.0);
   if (observer_.on_progress) {
-    observer_.on_progress(what, share, share > 0 ? seconds() * (1 - share) / share : HUGE_VAL);
+    observer_.on_progress(what, share, done_ > 0 ? seconds() * (1 - share) * total_ / done_ : HUGE_VAL);
   }
 }
 

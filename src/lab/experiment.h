@@ -55,12 +55,15 @@ class Work {
   void advance(double units, const std::string& what);
   /// Tells the observer, for callers that stop at the signal by themselves.
   void tell(double units, const std::string& what);
+  /// Counts work that was done before, or need not be done: it says nothing of the rate.
+  void skip(double units) { skipped_ += units; }
   double seconds() const;
 
  private:
   const LabObserver& observer_;
   double total_;
   double done_ = 0;
+  double skipped_ = 0;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
