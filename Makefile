@@ -32,7 +32,7 @@ train: build ## train the lecture's net, then evaluate the best model (RUN=, TRA
 	@if [ -f $(RUN)/.done ]; then \
 	  echo "make train: $(RUN) is trained already; remove it to train again" >&2; \
 	else \
-	  $(RESNET) train $(TRAIN_ARGS) --output $(RUN) $$([ -e $(RUN)/last ] && echo --resume) && touch $(RUN)/.done; \
+	  $(RESNET) train $(TRAIN_ARGS) --output $(RUN) $$([ -e $(RUN)/config.toml ] && echo --resume) && touch $(RUN)/.done; \
 	fi
 	@$(RESNET) evaluate $(RUN)/best.safetensors --data fashion-mnist
 	@echo "learning curve: $$(ls $(RUN)/plots/*.svg | tr '\n' ' ')" >&2

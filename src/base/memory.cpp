@@ -68,18 +68,24 @@ std::optional<size_t> group_memory(std::string_view max, std::string_view curren
   return *limit - std::min(*limit, held);
 }
 
-size_t available_memory() {
-  size_t available = machine_memory(content_of("/proc/meminfo")).value_or(SIZE_MAX);
+std::vector<std::string> control_group_folders() {
+  std::vector<std::string> folders;
   std::optional<std::string> group = control_group(content_of("/proc/self/cgroup"));
   while (group) {
-    // A group's parents limit it too; the root has no files of its own and is named by the empty path.
     if (*group == "/") group->clear();
-    const std::string folder = "/sys/fs/cgroup" + *group;
+    folders.push_back("/sys/fs/cgroup" + *group);
+    if (group->empty()) break;
+    group->resize(group->rfind('/'));
+  }
+  return folders;
+}
+
+size_t available_memory() {
+  size_t available = machine_memory(content_of("/proc/meminfo")).value_or(SIZE_MAX);
+  for (const std::string& folder : control_group_folders()) {
     const auto room = group_memory(content_of(folder + "/memory.max"), content_of(folder + "/memory.current"),
                                    content_of(folder + "/memory.stat"));
     available = std::min(available, room.value_or(SIZE_MAX));
-    if (group->empty()) break;
-    group->resize(group->rfind('/'));
   }
   return available;
 }

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace resnet {
 
@@ -22,6 +23,9 @@ void require_memory(double needed, size_t available);
 std::optional<size_t> machine_memory(std::string_view meminfo);
 /// The process's group of version 2 in /proc/self/cgroup: "/" or "/a/b".
 std::optional<std::string> control_group(std::string_view cgroup);
+
+/// Folders of this process's control group and of its parents, which limit it too, up to the root's.
+std::vector<std::string> control_group_folders();
 /// What memory.max leaves beside memory.current. The page cache that memory.stat tells of is counted as free: it makes
 /// room. None where there is no limit.
 std::optional<size_t> group_memory(std::string_view max, std::string_view current, std::string_view stat);

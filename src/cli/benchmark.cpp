@@ -119,8 +119,8 @@ int run_benchmark(const Arguments& a) {
                     escape_control(a.model), loaded->description.preprocessing.image_size);
   }
   const int threads = a.threads > 0 ? static_cast<int>(a.threads) : available_threads();
-  const double peak = fma_peak(threads);
   Session session(make_backend(a.backend, threads));
+  const double peak = fma_peak(threads);
   const Shape images{a.batch_size, model.input[0], model.input[1], model.input[2]};
   Progress progress;
   const auto prepare = [&](int done, int total) {

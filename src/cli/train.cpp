@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -120,7 +121,7 @@ TrainObserver make_observer(Progress& progress, const Arguments& arguments) {
   return o;
 }
 
-void print_result(const TrainResult& r) {
+void print_result(const TrainResult& r, double seconds) {
   auto percent = [](double share) {
     return std::isfinite(share) ? fmt::format("{:.2f} %", 100 * share) : std::string("not measured");
   };
@@ -139,6 +140,7 @@ void print_result(const TrainResult& r) {
       {"test top-1", percent(r.eval_top1)},
       {"best test top-1", percent(r.best_top1)},
       {"training speed", r.images_per_second > 0 ? fmt::format("{:.1f} img/s", r.images_per_second) : "not measured"},
+      {"time in all", duration(seconds)},
       {"memory", bytes(r.peak_bytes)},
       {"run", r.output}};
   if (std::isfinite(r.eval_top1)) {
@@ -165,6 +167,7 @@ int run_train(const CLI::App& verb, const Arguments& arguments) {
   request.stop_signal = &install_stop_signals();
 
   Progress progress;
+  const auto start = std::chrono::steady_clock::now();
   const TrainResult r = train(request, make_observer(progress, arguments));
   progress.clear();
   if (r.stopped_by) {
@@ -185,7 +188,7 @@ int run_train(const CLI::App& verb, const Arguments& arguments) {
                             .dump(-1, ' ', false, json::error_handler_t::replace)
                             .c_str());
   } else {
-    print_result(r);
+    print_result(r, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   return r.stopped_by ? 128 + r.stopped_by : 0;
 }
@@ -224,8 +227,8 @@ Command add_train(CLI::App& app) {
   verb->add_option("--hflip-prob", c.hflip_prob, "probability of mirroring an image left to right")
       ->capture_default_str();
   verb->add_option("--seed", c.seed, "of initial weights, shuffling, crops and flips")->capture_default_str();
-  verb->add_option("--threads", c.threads, "compute threads; 0: all CPUs there are")->capture_default_str();
-  verb->add_option("-j,--workers", c.workers, "threads that prepare batches ahead")->capture_default_str();
+  verb->add_option("--threads", c.threads, "threads that compute; 0: all CPUs there are")->capture_default_str();
+  verb->add_option("-j,--workers", c.workers, "threads beside them that prepare batches ahead")->capture_default_str();
   verb->add_option("--output", a.output, "run directory; default runs/MODEL-N");
   verb->add_option("--resume", a.resume, "continue a run exactly: PATH, or --output's, or the newest in runs/")
       ->expected(0, 1)

@@ -8,15 +8,41 @@
 #include <cstdint>
 #include <fstream>
 #include <iterator>
+#include <latch>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/simd/isa.h"
 #include "backends/reference/reference_backend.h"
+#include "base/memory.h"
 
 namespace resnet {
 
+namespace {
+
+/// The OpenMP runtime ends the process when it gets no thread: ask for as many before it does.
+void require_threads(int count) {
+  std::latch all_asked(1);
+  std::vector<std::jthread> threads;
+  try {
+    for (int i = 1; i < count; ++i) threads.emplace_back([&] { all_asked.wait(); });
+  } catch (const std::system_error& error) {
+    all_asked.count_down();
+    throw ResourceError(ExitCode::limit, "--threads: {}; the system gives {} ({}); expected no more than that", count,
+                        threads.size() + 1, error.code().message());
+  }
+  all_asked.count_down();
+}
+
+}  // namespace
+
 std::unique_ptr<Backend> make_backend(const std::string& name, int threads) {
-  if (name == "cpu") return make_cpu_backend({.threads = threads, .algorithms = conv_algorithms_from_environment()});
+  if (name == "cpu") {
+    require_threads(threads);
+    return make_cpu_backend({.threads = threads, .algorithms = conv_algorithms_from_environment()});
+  }
   if (name == "reference") return make_reference_backend();
   throw UserError("backend '{}' is unknown; expected cpu or reference; nearest: {}", escape_control(name),
                   nearest_names(name, {"cpu", "reference"}, 1));
@@ -28,9 +54,12 @@ int available_threads() {
   cpu_set_t set;
   int count = 1;
   if (sched_getaffinity(0, sizeof set, &set) == 0) count = std::max(1, CPU_COUNT(&set));
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  const std::string quota{std::istreambuf_iterator<char>(file), {}};
-  return std::min(count, group_threads(quota).value_or(count));
+  for (const std::string& folder : control_group_folders()) {
+    std::ifstream file(folder + "/cpu.max");
+    const std::string quota{std::istreambuf_iterator<char>(file), {}};
+    count = std::min(count, group_threads(quota).value_or(count));
+  }
+  return count;
 }
 
 std::optional<int> group_threads(std::string_view cpu_max) {

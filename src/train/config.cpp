@@ -236,7 +236,7 @@ ModelOptions model_options(const TrainConfig& config) {
 }
 
 std::string to_toml(const TrainConfig& config) {
-  std::string text = "# Every setting of this run; `resnet train --config FILE` trains the same again.\n";
+  std::string text = "# Every setting of this run; `resnet train --config FILE` trains so again.\n";
   for (const Setting& setting : settings()) {
     const std::string key = setting.key;
     const std::string written = key.find('.') == std::string::npos ? key : '"' + key + '"';

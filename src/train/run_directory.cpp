@@ -108,23 +108,11 @@ RunDirectory RunDirectory::create(const std::string& path, const TrainConfig& co
   std::error_code error;
   const bool made = fs::create_directories(path, error);
   if (error) throw io_error(path, "create the run directory", error.value());
-  // A run that ended before its first checkpoint holds nothing to lose: it is begun anew.
-  if (!made && holds_checkpoint(path)) {
-    throw UserError(
-        ExitCode::refused,
-        "{}: holds a run already; expected a new directory; continue it with --resume {}, or give another --output",
-        path, path);
-  }
-  const bool empty = fs::is_empty(path, error);
-  if (error) throw io_error(path, "list the run directory", error.value());
-  if (!empty && !exists(path + "/.lock")) {
-    throw UserError(ExitCode::refused,
-                    "{}: is not empty and holds no run; expected a new directory; give another --output", path);
-  }
+  if (!made) require_free(path);
   RunDirectory run(path);
-  run.made_ = made;
+  run.lock();
+  run.made_ = made;  // only now: another process may have taken it, and withdraw() must not remove its run
   try {
-    run.lock();
     atomic_write_file(path + "/config.toml", to_toml(config));
     run.write_metrics({});
     run.rewind_events(0, false);
@@ -133,6 +121,24 @@ RunDirectory RunDirectory::create(const std::string& path, const TrainConfig& co
     throw;
   }
   return run;
+}
+
+void RunDirectory::require_free(const std::string& path) {
+  if (!exists(path)) return;
+  // A run that ended before its first checkpoint holds nothing to lose: it is begun anew.
+  if (holds_checkpoint(path)) {
+    throw UserError(
+        ExitCode::refused,
+        "{}: holds a run already; expected a new directory; continue it with --resume {}, or give another --output",
+        path, path);
+  }
+  std::error_code error;
+  const bool empty = fs::is_empty(path, error);
+  if (error) throw io_error(path, "list the run directory", error.value());
+  if (!empty && !exists(path + "/.lock")) {
+    throw UserError(ExitCode::refused,
+                    "{}: is not empty and holds no run; expected a new directory; give another --output", path);
+  }
 }
 
 void RunDirectory::withdraw() noexcept {

@@ -49,6 +49,8 @@ class RunDirectory {
  public:
   /// Makes and locks a new run. Throws UserError (refused) when the directory holds a run or is in use.
   static RunDirectory create(const std::string& path, const TrainConfig& config);
+  /// Throws as create() would for what is there already; nothing is made.
+  static void require_free(const std::string& path);
   /// Locks an existing run. Throws ResourceError (io) when there is none, UserError (refused) when in use.
   static RunDirectory open(const std::string& path);
   /// Removes what create() made: the run could not even begin.

@@ -26,15 +26,22 @@ class Trainer {
   TrainResult run() {
     validate(config_);
     check_options(spec_, model_options(config_));
+    if (request_.resume) {
+      run_.emplace(RunDirectory::open(request_.output));
+      check_settings();
+    } else if (!request_.output.empty()) {
+      RunDirectory::require_free(request_.output);  // before the data is read
+    }
     load_data();
     prepare_session();
-    open_run();
+    request_.resume ? find_start() : begin_run();
     try {
       first_values();
     } catch (...) {  // no memory for it, say
       run_->withdraw();
       throw;
     }
+    if (request_.resume) rewind_run();
     announce();
     loop();
     return finish();
@@ -74,26 +81,39 @@ class Trainer {
     states_ = model_states(spec_, description_.options, config_.dtype());
   }
 
-  void open_run() {
-    if (request_.resume) {
-      run_.emplace(RunDirectory::open(request_.output));
-      check_settings();
-      if (request_.checkpoint.empty() && run_->before_first_checkpoint()) {
-        if (observer_.on_warning)
-          observer_.on_warning(run_->path() + ": no checkpoint yet; starting from the first step");
-        begin();
-      } else {
-        restore();
-      }
-      atomic_write_file(run_->path() + "/config.toml", to_toml(config_));
-      run_->write_metrics(state_.metrics);
-      run_->rewind_events(state_.step, state_.evaluation_pending);
-    } else {
-      const std::string path =
-          request_.output.empty() ? RunDirectory::fresh_name("runs/" + config_.model) : request_.output;
-      begin();
-      run_.emplace(RunDirectory::create(path, config_));
+  void begin_run() {
+    begin();
+    if (!request_.output.empty()) {
+      run_.emplace(RunDirectory::create(request_.output, config_));
+      return;
     }
+    // Another process may take a name between our look and our making it: then the next one is ours.
+    std::string path = RunDirectory::fresh_name("runs/" + config_.model);
+    while (!run_) {
+      try {
+        run_.emplace(RunDirectory::create(path, config_));
+      } catch (const UserError&) {
+        const std::string next = RunDirectory::fresh_name("runs/" + config_.model);
+        if (next == path) throw;
+        path = next;
+      }
+    }
+  }
+
+  /// Where the run that is open goes on.
+  void find_start() {
+    if (!request_.checkpoint.empty() || !run_->before_first_checkpoint()) return restore();
+    if (observer_.on_warning) observer_.on_warning(run_->path() + ": no checkpoint yet; starting from the first step");
+    begin();
+  }
+
+  /// Makes the run what it was at the start that was found; nothing can refuse it any more.
+  void rewind_run() {
+    // From here on the events after it are dropped, so a run that is killed must not go on from a later one.
+    if (!request_.checkpoint.empty()) make_last(run_->path(), open_checkpoint(request_.checkpoint));
+    atomic_write_file(run_->path() + "/config.toml", to_toml(config_));
+    run_->write_metrics(state_.metrics);
+    run_->rewind_events(state_.step, state_.evaluation_pending);
   }
 
   /// What step 0 starts from. Throws before there is a directory when the weights or the shapes do not fit.
@@ -172,7 +192,8 @@ class Trainer {
     const TrainConfig before = run_->config();
     // What shapes the result must be what it was; how long, how often and with what helpers may change.
     TrainConfig free = config_;
-    free.epochs = before.epochs;
+    // A cosine ends with the last epoch: with more of them every rate would have been another.
+    if (config_.lr_scheduler != "cosineannealinglr") free.epochs = before.epochs;
     free.max_steps = before.max_steps;
     free.workers = before.workers;
     free.threads = before.threads;
@@ -217,8 +238,6 @@ class Trainer {
           "leave them out, or begin a new run",
           run_->path(), state_.step, total_steps_);
     }
-    // From here on the events after it are dropped, so a run that is killed must not go on from a later one.
-    if (!request_.checkpoint.empty()) make_last(run_->path(), checkpoint);
   }
 
   void first_values() {
@@ -283,7 +302,9 @@ class Trainer {
       check(batch != nullptr, "trainer: the loader ended before the last step");
       step(*batch);
       if (batch->last_of_epoch) end_epoch();
-      const bool due = config_.checkpoint_every > 0 && state_.step % config_.checkpoint_every == 0;
+      // Weights whose loss is not finite must not push out the last good ones.
+      const bool due =
+          config_.checkpoint_every > 0 && state_.step % config_.checkpoint_every == 0 && state_.non_finite_steps == 0;
       const bool last = state_.step >= total_steps_;
       stopped_by_ = stop_signal();
       if ((due || last || stopped_by_) && !batch->last_of_epoch) save();

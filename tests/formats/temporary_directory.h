@@ -36,9 +36,14 @@ class TemporaryDirectory {
   std::string path_;
 };
 
-/// Where many fsyncs cost nothing, for tests of what a kill leaves (a power cut would need a disk).
+/// Where many fsyncs cost nothing, for tests of what a kill leaves (a power cut would need a disk). A container's
+/// shared memory may be too small for a few checkpoints.
 inline std::filesystem::path memory_directory() {
-  return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : std::filesystem::temp_directory_path();
+  constexpr std::uintmax_t kRoom = std::uintmax_t{2} << 30;
+  std::error_code error;
+  const std::filesystem::space_info space = std::filesystem::space("/dev/shm", error);
+  const bool fits = !error && space.available > kRoom && access("/dev/shm", W_OK) == 0;
+  return fits ? "/dev/shm" : std::filesystem::temp_directory_path();
 }
 
 inline std::string content_of(const std::string& path) {

@@ -188,7 +188,14 @@ class CpuBackend : public Backend {
         context_{isa_, channel_block(isa_), options.threads, options.algorithms, simd::simd_kernels(isa_), tuning_} {}
 
   std::string name() const override { return "cpu"; }
-  std::string identity() const override { return identity_; }
+  std::string identity() const override {
+    switch (context_.algorithms) {
+      case ConvAlgorithms::automatic: return identity_;
+      case ConvAlgorithms::direct: return identity_ + ", direct convolutions";
+      case ConvAlgorithms::winograd: return identity_ + ", winograd convolutions";
+    }
+    throw InternalError("unknown convolution algorithms");
+  }
 
   Support supports(const NodeRequest& request) const override {
     const Entry* entry = find_entry(request.op);
