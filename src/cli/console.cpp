@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/utf8.h"
 
 namespace resnet::cli {
 
@@ -68,19 +69,34 @@ bool is_model_file(const std::string& model) {
   return model.ends_with(".safetensors") || std::filesystem::exists(model, unreadable);
 }
 
+namespace {
+
+/// Code points; a byte that is no UTF-8 counts as one.
+size_t characters(const std::string& text) {
+  size_t count = 0;
+  for (size_t at = 0; at < text.size(); ++count) {
+    const auto point = code_point_at(text, at);
+    at += point ? point->bytes : 1;
+  }
+  return count;
+}
+
+}  // namespace
+
 std::string table(std::vector<std::vector<std::string>> rows, size_t left) {
   std::vector<size_t> widths;
   for (auto& row : rows) {
     for (std::string& cell : row) cell = escape_control(cell);
     widths.resize(std::max(widths.size(), row.size()));
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], characters(row[i]));
   }
   std::string text;
   for (const auto& row : rows) {
     std::string line;
     for (size_t i = 0; i < row.size(); ++i) {
       line += i ? "  " : "";
-      line += i < left ? fmt::format("{:<{}}", row[i], widths[i]) : fmt::format("{:>{}}", row[i], widths[i]);
+      const std::string blanks(widths[i] - characters(row[i]), ' ');
+      line += i < left ? row[i] + blanks : blanks + row[i];
     }
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + "\n";

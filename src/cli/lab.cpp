@@ -22,7 +22,7 @@ struct Arguments {
   bool json = false;
 };
 
-/// The largest table that is printed; longer ones are in the files.
+/// Of a table that is longer the middle is left out; the file has it.
 constexpr size_t kMostRows = 40;
 
 int list_experiments(bool as_json) {
@@ -37,16 +37,26 @@ int list_experiments(bool as_json) {
   return 0;
 }
 
+/// The report's first table, its findings, and where the rest is.
 void print_text(const Report& report, const std::vector<std::string>& files) {
   std::printf("%s\n%s\n\n", report.title.c_str(), report.claim.c_str());
-  for (const ReportTable& t : report.tables) {
-    if (t.rows.size() > kMostRows) continue;
-    std::vector<std::vector<std::string>> rows = {t.header};
-    rows.insert(rows.end(), t.rows.begin(), t.rows.end());
-    std::printf("%s\n", table(rows).c_str());
+  const ReportTable& shown = report.tables.front();
+  std::vector<std::vector<std::string>> rows = {shown.header};
+  const size_t cut = shown.rows.size() > kMostRows ? shown.rows.size() - kMostRows : 0;
+  for (size_t i = 0; i < shown.rows.size(); ++i) {
+    if (cut == 0 || i < kMostRows / 2 || i >= kMostRows / 2 + cut) {
+      rows.push_back(shown.rows[i]);
+    } else if (i == kMostRows / 2) {
+      rows.push_back({fmt::format("({} rows more)", cut)});
+    }
   }
+  std::printf("%s\n", table(rows).c_str());
   for (const std::string& finding : report.findings) std::printf("%s\n", finding.c_str());
-  std::printf("\nreport: %s\n\n", files.front().c_str());
+  std::printf("\nreport: %s\n", files.front().c_str());
+  for (size_t i = 0; i < report.tables.size(); ++i) {
+    std::printf("  %s: %s\n", report.tables[i].title.c_str(), files[1 + i].c_str());
+  }
+  std::printf("\n");
 }
 
 json to_json(const Report& report, const std::vector<std::string>& files) {
@@ -73,7 +83,6 @@ void check_taken(const CLI::App& verb, const Experiment& experiment) {
 
 int run_lab(const CLI::App& verb, const Arguments& a) {
   if (a.experiment.empty()) return list_experiments(a.json);
-  validate(a.config);
   std::vector<Experiment> chosen;
   if (a.experiment == "all") {
     chosen = all_experiments();
@@ -81,6 +90,7 @@ int run_lab(const CLI::App& verb, const Arguments& a) {
     chosen.push_back(find_experiment(a.experiment));
     check_taken(verb, chosen.front());
   }
+  check_before(a.config, chosen);
   // Hours of measuring must not end at a folder that takes no files.
   std::error_code error;
   std::filesystem::create_directories(a.config.output, error);
@@ -93,13 +103,15 @@ int run_lab(const CLI::App& verb, const Arguments& a) {
   std::vector<Report> reports;
   std::string index;
   json results = json::array();
-  try {
-    for (size_t i = 0; i < chosen.size(); ++i) {
-      const std::string which =
-          chosen.size() > 1 ? fmt::format("{} ({}/{})", chosen[i].name, i + 1, chosen.size()) : chosen[i].name;
-      observer.on_progress = [&](const std::string& what, double done, double left) {
-        progress.update(fmt::format("{}  {:.0f} %  {}  {} left", which, 100 * done, what, duration(left)));
-      };
+  int code = 0;
+  const bool several = chosen.size() > 1;
+  for (size_t i = 0; i < chosen.size() && code < 128; ++i) {
+    const std::string which =
+        several ? fmt::format("{} ({}/{})", chosen[i].name, i + 1, chosen.size()) : chosen[i].name;
+    observer.on_progress = [&](const std::string& what, double done, double left) {
+      progress.update(fmt::format("{}  {:.0f} %  {}  {} left", which, 100 * done, what, duration(left)));
+    };
+    try {
       Report report = chosen[i].run(a.config, observer);
       const std::vector<std::string> files = write_report(a.config.output, report);
       progress.clear();
@@ -110,16 +122,22 @@ int run_lab(const CLI::App& verb, const Arguments& a) {
         std::fflush(stdout);
       }
       reports.push_back(std::move(report));
-      if (chosen.size() > 1) index = write_report_index(a.config.output, reports);
+      if (several) index = write_report_index(a.config.output, reports);
+    } catch (const Interrupted& interrupted) {
+      progress.clear();
+      progress.print(fmt::format("resnet: stopped; {} of {} reports are written", reports.size(), chosen.size()));
+      code = 128 + interrupted.signal;
+    } catch (const Error& e) {
+      if (!several) throw;
+      // The others can still be measured.
+      progress.clear();
+      progress.print(fmt::format("resnet: error: {}: {}", chosen[i].name, e.what()));
+      code = static_cast<int>(e.code());
     }
-  } catch (const Interrupted& interrupted) {
-    progress.clear();
-    progress.print(fmt::format("resnet: stopped; {} of {} reports are written", reports.size(), chosen.size()));
-    return 128 + interrupted.signal;
   }
   if (!index.empty() && !a.json) std::printf("all reports: %s\n", index.c_str());
   if (a.json) std::printf("%s\n", results.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
-  return 0;
+  return code;
 }
 
 }  // namespace
@@ -131,7 +149,9 @@ Command add_lab(CLI::App& app) {
   verb->add_option("EXPERIMENT", arguments->experiment, "an experiment, or all");
   verb->add_flag("--quick", c.quick, "fewer steps, depths and seeds: all in minutes");
   verb->add_option("--output", c.output, "folder of the reports")->capture_default_str();
-  verb->add_option("--depths", c.depths, "layers of the nets, separated by commas, e.g. 20,56")->delimiter(',');
+  verb->add_option("--depths", c.depths, "layers of the nets, separated by commas, e.g. 20,56")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   verb->add_option("--batch-norm", c.batch_norm, "of gradient-flow and mlp: on, off or both")->capture_default_str();
   verb->add_option("--layers", c.layers, "of depth: layers of the net; default 1202");
   verb->add_option("--steps", c.steps, "training steps; default the experiment's own");

@@ -1,11 +1,26 @@
 #include "lab/common.h"
 
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cstring>
 #include <fstream>
 
 #include "runtime/backends.h"
 
 namespace resnet {
 namespace {
+
+/// As a shell reads it back.
+std::string shell_word(const std::string& text) {
+  const auto plain = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || std::strchr("-_./,+:@%", c);
+  };
+  if (!text.empty() && std::all_of(text.begin(), text.end(), plain)) return text;
+  std::string quoted = "'";
+  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
 
 std::string processor() {
   std::ifstream file("/proc/cpuinfo");
@@ -21,9 +36,15 @@ std::string cifar_name(Kind kind, int64_t depth) {
   return kind == Kind::plain ? fmt::format("plain{}_cifar", depth) : fmt::format("resnet{}_cifar_a", depth);
 }
 
+std::string mlp_name(Kind kind, int64_t depth) {
+  return fmt::format("{}{}_mlp", kind == Kind::plain ? "plain" : "resnet", depth);
+}
+
 std::string short_name(Kind kind, int64_t depth) {
   return fmt::format("{}-{}", kind == Kind::plain ? "plain" : "residual", depth);
 }
+
+int style_of(Kind kind, size_t variant) { return static_cast<int>(2 * variant) + (kind == Kind::plain ? 1 : 0); }
 
 std::string Net::name() const {
   return batch_norm ? short_name(kind, depth) : fmt::format("{} without batch norm", short_name(kind, depth));
@@ -64,17 +85,19 @@ SpecimenOptions specimen_options(const LabConfig& config, const std::string& mod
 std::string command_of(const std::string& experiment, const LabConfig& c) {
   const LabConfig usual;
   std::string text = "resnet lab " + experiment;
+  const auto& takes = find_experiment(experiment).takes;
+  const auto taken = [&](const char* name) { return std::find(takes.begin(), takes.end(), name) != takes.end(); };
   const auto number = [&](const char* flag, int64_t value, int64_t default_value) {
     if (value != default_value) text += fmt::format(" {} {}", flag, value);
   };
   if (c.quick) text += " --quick";
-  if (c.data != usual.data) text += " --data " + c.data;
-  if (!c.depths.empty()) text += fmt::format(" --depths {}", fmt::join(c.depths, ","));
-  if (c.batch_norm != usual.batch_norm) text += " --batch-norm " + c.batch_norm;
-  number("--layers", c.layers, 0);
-  number("--steps", c.steps, 0);
-  number("--epochs", c.epochs, 0);
-  number("--seeds", c.seeds, 0);
+  if (c.data != usual.data) text += " --data " + shell_word(c.data);
+  if (taken("depths") && !c.depths.empty()) text += fmt::format(" --depths {}", fmt::join(c.depths, ","));
+  if (taken("batch-norm") && c.batch_norm != usual.batch_norm) text += " --batch-norm " + c.batch_norm;
+  if (taken("layers")) number("--layers", c.layers, 0);
+  if (taken("steps")) number("--steps", c.steps, 0);
+  if (taken("epochs")) number("--epochs", c.epochs, 0);
+  if (taken("seeds")) number("--seeds", c.seeds, 0);
   number("--limit", c.limit, 0);
   number("--batch-size", c.batch_size, 0);
   number("--image-size", c.image_size, usual.image_size);
@@ -98,25 +121,38 @@ std::vector<std::string> notes_of(const LabConfig& config, double seconds, size_
                   config.seed),
       fmt::format("{:.0f} seconds in all", seconds)};
   if (peak_bytes > 0) {
-    notes.push_back(fmt::format("largest memory of a net (values, arena, packed weights): {:.2f} GB",
-                                static_cast<double>(peak_bytes) / 1e9));
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    notes.push_back(
+        fmt::format("memory: {:.2f} GB planned for the largest net (values, arena, packed weights); the whole process "
+                    "took {:.2f} GB at most, images and the programs themselves included",
+                    static_cast<double>(peak_bytes) / 1e9, static_cast<double>(usage.ru_maxrss) * 1024 / 1e9));
   }
   return notes;
 }
 
+std::string without_norm_note() {
+  return "without batch norm weights start as U(-1/sqrt(fan in), 1/sqrt(fan in)), PyTorch's default; Kaiming's scale, "
+         "made so that gradients keep their size in a plain net, is not what is measured here";
+}
+
+std::string optimizer_note(const SpecimenOptions& options) {
+  return fmt::format("SGD with momentum {}, weight decay {:.0e}", options.momentum, options.weight_decay);
+}
+
 std::vector<double> smoothed(const std::vector<double>& values, size_t width) {
   std::vector<double> means;
-  double sum = 0;
   for (size_t i = 0; i < values.size(); ++i) {
-    sum += values[i];
-    if (i >= width) sum -= values[i - width];
-    means.push_back(sum / static_cast<double>(std::min(i + 1, width)));
+    const size_t count = std::min(i + 1, width);
+    double sum = 0;
+    for (size_t k = i + 1 - count; k <= i; ++k) sum += values[k];
+    means.push_back(sum / static_cast<double>(count));
   }
   return means;
 }
 
-Series gradient_curve(const std::string& name, const LayerGradients& gradients) {
-  Series curve{name, {}, {}, {}, {}};
+Series gradient_curve(const std::string& name, const LayerGradients& gradients, int style) {
+  Series curve{name, {}, {}, {}, {}, style};
   const size_t layers = gradients.layers.size();
   for (size_t i = 0; i < layers; ++i) {
     curve.x.push_back(static_cast<double>(i) / static_cast<double>(layers - 1));

@@ -15,8 +15,12 @@ enum class Kind { plain, residual };
 
 /// "plain56_cifar", "resnet56_cifar_a".
 std::string cifar_name(Kind kind, int64_t depth);
+/// "plain56_mlp", "resnet56_mlp".
+std::string mlp_name(Kind kind, int64_t depth);
 /// "plain-56", "residual-56": for curves and tables.
 std::string short_name(Kind kind, int64_t depth);
+/// A curve's style: residual and plain keep their hues in every chart; `variant` (a depth, a step) counts from 0.
+int style_of(Kind kind, size_t variant);
 
 /// A net that an experiment looks at.
 struct Net {
@@ -44,7 +48,8 @@ int64_t given_or(int64_t given, const LabConfig& config, int64_t full, int64_t q
 SpecimenOptions specimen_options(const LabConfig& config, const std::string& model, int64_t batch_size,
                                  bool batch_norm);
 
-/// "resnet lab NAME ...": the command that gives this report again, with every setting that is not the default.
+/// "resnet lab NAME ...": the command that gives this report again, with every setting that the experiment takes and
+/// that is not the default, quoted for a shell.
 std::string command_of(const std::string& experiment, const LabConfig& config);
 
 /// Hands the observer what the net's backend has to warn of, such as a tuning cache that cannot be written.
@@ -53,11 +58,18 @@ void tell_warnings(Specimen& net, const LabObserver& observer);
 /// Machine, threads, data: the report's small print.
 std::vector<std::string> notes_of(const LabConfig& config, double seconds, size_t peak_bytes);
 
-/// The mean of each window of `width` values that ends at its place: a readable curve of a noisy loss.
+/// How nets without batch norm start.
+std::string without_norm_note();
+
+/// "SGD with momentum 0.9, weight decay 1e-4": what a specimen trains with.
+std::string optimizer_note(const SpecimenOptions& options);
+
+/// The mean of each window of `width` values that ends at its place: a readable curve of a noisy loss. Not finite where
+/// a value of the window is not.
 std::vector<double> smoothed(const std::vector<double>& values, size_t width);
 
 /// Norms of the gradients by each layer's weight over the layer's place in the net, 0 at the input, 1 at the output.
-Series gradient_curve(const std::string& name, const LayerGradients& gradients);
+Series gradient_curve(const std::string& name, const LayerGradients& gradients, int style);
 
 /// 0, 1, 2, ... as a curve's x; `first` of them on.
 std::vector<double> count_from(double first, size_t size);

@@ -83,8 +83,8 @@ Spread spread_of(const Runs& runs, size_t epoch, double EpochMetrics::*top1) {
   return s;
 }
 
-Series error_curve(const Runs& runs, double EpochMetrics::*top1) {
-  Series s{runs.net.name(), {}, {}, {}, {}};
+Series error_curve(const Runs& runs, double EpochMetrics::*top1, int style) {
+  Series s{runs.net.name(), {}, {}, {}, {}, style};
   for (size_t epoch = 0; !runs.seeds.empty() && epoch < runs.seeds[0].size(); ++epoch) {
     const Spread error = spread_of(runs, epoch, top1);
     s.x.push_back(static_cast<double>(epoch + 1));
@@ -202,13 +202,15 @@ Report degradation(const LabConfig& c, const LabObserver& observer) {
       "Epochs", {"net", "seed", "epoch", "train_loss", "train_error", "test_loss", "test_error"}, {}};
   Chart train_chart{.title = "training error", .x_label = "epoch", .y_label = "error (%)", .series = {}};
   Chart test_chart{.title = "test error", .x_label = "epoch", .y_label = "error (%)", .series = {}};
-  for (const Runs& runs : all) {
+  for (size_t i = 0; i < all.size(); ++i) {
+    const Runs& runs = all[i];
     const std::string name = runs.net.name();
+    const int style = style_of(runs.net.kind, i / 2);
     finals.rows.push_back({name, std::to_string(seeds), std::to_string(runs.diverged),
                            last_error_cell(runs, &EpochMetrics::train_top1),
                            last_error_cell(runs, &EpochMetrics::eval_top1)});
-    train_chart.series.push_back(error_curve(runs, &EpochMetrics::train_top1));
-    test_chart.series.push_back(error_curve(runs, &EpochMetrics::eval_top1));
+    train_chart.series.push_back(error_curve(runs, &EpochMetrics::train_top1, style));
+    test_chart.series.push_back(error_curve(runs, &EpochMetrics::eval_top1, style));
     for (size_t seed = 0; seed < runs.seeds.size(); ++seed) {
       for (const EpochMetrics& m : runs.seeds[seed]) {
         epochs_table.rows.push_back(

@@ -5,12 +5,15 @@
 #include <numeric>
 
 #include "lab/common.h"
+#include "lab/judgement.h"
 
 namespace resnet {
 namespace {
 
 struct Course {
   std::string name;
+  Kind kind;
+  bool zero_gamma;
   int64_t parameters = 0;
   double making_seconds = 0;
   double step_seconds = 0;
@@ -19,22 +22,12 @@ struct Course {
 };
 
 /// As `resnet train`: the steps themselves were not applied.
-constexpr int64_t kMostNotFinite = 3;  // in a row
+constexpr size_t kMostNotFinite = 3;  // in a row
 
 double mean(const std::vector<double>& values, size_t begin, size_t end) {
   return std::accumulate(values.begin() + static_cast<std::ptrdiff_t>(begin),
                          values.begin() + static_cast<std::ptrdiff_t>(end), 0.0) /
          static_cast<double>(end - begin);
-}
-
-/// What came of it: `last` is the mean loss of the last steps, `guessing` what a net that knows nothing has.
-std::string verdict(const std::vector<double>& losses, double last, double guessing) {
-  const auto bad = std::find_if(losses.begin(), losses.end(), [](double loss) { return !std::isfinite(loss); });
-  if (bad != losses.end()) {
-    return fmt::format("from step {} on the loss is not finite: it does not train", bad - losses.begin() + 1);
-  }
-  if (last < 0.9 * guessing) return fmt::format("it trains (guessing is {:.3f})", guessing);
-  return fmt::format("it is not clearly below guessing ({:.3f})", guessing);
 }
 
 }  // namespace
@@ -56,7 +49,7 @@ Report depth(const LabConfig& c, const LabObserver& observer) {
   std::vector<Course> courses;
   for (const auto& [kind, zero_gamma] : starts) {
     const std::string name = short_name(kind, layers) + (zero_gamma ? ", gamma 0" : "");
-    Course course{.name = name, .losses = {}, .top1 = {}, .rates = {}};
+    Course course{.name = name, .kind = kind, .zero_gamma = zero_gamma, .losses = {}, .top1 = {}, .rates = {}};
     work.advance(0, name);
     double start = work.seconds();
     SpecimenOptions options = specimen_options(c, cifar_name(kind, layers), batch, true);
@@ -69,7 +62,7 @@ Report depth(const LabConfig& c, const LabObserver& observer) {
     work.advance(kMaking, name);
     start = work.seconds();
     bool warm = false;
-    int64_t not_finite = 0;
+    size_t not_finite = 0;
     for (int64_t i = 0; i < steps && not_finite < kMostNotFinite; ++i) {
       const size_t done = course.top1.size();
       warm = warm || (done >= kWindow && mean(course.top1, done - kWindow, done) > 0.2);
@@ -95,7 +88,7 @@ Report depth(const LabConfig& c, const LabObserver& observer) {
   const double guessing = std::log(static_cast<double>(data.classes()));
   ReportTable table{"Nets",
                     {"net", "parameters", "memory (GB)", "making the program (s)", "seconds a step",
-                     fmt::format("loss, first {} steps", kWindow), fmt::format("loss, last {} steps", kWindow)},
+                     "loss, first steps", "loss, last steps"},
                     {}};
   ReportTable steps_table{"Steps", {"net", "step", "rate", "loss", "top1"}, {}};
   Chart chart{.title = "training loss",
@@ -117,22 +110,27 @@ Report depth(const LabConfig& c, const LabObserver& observer) {
       steps_table.rows.push_back({name, std::to_string(i + 1), number_cell(course.rates[i]),
                                   number_cell(course.losses[i]), number_cell(course.top1[i])});
     }
-    chart.series.push_back({name, count_from(1, n), smoothed(course.losses, kWindow), {}, {}});
+    chart.series.push_back({name,
+                            count_from(1, n),
+                            smoothed(course.losses, kWindow),
+                            {},
+                            {},
+                            style_of(course.kind, course.zero_gamma ? 1 : 0)});
     report.findings.push_back(fmt::format(
         "{}: the loss goes from {} (mean of the first {} steps) to {} (of the last {} of {}): {}. {:.2f} GB, "
         "program made in {:.1f} s, {:.2f} s a step.",
-        name, number_cell(before), window, number_cell(after), window, n, verdict(course.losses, after, guessing),
-        static_cast<double>(course.memory_bytes) / 1e9, course.making_seconds, course.step_seconds));
+        name, number_cell(before), window, number_cell(after), window, n,
+        judge_training(course.losses, after, guessing, kMostNotFinite), static_cast<double>(course.memory_bytes) / 1e9,
+        course.making_seconds, course.step_seconds));
   }
   report.tables = {table, steps_table};
   report.figures = {
       {"", fmt::format("A loss of {:.3f} is guessing among {} classes.", guessing, data.classes()), {chart}}};
   report.notes = notes_of(c, work.seconds(), peak);
   report.notes.push_back(
-      fmt::format("batches of {}, SGD with momentum 0.9, weight decay 1e-4, rate 0.01 until the error of 20 steps is "
-                  "below 80 %, then 0.1; "
-                  "three losses in a row that are not finite end a run",
-                  batch));
+      fmt::format("batches of {}, {}, rate 0.01 until the error of 20 steps is below 80 %, then 0.1; three losses in a "
+                  "row that are not finite end a run",
+                  batch, optimizer_note({})));
   return report;
 }
 

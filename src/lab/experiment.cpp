@@ -4,12 +4,14 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "lab/common.h"
 #include "lab/degradation.h"
 #include "lab/depth.h"
 #include "lab/gradient_flow.h"
 #include "lab/identity.h"
 #include "lab/mlp.h"
 #include "lab/nesting.h"
+#include "runtime/backends.h"
 
 namespace resnet {
 
@@ -18,7 +20,12 @@ void validate(const LabConfig& c) {
     if (value < low || value > high) throw UserError("{}: {}; expected {}", flag, value, expected);
   };
   whole(c.image_size, 8, 512, "--image-size", "8 to 512 pixels");
-  for (const int64_t depth : c.depths) whole(depth, 4, 5000, "--depths", "4 to 5000 layers each");
+  for (size_t i = 0; i < c.depths.size(); ++i) {
+    whole(c.depths[i], 4, 5000, "--depths", "4 to 5000 layers each");
+    if (i > 0 && c.depths[i] <= c.depths[i - 1]) {
+      throw UserError("--depths: {}; expected ascending ones, each once", fmt::join(c.depths, ","));
+    }
+  }
   if (c.batch_norm != "on" && c.batch_norm != "off" && c.batch_norm != "both") {
     throw UserError("--batch-norm: '{}'; expected on, off or both", escape_control(c.batch_norm));
   }
@@ -51,25 +58,63 @@ double Work::seconds() const {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
 }
 
+namespace {
+
+void check_cifar_depths(const LabConfig& c) {
+  for (const int64_t depth : c.depths) find_model(cifar_name(Kind::residual, depth));
+}
+
+}  // namespace
+
 const std::vector<Experiment>& all_experiments() {
   static const std::vector<Experiment> list = {
       {"gradient-flow",
        "norm of the loss gradient at each layer, plain against residual",
        {"depths", "batch-norm", "steps"},
+       check_cifar_depths,
        gradient_flow},
-      {"identity", "a block's gradient is the shortcut's plus the branch's, measured", {"depths", "steps"}, identity},
-      {"nesting",
-       "a deeper residual net contains the shallower one exactly, a plain net does not",
+      {"identity",
+       "a block's gradient is the shortcut's plus the branch's, measured",
        {"depths", "steps"},
+       check_cifar_depths,
+       identity},
+      {"nesting",
+       "a deeper residual net contains the shallower one exactly",
+       {"depths", "steps"},
+       [](const LabConfig& c) {
+         nesting_depths(c);
+         check_cifar_depths(c);
+       },
        nesting},
       {"degradation",
        "training and test error of plain and residual nets as they get deeper",
        {"depths", "epochs", "seeds"},
+       check_cifar_depths,
        degradation},
-      {"depth", "a net of 1202 layers trains, its plain twin beside it", {"layers", "steps"}, depth},
-      {"mlp", "the same for fully connected nets", {"depths", "batch-norm", "steps"}, mlp},
+      {"depth",
+       "a net of 1202 layers trains, its plain twin beside it",
+       {"layers", "steps"},
+       [](const LabConfig& c) {
+         if (c.layers > 0) find_model(cifar_name(Kind::residual, c.layers));
+       },
+       depth},
+      {"mlp",
+       "the same for fully connected nets",
+       {"depths", "batch-norm", "steps"},
+       [](const LabConfig& c) {
+         for (const int64_t depth : c.depths) find_model(mlp_name(Kind::residual, depth));
+       },
+       mlp},
   };
   return list;
+}
+
+void check_before(const LabConfig& config, const std::vector<Experiment>& chosen) {
+  validate(config);
+  for (const Experiment& experiment : chosen) experiment.check(config);
+  make_backend(config.backend, 1);
+  load_dataset(config.data, Split::test);
+  load_dataset(config.data, Split::train);
 }
 
 const Experiment& find_experiment(const std::string& name) {

@@ -17,7 +17,7 @@ struct LabConfig {
   std::string data = "fashion-mnist";
   int64_t image_size = 28;          ///< pixels; 28 is Fashion-MNIST as it is
   std::vector<int64_t> depths;      ///< layers with weights: 6n+2 of a convolutional net, even for an MLP
-  std::string batch_norm = "both";  ///< of gradient-flow: on, off or both
+  std::string batch_norm = "both";  ///< of gradient-flow and mlp: on, off or both
   int64_t layers = 0;               ///< of depth
   int64_t steps = 0;
   int64_t epochs = 0;
@@ -69,10 +69,14 @@ class Work {
 
 struct Experiment {
   std::string name;
-  std::string summary;             ///< one line: what it measures
-  std::vector<std::string> takes;  ///< of the settings that not every experiment has: depths, epochs, ...
+  std::string summary;                          ///< one line: what it measures
+  std::vector<std::string> takes;               ///< of the settings that not every experiment has: depths, epochs, ...
+  std::function<void(const LabConfig&)> check;  ///< throws UserError for depths that its nets do not have
   std::function<Report(const LabConfig&, const LabObserver&)> run;
 };
+
+/// All that can be refused before anything is measured or written: settings, depths, backend, data.
+void check_before(const LabConfig& config, const std::vector<Experiment>& chosen);
 
 /// In the order of the lecture.
 const std::vector<Experiment>& all_experiments();

@@ -1,9 +1,9 @@
 #include "lab/gradient_flow.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "lab/common.h"
+#include "lab/judgement.h"
 #include "lab/probe.h"
 
 namespace resnet {
@@ -28,18 +28,10 @@ std::string when(int64_t step) { return step == 0 ? "at initialisation" : fmt::f
 
 std::string comparison(const Net& net, const Measurement& plain, const Measurement& residual) {
   const double p = plain.gradients.first_over_last(), r = residual.gradients.first_over_last();
-  const std::string measured = fmt::format(
-      "Depth {}, {}, {}: first layer's gradient over the last's is {} in the plain net, {} in the residual "
-      "one",
-      net.depth, with_batch_norm(net.batch_norm), when(plain.step), number_cell(p), number_cell(r));
-  if (!std::isfinite(p) || !std::isfinite(r)) return measured + ".";
-  // How far each is from 1, where every layer would learn as fast.
-  const auto decades = [](double ratio) { return std::abs(std::log10(std::max(ratio, 1e-300))); };
-  const char* verdict = p < r ? "the plain net's gradient vanishes more"
-                        : decades(p) > decades(r)
-                            ? "the plain net's gradient does not vanish here, it grows towards the input"
-                            : "the claim does not show here";
-  return fmt::format("{}; {}.", measured, verdict);
+  return fmt::format(
+      "Depth {}, {}, {}: first layer's gradient over the last's is {} in the plain net, {} in the residual one; {}.",
+      net.depth, with_batch_norm(net.batch_norm), when(plain.step), number_cell(p), number_cell(r),
+      judge_gradients(p, r));
 }
 
 }  // namespace
@@ -124,8 +116,9 @@ Report gradient_flow(const LabConfig& c, const LabObserver& observer) {
     const std::vector<Measurement>& residual = courses[i + 1].measured;
     if (i == 0 || net.batch_norm != courses[i - 1].net.batch_norm) {
       report.figures.push_back({net.batch_norm ? "with-batch-norm" : "without-batch-norm",
-                                fmt::format("Norm of the loss's gradient by each layer's weight, {}, at initialisation "
-                                            "(start) and after {} steps.",
+                                fmt::format("Norm of the loss's gradient by each layer's weight, {}: at initialisation "
+                                            "(start) and, where the net was trained, after {} steps. A gradient that "
+                                            "is 0 in f32 has no place on the axis.",
                                             with_batch_norm(net.batch_norm), steps),
                                 {}});
     }
@@ -136,17 +129,18 @@ Report gradient_flow(const LabConfig& c, const LabObserver& observer) {
                 .log_y = true};
     for (size_t k = 0; k < plain.size(); ++k) {
       const std::string step = plain[k].step == 0 ? "start" : fmt::format("+{}", plain[k].step);
-      chart.series.push_back(gradient_curve("plain " + step, plain[k].gradients));
-      chart.series.push_back(gradient_curve("residual " + step, residual[k].gradients));
+      chart.series.push_back(gradient_curve("plain " + step, plain[k].gradients, style_of(Kind::plain, k)));
+      chart.series.push_back(gradient_curve("residual " + step, residual[k].gradients, style_of(Kind::residual, k)));
       report.findings.push_back(comparison(net, plain[k], residual[k]));
     }
     report.figures.back().panels.push_back(chart);
   }
   report.notes = notes_of(c, work.seconds(), peak);
   report.notes.push_back(
-      fmt::format("batches of {}; SGD with momentum 0.9, weight decay 1e-4, rate 0.1 with batch norm and 0.01 without; "
-                  "without batch norm weights start as U(-1/sqrt(fan in), 1/sqrt(fan in))",
-                  batch));
+      fmt::format("batches of {}; {}, rate 0.1 with batch norm and 0.01 without; gradients of one batch, the file's "
+                  "first images",
+                  batch, optimizer_note({})));
+  report.notes.push_back(without_norm_note());
   return report;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lab/common.h"
+#include "lab/judgement.h"
 #include "lab/probe.h"
 
 namespace resnet {
@@ -21,7 +22,7 @@ double mean_share(const std::vector<BlockGradient>& blocks) {
 
 double worst_gap(const std::vector<BlockGradient>& blocks) {
   double worst = 0;
-  for (const BlockGradient& b : blocks) worst = std::max(worst, b.largest_gap / b.largest_total);
+  for (const BlockGradient& b : blocks) worst = larger(worst, b.largest_gap / b.largest_total);
   return worst;
 }
 
@@ -66,8 +67,8 @@ Report identity(const LabConfig& c, const LabObserver& observer) {
   report.name = "identity";
   report.title = "What flows through a residual block?";
   report.claim =
-      "The gradient by a block's input is the shortcut's plus the branch's: the shortcut's part does not depend on the "
-      "branch.";
+      "The gradient by a block's input is the shortcut's plus the branch's: whatever the branch's weights are, the "
+      "shortcut hands on the whole of what comes back.";
   report.command = command_of(report.name, c);
   ReportTable table{"Blocks",
                     {"net", "step", "block", "through shortcut", "through branch", "whole",
@@ -79,8 +80,8 @@ Report identity(const LabConfig& c, const LabObserver& observer) {
       for (size_t i = 0; i < blocks->size(); ++i) {
         const BlockGradient& b = (*blocks)[i];
         table.rows.push_back({name, std::to_string(step), std::to_string(i + 1), number_cell(b.shortcut),
-                              number_cell(b.branch), number_cell(b.total),
-                              fmt::format("{:.1e}", b.largest_gap / b.largest_total), number_cell(b.branch_share)});
+                              number_cell(b.branch), number_cell(b.total), number_cell(b.largest_gap / b.largest_total),
+                              number_cell(b.branch_share)});
       }
     }
     report.figures.push_back(
@@ -98,8 +99,8 @@ Report identity(const LabConfig& c, const LabObserver& observer) {
                       curve(fmt::format("+{} steps", steps), after, &BlockGradient::branch_share)}}}});
     report.findings.push_back(fmt::format(
         "{}: in all {} blocks, before and after training, shortcut + branch differs from the whole gradient by at most "
-        "{:.1e} of its largest value.",
-        name, before.size(), std::max(worst_gap(before), worst_gap(after))));
+        "{} of its largest value.",
+        name, before.size(), number_cell(larger(worst_gap(before), worst_gap(after)))));
     report.findings.push_back(
         fmt::format("{}: the branch is {:.2f} of the shortcut at initialisation and {:.2f} after {} steps (mean over "
                     "blocks).",
@@ -107,7 +108,7 @@ Report identity(const LabConfig& c, const LabObserver& observer) {
   }
   report.tables = {table};
   report.notes = notes_of(c, work.seconds(), peak);
-  report.notes.push_back(fmt::format("batches of {}, SGD with momentum 0.9, weight decay 1e-4, rate 0.1", batch));
+  report.notes.push_back(fmt::format("batches of {}, {}, rate 0.1", batch, optimizer_note({})));
   return report;
 }
 

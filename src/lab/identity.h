@@ -6,7 +6,7 @@
 
 namespace resnet {
 
-/// At every residual sum of a CIFAR net (the first of `depths`): the loss's gradient by the block's input through the
+/// At every residual sum of CIFAR nets of `depths`: the loss's gradient by the block's input through the
 /// shortcut, through the branch, and as a whole, which must be their sum but for rounding; and |branch| / |shortcut| of
 /// the values, before and after `steps` steps of SGD.
 Report identity(const LabConfig& config, const LabObserver& observer);

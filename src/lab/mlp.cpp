@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lab/common.h"
+#include "lab/judgement.h"
 #include "lab/probe.h"
 
 namespace resnet {
@@ -13,10 +14,6 @@ struct Course {
   LayerGradients gradients;  ///< at initialisation
   std::vector<double> losses;
 };
-
-std::string mlp_name(Kind kind, int64_t depth) {
-  return fmt::format("{}{}_mlp", kind == Kind::plain ? "plain" : "resnet", depth);
-}
 
 }  // namespace
 
@@ -75,8 +72,9 @@ Report mlp(const LabConfig& c, const LabObserver& observer) {
                                   .series = {}}}});
     }
     const std::vector<double> curve = smoothed(losses, window);
-    report.figures.back().panels[0].series.push_back(gradient_curve(name, gradients));
-    report.figures.back().panels[1].series.push_back({name, count_from(1, curve.size()), curve, {}, {}});
+    const int style = style_of(net.kind, i % (2 * depths.size()) / 2);  // the depth's number
+    report.figures.back().panels[0].series.push_back(gradient_curve(name, gradients, style));
+    report.figures.back().panels[1].series.push_back({name, count_from(1, curve.size()), curve, {}, {}, style});
     const double early = curve[std::min(window, curve.size()) - 1];
     table.rows.push_back(
         {name, norm, number_cell(gradients.first_over_last()), number_cell(early), number_cell(curve.back())});
@@ -90,23 +88,24 @@ Report mlp(const LabConfig& c, const LabObserver& observer) {
   }
   for (size_t i = 0; i + 1 < courses.size(); i += 2) {
     const Course &plain = courses[i], &residual = courses[i + 1];
-    const double plain_loss = smoothed(plain.losses, window).back(),
-                 residual_loss = smoothed(residual.losses, window).back();
+    const double p = plain.gradients.first_over_last(), r = residual.gradients.first_over_last();
     report.findings.push_back(fmt::format(
         "Depth {}, {}: first layer's gradient over the last's is {} in the plain net, {} in the residual "
-        "one; after {} steps their losses are {} and {}: {}.",
-        plain.net.depth, with_batch_norm(plain.net.batch_norm), number_cell(plain.gradients.first_over_last()),
-        number_cell(residual.gradients.first_over_last()), steps, number_cell(plain_loss), number_cell(residual_loss),
-        residual_loss < plain_loss ? "the residual net is ahead, as claimed"
-                                   : "the residual net is not ahead, the claim does not show here"));
+        "one; {}.",
+        plain.net.depth, with_batch_norm(plain.net.batch_norm), number_cell(p), number_cell(r), judge_gradients(p, r)));
+    const Difference apart = paired_difference(plain.losses, residual.losses, window);
+    report.findings.push_back(fmt::format(
+        "Depth {}, {}: over the last {} of {} steps the plain net's loss is {}, the residual one's {} (difference "
+        "{:+.2g}, standard error {:.2g}): the residual net's is {}.",
+        plain.net.depth, with_batch_norm(plain.net.batch_norm), window, steps,
+        number_cell(smoothed(plain.losses, window).back()), number_cell(smoothed(residual.losses, window).back()),
+        apart.mean, apart.error, words(side_of(apart))));
   }
   report.tables = {table, layers, steps_table};
   report.notes = notes_of(c, work.seconds(), peak);
-  report.notes.push_back(
-      fmt::format("width 128, batches of {}, SGD with momentum 0.9, weight decay 1e-4, rate 0.05 with batch norm and "
-                  "0.01 without; without batch norm "
-                  "weights start as U(-1/sqrt(fan in), 1/sqrt(fan in))",
-                  batch));
+  report.notes.push_back(fmt::format("width 128, batches of {}, {}, rate 0.05 with batch norm and 0.01 without", batch,
+                                     optimizer_note({})));
+  report.notes.push_back(without_norm_note());
   return report;
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "lab/common.h"
+#include "lab/judgement.h"
 #include "lab/probe.h"
 
 namespace resnet {
@@ -30,32 +31,9 @@ void nest(const std::map<std::string, Tensor>& shallow, Added added, Specimen& d
 double largest_difference(const Tensor& a, const Tensor& b) {
   double largest = 0;
   for (size_t i = 0; i < a.as<float>().size(); ++i) {
-    const double gap = std::abs(static_cast<double>(a.as<float>()[i]) - static_cast<double>(b.as<float>()[i]));
-    if (!(gap <= largest)) largest = gap;  // a NaN too
+    largest = larger(largest, std::abs(static_cast<double>(a.as<float>()[i]) - static_cast<double>(b.as<float>()[i])));
   }
   return largest;
-}
-
-/// Mean and standard error of b - a over the last `window` steps. Both nets saw the same batches, so that what makes a
-/// batch hard or easy cancels.
-struct Difference {
-  double mean = 0, error = 0;
-};
-
-Difference paired_difference(const std::vector<double>& a, const std::vector<double>& b, size_t window) {
-  Difference d;
-  double squares = 0;
-  const auto n = static_cast<double>(window);
-  for (size_t i = a.size() - window; i < a.size(); ++i) d.mean += (b[i] - a[i]) / n;
-  for (size_t i = a.size() - window; i < a.size(); ++i) squares += (b[i] - a[i] - d.mean) * (b[i] - a[i] - d.mean);
-  if (window > 1) d.error = std::sqrt(squares / (n - 1) / n);
-  return d;
-}
-
-const char* verdict(const Difference& deep_minus_shallow) {
-  if (deep_minus_shallow.mean <= 0) return "no higher than the shallower one";
-  if (deep_minus_shallow.mean <= 2 * deep_minus_shallow.error) return "level with the shallower one within two errors";
-  return "higher than the shallower one";
 }
 
 struct Comparison {
@@ -68,12 +46,17 @@ struct Comparison {
 
 }  // namespace
 
-Report nesting(const LabConfig& c, const LabObserver& observer) {
-  std::vector<int64_t> depths = c.depths.empty() ? std::vector<int64_t>{20, 32} : c.depths;
-  if (depths.size() != 2 || depths[0] >= depths[1]) {
-    throw UserError("--depths: {}; expected two depths, the shallower first, such as 20,32", fmt::join(depths, ","));
+std::pair<int64_t, int64_t> nesting_depths(const LabConfig& c) {
+  if (c.depths.empty()) return {20, 32};
+  if (c.depths.size() != 2 || c.depths[0] >= c.depths[1]) {
+    throw UserError("--depths: {}; expected two depths for nesting, the shallower first, such as 20,32",
+                    fmt::join(c.depths, ","));
   }
-  const auto [shallow_depth, deep_depth] = std::pair(depths[0], depths[1]);
+  return {c.depths[0], c.depths[1]};
+}
+
+Report nesting(const LabConfig& c, const LabObserver& observer) {
+  const auto [shallow_depth, deep_depth] = nesting_depths(c);
   const int64_t steps = given_or(c.steps, c, 400, 60);
   const int64_t batch = given_or(c.batch_size, c, 64, 32);
   const int64_t compared = c.quick ? 256 : 2000;  // images
@@ -141,8 +124,8 @@ Report nesting(const LabConfig& c, const LabObserver& observer) {
   report.name = "nesting";
   report.title = "Does the deeper net contain the shallower one?";
   report.claim =
-      "Only a larger class of functions that contains the smaller one is sure to do no worse: a residual net contains "
-      "every shallower one, a plain net does not.";
+      "Only a larger class of functions that contains the smaller one is sure to do no worse: a residual net is any "
+      "shallower one when the added branches are 0; a plain net's added layers would have to learn the identity.";
   report.command = command_of(report.name, c);
   const size_t window = static_cast<size_t>(std::max<int64_t>(1, steps / 4));
   const size_t curve_window = static_cast<size_t>(std::max<int64_t>(1, steps / 10));
@@ -176,10 +159,14 @@ Report nesting(const LabConfig& c, const LabObserver& observer) {
         "Trained on for {} steps, the {} layers end at a training loss of {} and the {} layers at {} (mean "
         "of the last {} steps; difference {:+.2g}, standard error {:.2g}): the deeper {} net ends {}.",
         steps, shallow_depth, number_cell(last(r.shallow_curve)), deep_depth, number_cell(last(r.deep_curve)), window,
-        apart.mean, apart.error, r.kind == Kind::plain ? "plain" : "residual", verdict(apart)));
+        apart.mean, apart.error, r.kind == Kind::plain ? "plain" : "residual", words(side_of(apart))));
     for (const auto& [depth, curve] : {std::pair{shallow_depth, &r.shallow_curve}, {deep_depth, &r.deep_curve}}) {
-      chart.series.push_back(
-          {short_name(r.kind, depth), count_from(1, curve->size()), smoothed(*curve, curve_window), {}, {}});
+      chart.series.push_back({short_name(r.kind, depth),
+                              count_from(1, curve->size()),
+                              smoothed(*curve, curve_window),
+                              {},
+                              {},
+                              style_of(r.kind, depth == shallow_depth ? 0 : 1)});
       for (size_t i = 0; i < curve->size(); ++i) {
         steps_table.rows.push_back({short_name(r.kind, depth), std::to_string(i + 1),
                                     number_cell(rate_on(static_cast<int64_t>(i))), fmt::format("{:.5g}", (*curve)[i])});
@@ -190,9 +177,10 @@ Report nesting(const LabConfig& c, const LabObserver& observer) {
   report.figures = {{"", "Both depths go on from the trained shallow net, on the same batches.", {chart}}};
   report.notes = notes_of(c, work.seconds(), peak);
   report.notes.push_back(fmt::format(
-      "batches of {}, SGD with momentum 0.9, weight decay 1e-4, rate {}, in the second half of training on {}; before "
-      "that a loss is of one training batch, by its own statistics",
-      batch, kRate, kLastRate));
+      "batches of {}, {}, rate {}, in the second half of training on {}; the losses before and after nesting are of "
+      "one "
+      "training batch, by its own statistics; a standard error takes steps as independent, and one seed was run",
+      batch, optimizer_note({}), kRate, kLastRate));
   return report;
 }
 

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "autodiff/gradients.h"
+#include "lab/judgement.h"
 #include "ops/conv2d.h"
 #include "ops/l2_norm.h"
 #include "ops/linear.h"
@@ -157,8 +158,8 @@ std::vector<BlockGradient> BlockProbe::measure() {
       b.shortcut += direct * direct;
       b.branch += learned * learned;
       b.total += total * total;
-      b.largest_total = std::max(b.largest_total, std::abs(total));
-      b.largest_gap = std::max(b.largest_gap, std::abs(direct + learned - total));
+      b.largest_total = larger(b.largest_total, std::abs(total));
+      b.largest_gap = larger(b.largest_gap, std::abs(direct + learned - total));
     }
     b.shortcut = std::sqrt(b.shortcut);
     b.branch = std::sqrt(b.branch);

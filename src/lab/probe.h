@@ -24,7 +24,7 @@ struct LayerGradients {
   const LayerGradient& first() const { return layers.front(); }
   /// The last before the classifier: the last of the kind that is repeated.
   const LayerGradient& last() const { return layers[layers.size() - 2]; }
-  /// Of the norms by the weights: 1 where the first layer learns as fast as the last.
+  /// Of the norms by the weights.
   double first_over_last() const { return first().weight / last().weight; }
 };
 

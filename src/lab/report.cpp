@@ -226,7 +226,7 @@ FileNames file_names(const Report& report) {
     names.tables.push_back(report.name + (only ? "" : "-" + name_of_title(table.title)) + ".csv");
   }
   for (const ReportFigure& figure : report.figures) {
-    const bool only = report.figures.size() == 1;
+    const bool only = report.figures.size() == 1 && figure.name.empty();
     check(only || plain_name(figure.name), "report: a figure's name that is no plain file name");
     names.figures.push_back(report.name + (only ? "" : "-" + figure.name));
   }

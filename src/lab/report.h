@@ -17,7 +17,7 @@ struct ReportTable {
 };
 
 struct ReportFigure {
-  std::string name;  // part of a file's name, when there are several: a-z, 0-9, '-', '_'
+  std::string name;  // part of a file's name: a-z, 0-9, '-', '_'; may be empty where there is one figure
   std::string caption;
   std::vector<Chart> panels;  // two in a row
 };
@@ -45,7 +45,7 @@ std::string render_csv(const ReportTable& table);
 /// Writes into `folder`, which is created:
 ///   NAME.html          the page
 ///   NAME.csv           the table; of several tables each is NAME-TABLE.csv, TABLE being its title in a-z, 0-9 and '-'
-///   NAME.svg NAME.png  the figure, light; of several figures each is NAME-FIGURE.svg and .png
+///   NAME.svg NAME.png  the figure, light; a figure with a name is NAME-FIGURE.svg and .png
 /// Each file is replaced in one step, the page last. Returns their paths, the page first.
 /// Throws ResourceError (ExitCode::io) when the disk refuses; InternalError when a name is no plain file name or is
 /// there twice, or when a row is longer or shorter than its header.

@@ -22,8 +22,9 @@ Specimen::Specimen(const Dataset& data, const SpecimenOptions& options)
   options_.model_options.num_classes = data.classes();
   const int64_t images = options.limit > 0 ? std::min(options.limit, data.count) : data.count;
   if (images < options.batch_size) {
-    throw UserError("--batch-size: {}, but there are {} training images; expected no more than that",
-                    options.batch_size, images);
+    throw UserError("--batch-size: {}, but there are {} training images{}; expected no more than that",
+                    options.batch_size, images,
+                    options.limit > 0 ? fmt::format(" (--limit {})", options.limit) : std::string());
   }
   // Whole batches only: every step runs the same program.
   options_.limit = images / options.batch_size * options.batch_size;
@@ -91,10 +92,6 @@ Tensor Specimen::logits(const Dataset& data, int64_t count) {
     next = std::copy(some.as<float>().begin(), some.as<float>().end(), next);
   }
   return all;
-}
-
-Evaluation Specimen::evaluate(const Dataset& data, int64_t limit) {
-  return resnet::evaluate(inference(), data, {.image_size = options_.image_size}, 1, limit);
 }
 
 std::map<std::string, Tensor> Specimen::values() const { return read_states(session_, states_); }

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "data/loader.h"
-#include "train/evaluation.h"
+#include "train/inference.h"
 #include "train/model_state.h"
 
 namespace resnet {
@@ -53,15 +53,12 @@ class Specimen {
   void run_on_first_batch(Program& program);
   /// Logits [count, classes] of the first `count` images of `data`, batch norm by running statistics.
   Tensor logits(const Dataset& data, int64_t count);
-  /// Loss and accuracy over the first `limit` images of `data`; 0: all.
-  Evaluation evaluate(const Dataset& data, int64_t limit);
 
   /// Parameters and statistics by name.
   std::map<std::string, Tensor> values() const;
   void set_value(const std::string& name, const Tensor& value);
 
   int64_t parameters() const;
-  int64_t threads() const { return threads_; }
   /// What its backend has to warn of since the last call.
   std::vector<std::string> take_warnings() { return session_.backend().take_warnings(); }
   /// Arena, values and packed weights of all programs so far.

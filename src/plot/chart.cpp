@@ -224,6 +224,7 @@ struct Curve {
   std::vector<std::vector<Point>> runs;
   std::vector<std::vector<Span>> bands;
   double last_value = 0;  // of y, as given
+  int style = -1;
   size_t points = 0;
 };
 
@@ -249,6 +250,7 @@ Curve curve_of(const Series& series, const Chart& chart) {
         "chart: a band whose bounds and x differ in length");
   Curve curve;
   curve.name = drawable(series.name);
+  curve.style = series.style;
   bool open = false;
   bool band_open = false;
   for (size_t i = 0; i < series.x.size(); ++i) {
@@ -393,14 +395,15 @@ class Panel {
   }
 
  private:
-  Color color_of(size_t i) const { return palette_.curves[i % palette_.curves.size()]; }
+  size_t style_of(size_t i) const { return curves_[i].style < 0 ? i : static_cast<size_t>(curves_[i].style); }
+  Color color_of(size_t i) const { return palette_.curves[style_of(i) % palette_.curves.size()]; }
 
   /// More points than pixels can show.
   bool dense(size_t points) const { return static_cast<double>(points) > 4 * (axes_.right - axes_.left); }
 
   /// On a jagged line of too many points a dash pattern is but noise.
   const std::vector<double>& dashes_of(size_t i) const {
-    return kDashes[dense(curves_[i].points) ? 0 : i % kDashes.size()];
+    return kDashes[dense(curves_[i].points) ? 0 : style_of(i) % kDashes.size()];
   }
 
   void find_ranges() {

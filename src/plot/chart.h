@@ -18,6 +18,7 @@ struct Series {
   std::vector<double> y;     // as long as x
   std::vector<double> low;   // of the band: as long as x, or empty
   std::vector<double> high;  // as long as low
+  int style = -1;            // number of its hue and dash pattern; -1: its place in the chart
 };
 
 struct Chart {

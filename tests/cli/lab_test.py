@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """The lab from outside: its list, its reports, what it refuses before hours of measuring, and what Ctrl-C leaves."""
 import json
+import shlex
 import signal
 
 import program
@@ -43,6 +44,7 @@ class Lab(ProgramTest):
                 self.assertIn(f"report: reports/{name}.html", result.out)
                 self.assertIn(f'href="{name}.html"', (self.folder / "reports/index.html").read_text())
         self.assertRegex(result.err, r"gradient-flow \(1/6\)  \d+ %")
+        self.assertIn("all reports: reports/index.html", result.out)
         self.assertNotIn("\x1b", result.err)
 
     def test_json_holds_what_was_measured(self):
@@ -54,12 +56,31 @@ class Lab(ProgramTest):
         gap = blocks["header"].index("largest gap / largest value")
         self.assertLess(max(float(row[gap]) for row in blocks["rows"]), 1e-5)
 
+    def test_the_command_of_a_report_gives_the_report_again(self):
+        reports = self.ok("lab", "all", *ALL, "--epochs", 1, "--output", "one", "--json").json()
+        self.assertEqual([r["experiment"] for r in reports], EXPERIMENTS)
+        for report in reports:
+            with self.subTest(report["experiment"]):
+                command = shlex.split(report["command"])
+                self.assertEqual(command[:3], ["resnet", "lab", report["experiment"]])
+                again = self.ok(*command[1:], "--output", "two", "--json").json()[0]
+                self.assertEqual(again["command"], report["command"])
+                self.assertEqual(set(again["tables"]), set(report["tables"]))
+
+    def test_flags_may_come_before_the_experiment(self):
+        self.ok("lab", "--quick", "--data", "data", "--image-size", 12, "--limit", 32, "--batch-size", 16, "--steps", 1, "--output",
+                "order", "--depths", "8", "identity")
+
     def test_what_an_experiment_does_not_look_at_is_refused(self):
         self.assert_refused(2, ("--epochs", "identity does not take it", "--depths, --steps"), "identity", "--epochs", 3)
         self.assert_refused(2, ("--layers", "mlp"), "mlp", "--layers", 8)
         self.assert_refused(2, ("'gradient-flo'", "gradient-flow"), "gradient-flo")
         self.assert_refused(2, ("--depths: 3", "4 to 5000"), "gradient-flow", "--depths", "3")
         self.assert_refused(2, ("two depths", "20,32"), "nesting", "--depths", "20,32,44")
+        self.assert_refused(2, ("two depths", "20,32"), "all", "--depths", "8,14,20", "--output", "none")
+        self.assert_refused(2, ("--depths: 20,20", "ascending"), "identity", "--depths", "20,20")
+        self.assert_refused(2, ("21", "6n + 2"), "gradient-flow", "--depths", "21", "--output", "none")
+        self.assert_refused(2, ("backend 'gpu'",), "identity", "--backend", "gpu", "--output", "none")
         self.assert_refused(2, ("--batch-norm: 'maybe'", "on, off or both"), "mlp", "--batch-norm", "maybe")
 
     def test_a_folder_that_takes_no_reports_is_refused_before_anything_is_measured(self):
@@ -67,8 +88,9 @@ class Lab(ProgramTest):
         self.assert_refused(4, ("file/reports",), "depth", "--output", "file/reports")
         self.assert_refused(4, ("/proc/reports",), "depth", "--output", "/proc/reports")
 
-    def test_data_that_is_not_there_is_an_input_error(self):
-        self.assert_refused(4, ("nowhere",), "identity", "--data", "nowhere", "--output", "none")
+    def test_data_that_is_not_there_is_refused_and_leaves_no_folder(self):
+        self.assert_refused(2, ("nowhere",), "identity", "--data", "nowhere", "--output", "none")
+        self.assertFalse((self.folder / "none").exists())
 
     def test_ctrl_c_leaves_the_finished_reports_and_a_run_that_goes_on(self):
         running = self.start("lab", "all", *ALL, "--epochs", 1000, "--output", "stopped")

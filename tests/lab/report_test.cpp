@@ -32,7 +32,7 @@ Report small_report() {
                     .x_label = "layer",
                     .series = {{"plain-20", {1, 2, 3}, {0.1, 1, 4}}, {"residual-20", {1, 2, 3}, {2, 3, 2}}},
                     .log_y = true};
-  report.figures = {{.name = "norms", .caption = "Norm of the loss gradient at each layer", .panels = {norms}}};
+  report.figures = {{.name = "", .caption = "Norm of the loss gradient at each layer", .panels = {norms}}};
   report.notes = {"two cores", "12 s", "0.4 GB"};
   return report;
 }
@@ -282,7 +282,6 @@ TEST(Report, hostile_text_is_shown_as_it_is_and_never_read_as_markup) {
   report.findings = report.notes = {hostile};
   report.tables = {{.title = hostile, .header = {hostile}, .rows = {{hostile}}}};
   ReportFigure& figure = report.figures[0];
-  figure.name = hostile;  // names no file: there is but one figure
   figure.caption = figure.panels[0].title = figure.panels[0].x_label = figure.panels[0].series[0].name = hostile;
   const std::string html = render_report_html(report);
   EXPECT_EQ(fault_in(html), "");
@@ -296,6 +295,7 @@ TEST(Report, hostile_text_is_shown_as_it_is_and_never_read_as_markup) {
 
 TEST(Report, every_figure_is_embedded_for_a_light_and_for_a_dark_page) {
   Report report = small_report();
+  report.figures[0].name = "norms";
   report.figures.push_back(report.figures[0]);
   report.figures[1].name = "three";
   report.figures[1].panels.resize(3, report.figures[0].panels[0]);
@@ -426,7 +426,7 @@ TEST(Report, csv_fields_are_quoted_as_rfc_4180_has_it) {
   EXPECT_EQ(render_csv({.title = "", .header = {"only"}, .rows = {{""}, {"x"}}}), "only\n\"\"\nx\n");
 }
 
-TEST(Report, one_table_and_one_figure_take_the_reports_name_and_several_take_their_own_too) {
+TEST(Report, one_table_and_a_figure_without_a_name_take_the_reports_and_others_take_their_own_too) {
   const TemporaryDirectory folder;
   Report report = small_report();
   const std::string inner = folder / "docs/lab";
@@ -441,6 +441,7 @@ TEST(Report, one_table_and_one_figure_take_the_reports_name_and_several_take_the
   EXPECT_EQ(content_of(paths[3]).substr(0, 8), "\x89PNG\r\n\x1a\n");
 
   report.tables.push_back({.title = "After 100 steps (%)", .header = {"x"}, .rows = {}});
+  report.figures[0].name = "norms";
   report.figures.push_back({.name = "after_100", .caption = "", .panels = {}});
   paths = write_report(folder.path(), report);
   EXPECT_EQ(paths.size(), 7u);

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <set>
 #include <sstream>
 
@@ -265,6 +266,52 @@ TEST(Chart, more_series_than_colours_are_all_labelled_within_the_figure) {
     ++glyphs;
   }
   EXPECT_GT(glyphs, 40 * 8);
+}
+
+TEST(Chart, labels_stand_beside_the_curves_and_apart_from_each_other) {
+  // Two panels at a reader's 800 pixels, seven curves that all end in one place, names as long as the lab's.
+  Chart chart = chart_of({});
+  chart.series.clear();
+  for (int i = 0; i < 7; ++i) {
+    chart.series.push_back({fmt::format("residual-{}, gamma 0", 1000 + i), {1, 2, 3}, {3.0, 2.0, 1.0}});
+  }
+  const std::string svg = render_svg({chart, chart}, {.width = 800, .height = 360});
+  const auto curves = curves_in(svg);
+  ASSERT_EQ(curves.size(), 2u);
+  double first_panel_end = 0;
+  for (const Pixel& point : curves[0]) first_panel_end = std::max(first_panel_end, point.x);
+  double second_panel_start = 1e9;
+  for (const Pixel& point : curves[1]) second_panel_start = std::min(second_panel_start, point.x);
+  ASSERT_LT(first_panel_end, second_panel_start);
+  EXPECT_GT(first_panel_end, 100) << "the labels leave no room for the curves";
+  // Rows of glyphs between the panels' curves are the first panel's labels.
+  std::map<double, int> rows;
+  for (size_t at = svg.find("<use "); at != std::string::npos; at = svg.find("<use ", at + 1)) {
+    const double x = std::stod(svg.substr(svg.find(" x=\"", at) + 4, 20));
+    const double y = std::stod(svg.substr(svg.find(" y=\"", at) + 4, 20));
+    if (x > first_panel_end + 10 && x < second_panel_start - 60 && y > 60 && y < 320) ++rows[y];
+  }
+  int labels = 0;
+  double before = -100;
+  for (const auto& [y, glyphs] : rows) {
+    if (glyphs < 15) continue;  // an axis's number
+    ++labels;
+    EXPECT_GE(y - before, 14) << "two labels on top of each other";
+    before = y;
+  }
+  EXPECT_EQ(labels, 7);
+}
+
+TEST(Chart, a_style_keeps_its_hue_wherever_the_curve_stands) {
+  Chart one = chart_of({1, 2});
+  one.series[0].style = 0;
+  Chart other = chart_of({1, 2});
+  other.series.insert(other.series.begin(), {"first", {1, 2}, {5, 5}, {}, {}, 1});
+  other.series[1].style = 0;
+  EXPECT_EQ(curves_in(render_svg({one})).size(), 1u);
+  EXPECT_EQ(curves_in(render_svg({other})).size(), 1u) << "blue is the second curve's, and no other's";
+  other.series[1].style = -1;
+  EXPECT_EQ(curves_in(render_svg({other})).size(), 0u);
 }
 
 TEST(Chart, a_band_is_an_area_in_scale_below_its_curve) {
