@@ -125,6 +125,8 @@ RunDirectory RunDirectory::create(const std::string& path, const TrainConfig& co
 
 void RunDirectory::require_free(const std::string& path) {
   if (!exists(path)) return;
+  std::error_code error;
+  if (!fs::is_directory(path, error)) throw io_error(path, "create the run directory", error ? error.value() : ENOTDIR);
   // A run that ended before its first checkpoint holds nothing to lose: it is begun anew.
   if (holds_checkpoint(path)) {
     throw UserError(
@@ -132,7 +134,6 @@ void RunDirectory::require_free(const std::string& path) {
         "{}: holds a run already; expected a new directory; continue it with --resume {}, or give another --output",
         path, path);
   }
-  std::error_code error;
   const bool empty = fs::is_empty(path, error);
   if (error) throw io_error(path, "list the run directory", error.value());
   if (!empty && !exists(path + "/.lock")) {
