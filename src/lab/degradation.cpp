@@ -57,8 +57,10 @@ std::string schedule(const TrainConfig& config) {
 /// Where the run of a configuration lies: another configuration is another folder, so that what is there can be
 /// resumed.
 std::string run_folder(const std::string& output, const TrainConfig& config) {
+  const std::string text = to_toml(config);
+  const std::string_view settings = std::string_view(text).substr(text.find('\n'));  // after the comment
   return fmt::format("{}/runs/{}-seed{}-{:08x}", output, config.model, config.seed,
-                     static_cast<uint32_t>(hash_text(to_toml(config))));
+                     static_cast<uint32_t>(hash_text(settings)));
 }
 
 struct Runs {
