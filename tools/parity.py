@@ -271,7 +271,7 @@ def check_logits(args):
     pixels = patchwork(args.seed)
     images = (torch.from_numpy(pixels[:, None].astype(np.float64)) / 255 - LOGITS_MEAN) / LOGITS_STD
     passed = True
-    for name in ("resnet18", "resnet50"):
+    for name in ("resnet18", "resnet50", "resnext50_32x4d"):
         net = torchvision_net(name, args.seed, images.float())
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             folder = pathlib.Path(folder)

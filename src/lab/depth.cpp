@@ -110,7 +110,8 @@ Report depth(const LabConfig& c, const LabObserver& observer) {
       steps_table.rows.push_back({name, std::to_string(i + 1), number_cell(course.rates[i]),
                                   number_cell(course.losses[i]), number_cell(course.top1[i])});
     }
-    chart.series.push_back({name,
+    const bool ended = std::isfinite(course.losses.back());
+    chart.series.push_back({ended ? name : name + " (diverged)",
                             count_from(1, n),
                             smoothed(course.losses, kWindow),
                             {},

@@ -99,7 +99,8 @@ table {
 }
 th, td { padding: 0.4rem 0.9rem; border: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { border-bottom: 2px solid var(--quiet); font-weight: 600; vertical-align: bottom; }
-.number { text-align: right; white-space: nowrap; }
+.number { text-align: right; }
+td.number, td:first-child { white-space: nowrap; }
 .cut td { color: var(--quiet); text-align: center; }
 pre {
   margin: 0;
@@ -257,7 +258,7 @@ bool is_number(std::string_view cell) {
 
 /// Stands in a column of numbers where there is none.
 bool is_blank(std::string_view cell) {
-  for (const std::string_view blank : {"", "-", "\u2013", "\u2014", "n/a", "nan", "inf", "-inf"}) {
+  for (const std::string_view blank : {"", "-", "\u2013", "\u2014", "n/a", "nan", "inf", "-inf", "not finite"}) {
     if (cell == blank) return true;
   }
   return false;

@@ -31,10 +31,12 @@ ModelSpec lecture_model() {
           {"stem_padding"}};
 }
 
-ModelSpec torchvision_model(const char* name, torchvision::Block block, std::array<int64_t, 4> depths) {
-  return {name, "torchvision's, v1.5", {3, 224, 224}, 1000, [=](Scope s, Value x, const ModelOptions& options) {
-            return torchvision::resnet(s, x,
-                                       {.block = block, .depths = depths, .num_classes = classes_of(options, 1000)});
+ModelSpec torchvision_model(const char* name, const char* summary, torchvision::Block block,
+                            std::array<int64_t, 4> depths, torchvision::BottleneckOptions bottleneck = {}) {
+  return {name, summary, {3, 224, 224}, 1000, [=](Scope s, Value x, const ModelOptions& options) {
+            return torchvision::resnet(
+                s, x,
+                {.block = block, .depths = depths, .bottleneck = bottleneck, .num_classes = classes_of(options, 1000)});
           }};
 }
 
@@ -140,13 +142,25 @@ std::optional<ModelSpec> family_model(const std::string& name) {
 std::vector<ModelSpec> make_models() {
   using cifar::Shortcut;
   using torchvision::Block;
+  constexpr std::array<int64_t, 4> k50{3, 4, 6, 3}, k101{3, 4, 23, 3}, k152{3, 8, 36, 3};
+  constexpr const char *kUsual = "torchvision's, v1.5", *kPaper = "the paper's, v1: stride on the first 1x1";
+  constexpr const char *kGrouped = "torchvision's, grouped 3x3 convolutions", *kWide = "torchvision's, twice as wide";
+  constexpr torchvision::BottleneckOptions kV1{.stride_on = torchvision::Stride::conv1};
   std::vector<ModelSpec> models = {
       lecture_model(),
-      torchvision_model("resnet18", Block::basic, {2, 2, 2, 2}),
-      torchvision_model("resnet34", Block::basic, {3, 4, 6, 3}),
-      torchvision_model("resnet50", Block::bottleneck, {3, 4, 6, 3}),
-      torchvision_model("resnet101", Block::bottleneck, {3, 4, 23, 3}),
-      torchvision_model("resnet152", Block::bottleneck, {3, 8, 36, 3}),
+      torchvision_model("resnet18", kUsual, Block::basic, {2, 2, 2, 2}),
+      torchvision_model("resnet34", kUsual, Block::basic, {3, 4, 6, 3}),
+      torchvision_model("resnet50", kUsual, Block::bottleneck, k50),
+      torchvision_model("resnet101", kUsual, Block::bottleneck, k101),
+      torchvision_model("resnet152", kUsual, Block::bottleneck, k152),
+      torchvision_model("resnet50_v1", kPaper, Block::bottleneck, k50, kV1),
+      torchvision_model("resnet101_v1", kPaper, Block::bottleneck, k101, kV1),
+      torchvision_model("resnet152_v1", kPaper, Block::bottleneck, k152, kV1),
+      torchvision_model("resnext50_32x4d", kGrouped, Block::bottleneck, k50, {.groups = 32, .width_per_group = 4}),
+      torchvision_model("resnext101_32x8d", kGrouped, Block::bottleneck, k101, {.groups = 32, .width_per_group = 8}),
+      torchvision_model("resnext101_64x4d", kGrouped, Block::bottleneck, k101, {.groups = 64, .width_per_group = 4}),
+      torchvision_model("wide_resnet50_2", kWide, Block::bottleneck, k50, {.width_per_group = 128}),
+      torchvision_model("wide_resnet101_2", kWide, Block::bottleneck, k101, {.width_per_group = 128}),
   };
   for (const Shortcut shortcut : {Shortcut::pad, Shortcut::project, Shortcut::none}) {
     for (const int64_t depth : {20, 32, 44, 56, 110, 1202}) models.push_back(cifar_model(depth, shortcut));

@@ -3,8 +3,8 @@
 namespace resnet::torchvision {
 namespace {
 
-Value conv3x3(Scope s, Value x, int64_t width, int64_t stride = 1) {
-  return conv(s, x, width, {.kernel = 3, .stride = stride, .pad = 1});
+Value conv3x3(Scope s, Value x, int64_t width, int64_t stride = 1, int64_t groups = 1) {
+  return conv(s, x, width, {.kernel = 3, .stride = stride, .pad = 1, .groups = groups});
 }
 
 Value conv1x1(Scope s, Value x, int64_t width, int64_t stride = 1) {
@@ -25,10 +25,12 @@ Value basic_block(Scope s, Value x, int64_t width, int64_t stride) {
   return relu(y + shortcut(s / "downsample", x, width, stride));
 }
 
-Value bottleneck(Scope s, Value x, int64_t width, int64_t stride) {
+Value bottleneck(Scope s, Value x, int64_t width, int64_t stride, const BottleneckOptions& options) {
   constexpr int64_t kExpansion = 4;
-  Value y = relu(batch_norm(s / "bn1", conv1x1(s / "conv1", x, width)));
-  y = relu(batch_norm(s / "bn2", conv3x3(s / "conv2", y, width, stride)));
+  const int64_t inner = width * options.width_per_group / 64 * options.groups;
+  const bool first = options.stride_on == Stride::conv1;
+  Value y = relu(batch_norm(s / "bn1", conv1x1(s / "conv1", x, inner, first ? stride : 1)));
+  y = relu(batch_norm(s / "bn2", conv3x3(s / "conv2", y, inner, first ? 1 : stride, options.groups)));
   y = batch_norm(s / "bn3", conv1x1(s / "conv3", y, width * kExpansion));
   return relu(y + shortcut(s / "downsample", x, width * kExpansion, stride));
 }
@@ -43,7 +45,7 @@ Value resnet(Scope s, Value x, const Architecture& architecture) {
     for (int64_t i = 0; i < architecture.depths[static_cast<size_t>(stage)]; ++i) {
       const int64_t stride = stage > 0 && i == 0 ? 2 : 1;
       x = architecture.block == Block::basic ? basic_block(layer / i, x, width, stride)
-                                             : bottleneck(layer / i, x, width, stride);
+                                             : bottleneck(layer / i, x, width, stride, architecture.bottleneck);
     }
   }
   return linear(s / "fc", flatten(global_avg_pool(x)), architecture.num_classes);

@@ -12,7 +12,8 @@ import program
 from program import SMALL, ProgramTest, events, metrics
 
 PARAMETERS = {"lecture_resnet18": 11_178_378, "resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032,
-              "resnet101": 44_549_160, "resnet152": 60_192_808, "resnet20_cifar_a": 269_722, "resnet20_cifar_b": 272_474,
+              "resnet101": 44_549_160, "resnet152": 60_192_808, "resnet50_v1": 25_557_032, "resnext50_32x4d": 25_028_904,
+              "resnext101_64x4d": 83_455_272, "wide_resnet50_2": 68_883_240, "resnet20_cifar_a": 269_722, "resnet20_cifar_b": 272_474,
               "plain56_cifar": 853_018, "resnet1202_cifar_a": 19_421_274, "resnet20_mlp": 401_418}
 
 

@@ -30,9 +30,12 @@ int64_t parameters_of(const ModelSpec& model, const ModelOptions& options = {}) 
 }
 
 TEST(Models, ParameterCountsArePublishedOnes) {
-  std::map<std::string, int64_t> counts = {{"lecture_resnet18", 11178378}, {"resnet18", 11689512},
-                                           {"resnet34", 21797672},         {"resnet50", 25557032},
-                                           {"resnet101", 44549160},        {"resnet152", 60192808}};
+  std::map<std::string, int64_t> counts = {
+      {"lecture_resnet18", 11178378}, {"resnet18", 11689512},         {"resnet34", 21797672},
+      {"resnet50", 25557032},         {"resnet101", 44549160},        {"resnet152", 60192808},
+      {"resnet50_v1", 25557032},      {"resnet101_v1", 44549160},     {"resnet152_v1", 60192808},
+      {"resnext50_32x4d", 25028904},  {"resnext101_32x8d", 88791336}, {"resnext101_64x4d", 83455272},
+      {"wide_resnet50_2", 68883240},  {"wide_resnet101_2", 126886696}};
   // Option A adds nothing to the plain net; option B two projections: 16 x 32 and 32 x 64 weights and their norms.
   constexpr int64_t kProjections = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64;
   const std::map<int64_t, int64_t> deep = {{20, 269722}, {32, 464154},   {44, 658586},
@@ -75,7 +78,7 @@ TEST(Models, TorchvisionsNamesAndShapesAreTorchvisions) {
     words >> model >> name >> shape;
     expected[model][name] = shape;
   }
-  ASSERT_EQ(expected.size(), 2u);
+  ASSERT_EQ(expected.size(), 4u);
   EXPECT_EQ(expected.at("resnet18").size(), 102u);
   EXPECT_EQ(expected.at("resnet50").size(), 267u);
   for (const auto& [model, names] : expected) {
@@ -222,7 +225,7 @@ TEST(Models, TheListingsStemHasNoPadding) {
   }
 }
 
-TEST(Models, TorchvisionsLastMapIsAThirtySecondAndBottlenecksStrideInTheMiddle) {
+TEST(Models, TorchvisionsLastMapIsAThirtySecondAndBottlenecksStrideInTheMiddleThePapersAtTheirStart) {
   for (const auto& [name, pooled] : {std::pair{"resnet18", "1x512x1x1"}, std::pair{"resnet50", "1x2048x1x1"}}) {
     Graph g;
     ModelBuilder builder{g, DType::f32, false, {}};
@@ -232,15 +235,22 @@ TEST(Models, TorchvisionsLastMapIsAThirtySecondAndBottlenecksStrideInTheMiddle) 
     EXPECT_EQ(y.shape(), (Shape{1, 7}));
     EXPECT_EQ(shapes_of(g, "global_avg_pool"), std::vector<std::string>{pooled});
   }
-  Graph g;
-  ModelBuilder builder{g, DType::f32, false, {}};
-  const Value x = g.input("x", f32_type({1, 256, 56, 56}));
-  g.set_output("y", torchvision::bottleneck(Scope(builder) / "layer2" / 0, x, 128, 2));
-  EXPECT_EQ(g.outputs().at("y").shape(), (Shape{1, 512, 28, 28}));
-  for (int32_t id : g.live_nodes()) {
-    if (g.node(id).name != "layer2.0.conv1" && g.node(id).name != "layer2.0.conv2") continue;
-    const auto stride = std::get<Conv2dAttrs>(g.node(id).attributes).stride;
-    EXPECT_EQ(stride.h, g.node(id).name == "layer2.0.conv2" ? 2 : 1) << g.node(id).name;
+  using torchvision::Stride;
+  for (const auto& [stride_on, strided] :
+       {std::pair{Stride::conv2, "layer2.0.conv2"}, std::pair{Stride::conv1, "layer2.0.conv1"}}) {
+    Graph g;
+    ModelBuilder builder{g, DType::f32, false, {}};
+    const Value x = g.input("x", f32_type({1, 256, 56, 56}));
+    g.set_output(
+        "y", torchvision::bottleneck(Scope(builder) / "layer2" / 0, x, 128, 2, {.groups = 4, .stride_on = stride_on}));
+    EXPECT_EQ(g.outputs().at("y").shape(), (Shape{1, 512, 28, 28}));
+    for (int32_t id : g.live_nodes()) {
+      const std::string& name = g.node(id).name;
+      if (name != "layer2.0.conv1" && name != "layer2.0.conv2") continue;
+      const auto& attributes = std::get<Conv2dAttrs>(g.node(id).attributes);
+      EXPECT_EQ(attributes.stride.h, name == strided ? 2 : 1) << name;
+      EXPECT_EQ(attributes.groups, name == "layer2.0.conv2" ? 4 : 1) << name;
+    }
   }
 }
 
