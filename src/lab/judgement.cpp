@@ -40,12 +40,12 @@ const char* words(Side side) {
 std::string judge_gradients(double plain, double residual) {
   if (!std::isfinite(plain) || !std::isfinite(residual)) return "not comparable: a gradient is not finite";
   constexpr double kDecade = 10;
+  const bool grows = plain > residual * kDecade && plain > kDecade;
   const char* of_plain = plain < residual / kDecade && plain < 1 / kDecade ? "the plain net's gradient vanishes"
-                         : plain > residual * kDecade && plain > kDecade
-                             ? "the plain net's gradient does not vanish here, it grows towards the input"
-                             : "no clear difference: the claim does not show here";
+                         : grows ? "the plain net's gradient does not vanish here, it grows towards the input"
+                                 : "no clear difference: the claim does not show here";
   if (residual <= kDecade) return of_plain;
-  return fmt::format("{}; the residual net's grows towards the input too", of_plain);
+  return fmt::format("{}; the residual net's grows towards the input{}", of_plain, grows ? " too" : "");
 }
 
 std::string judge_training(const std::vector<double>& losses, double last, double guessing, size_t most_bad) {

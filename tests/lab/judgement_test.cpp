@@ -44,6 +44,8 @@ TEST(Judgement, GradientsVanishOnlyByDecades) {
   EXPECT_TRUE(holds(judge_gradients(4000, 2), "grows towards the input"));
   EXPECT_FALSE(holds(judge_gradients(4000, 2), "too"));
   EXPECT_TRUE(holds(judge_gradients(4000, 20), "too"));
+  EXPECT_TRUE(holds(judge_gradients(1e-5, 20), "vanishes; the residual net's grows towards the input"));
+  EXPECT_FALSE(holds(judge_gradients(1e-5, 20), "too"));
   EXPECT_TRUE(holds(judge_gradients(kNan, 1), "not comparable"));
 }
 
