@@ -39,6 +39,7 @@ train: build ## train the lecture's net, then evaluate the best model (RUN=, TRA
 
 test: ## build everything and run every test, the layer and format checks among them
 	@tools/install_packages.sh build test
+	@tools/install_oracles.sh build/oracles
 	@cmake --preset release -DRESNET_WERROR=$(WERROR) -DRESNET_BUILD_TESTS=ON -DRESNET_BUILD_BENCH=ON
 	@cmake --build build/release -j $(JOBS)
 	@ctest --test-dir build/release --output-on-failure -j $(JOBS)
@@ -94,7 +95,7 @@ bench-training: build ## training speed and memory against PyTorch, paired and i
 	@/usr/bin/python3 bench/peers.py training
 
 bench-inference: build ## inference speed against PyTorch and ONNX Runtime, paired and interleaved
-	@tools/install_packages.sh build test bench
+	@tools/install_packages.sh build test
 	@/usr/bin/python3 bench/peers.py inference
 
 clean: ## remove build/ (trained runs stay)

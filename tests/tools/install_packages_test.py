@@ -42,7 +42,7 @@ class InstallPackages(unittest.TestCase):
             return done
 
     def test_with_everything_installed_apt_is_never_called(self):
-        done = self.run_with(["build", "test", "bench"])
+        done = self.run_with(["build", "test"])
         self.assertEqual((done.returncode, done.calls, done.stderr), (0, [], ""))
 
     def test_only_what_is_missing_is_installed(self):
@@ -73,7 +73,7 @@ class InstallPackages(unittest.TestCase):
     def test_every_package_has_a_known_group_and_a_reason(self):
         for line in SCRIPT.with_name("packages.txt").read_text().splitlines():
             if line and not line.startswith("#"):
-                self.assertRegex(line, r"^(build|test|bench) +[a-z0-9.+-]+ +# \S")
+                self.assertRegex(line, r"^(build|test) +[a-z0-9.+-]+ +# \S")
 
 
 def packages(*groups):
