@@ -1,6 +1,7 @@
 // The lecture's claims in a few lines each, on real images and at sizes that take seconds: `resnet lab` measures them
 // in full. A claim that does not hold ends the program with code 1.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <exception>
