@@ -94,7 +94,7 @@ bench-training: build ## training speed and memory against PyTorch, paired and i
 	@tools/install_packages.sh build test
 	@/usr/bin/python3 bench/peers.py training
 
-bench-inference: build ## inference speed against PyTorch and ONNX Runtime, paired and interleaved
+bench-inference: build ## inference speed against PyTorch, ONNX Runtime, OpenVINO and ncnn, paired and interleaved
 	@tools/install_packages.sh build test
 	@/usr/bin/python3 bench/peers.py inference
 

@@ -148,13 +148,14 @@ int run_benchmark(const Arguments& a) {
   if (a.dump_plan) std::fputs(print(program->graph(), program->plan()).c_str(), stderr);
   program->run();  // code and caches warm, weights packed
   program->profile(a.profile);
-  std::vector<double> rates;
+  std::vector<double> rates, run_seconds;
   const auto start = Clock::now();
   while (a.runs > 0 ? static_cast<int64_t>(rates.size()) < a.runs
                     : std::chrono::duration<double>(Clock::now() - start).count() < a.seconds || rates.size() < 3) {
     const auto begin = Clock::now();
     program->run();
-    rates.push_back(static_cast<double>(a.batch_size) / std::chrono::duration<double>(Clock::now() - begin).count());
+    run_seconds.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
+    rates.push_back(static_cast<double>(a.batch_size) / run_seconds.back());
     progress.update(fmt::format("run {}  {:.1f} img/s", rates.size(), rates.back()));
   }
   progress.clear();
@@ -178,6 +179,7 @@ int run_benchmark(const Arguments& a) {
                              {"threads", threads},
                              {"instruction_set", instruction_set()},
                              {"runs", rates.size()},
+                             {"seconds", run_seconds},
                              {"images_per_second", {{"median", median}, {"min", rates.front()}, {"max", rates.back()}}},
                              {"fma_peak_gflops", peak / 1e9},
                              {"peak_share", share},
