@@ -108,10 +108,10 @@ def pool(name, shape, kernel, stride, pad):
     c.backward(y)
 
 
-def average(name, shape, kernel, stride, pad, include):
-    c = Case("avg_pool_" + name, "avg_pool", kernel=kernel, stride=stride, pad=pad, count_include_pad=include)
+def average(name, shape, kernel, stride, pad, include, ceil=False):
+    c = Case("avg_pool_" + name, "avg_pool", kernel=kernel, stride=stride, pad=pad, count_include_pad=include, **(dict(ceil_mode=1) if ceil else {}))
     x = c.input("x", *shape)
-    c.backward(F.avg_pool2d(x, kernel, stride, pad, False, include))
+    c.backward(F.avg_pool2d(x, kernel, stride, pad, ceil, include))
 
 
 def loss(name, classes, labels, smoothing):
@@ -187,6 +187,21 @@ def main():
     average("plain", (2, 1, 4, 5), (2, 2), (2, 2), (0, 0), True)
     average("with_padding", (1, 2, 5, 4), (3, 3), (2, 2), (1, 1), True)
     average("without_padding", (1, 2, 5, 4), (3, 3), (2, 1), (1, 1), False)
+    average("ceil", (1, 2, 5, 3), (2, 2), (2, 2), (0, 0), False, ceil=True)
+    average("ceil_with_padding", (1, 1, 6, 7), (3, 3), (2, 3), (1, 1), True, ceil=True)
+    average("ceil_without_padding", (1, 1, 6, 7), (3, 3), (2, 3), (1, 1), False, ceil=True)
+    c = Case("sigmoid", "sigmoid")
+    c.backward(torch.sigmoid(c.input("x", 2, 3, 1, 2)))
+    c = Case("scale", "scale")
+    c.backward(c.input("x", 2, 3, 2, 2) * c.input("s", 2, 3, 1, 1))
+    c = Case("channel_conv", "channel_conv")
+    x, w = c.input("x", 2, 7, 1, 1), c.input("w", 1, 1, 5)
+    c.backward(F.conv1d(x.reshape(2, 1, 7), w, padding=2).reshape(2, 7, 1, 1))
+    for name, shape, stride in (("even", (2, 2, 4, 6), 2), ("odd", (1, 2, 5, 3), 2), ("full", (1, 1, 2, 3), 1)):
+        c = Case("blur_pool_" + name, "blur_pool", stride=stride)
+        taps = torch.tensor([1.0, 2, 1], dtype=torch.float64) / 4
+        weight = (taps[:, None] * taps).expand(shape[1], 1, 3, 3)
+        c.backward(F.conv2d(F.pad(c.input("x", *shape), (1, 1, 1, 1), mode="reflect"), weight, stride=stride, groups=shape[1]))
     c = Case("global_avg_pool", "global_avg_pool")
     c.backward(F.adaptive_avg_pool2d(c.input("x", 2, 3, 3, 2), 1))
     c = Case("flatten", "flatten")

@@ -4,7 +4,8 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/console.h"
-#include "ops/add.h"
+#include "ops/blur_pool.h"
+#include "ops/channel_conv.h"
 #include "ops/conv2d.h"
 #include "ops/linear.h"
 #include "train/inference.h"
@@ -43,6 +44,9 @@ std::vector<Row> rows_of(const Graph& graph) {
     if (node.op == &kConv2d)
       row.macs = shape.elements() * node.inputs[1].shape().elements() / node.inputs[1].shape()[0];
     if (node.op == &kLinear) row.macs = node.inputs[1].shape().elements();
+    // The attention's and the blur's are convolutions too, with one channel in a group.
+    if (node.op == &kChannelConv) row.macs = shape.elements() * node.inputs[1].shape().elements();
+    if (node.op == &kBlurPool) row.macs = shape.elements() * 9;
     rows.push_back(row);
   }
   return rows;
@@ -86,10 +90,7 @@ int list_models(bool as_json) {
     std::printf("%s\n", list.dump().c_str());
     return 0;
   }
-  std::printf(
-      "%s\nAny other depth of a family has its name too: resnetN_cifar_a, resnetN_cifar_b and plainN_cifar for\n"
-      "N = 6n + 2, resnetN_mlp and plainN_mlp for N = 2n + 2. resnetN_cifar is resnetN_cifar_a.\n",
-      table(rows, 2).c_str());
+  std::printf("%s\n%s\n", table(rows, 2).c_str(), kFamilies);
   return 0;
 }
 

@@ -52,6 +52,7 @@ struct Printer {
     t.size("stride", a.stride, 1);
     t.size("pad", a.pad, 0);
     t.flag("exclude_pad", !a.count_include_pad);
+    t.flag("ceil", a.ceil_mode);
   }
   void operator()(const PoolGradAttrs& a) const {
     (*this)(a.pool);
@@ -77,6 +78,7 @@ struct Printer {
     t.value("before", a.before, int64_t{0});
     t.value("after", a.after, int64_t{0});
   }
+  void operator()(const ChannelConvAttrs& a) const { t.flag("flip", a.flip); }
 };
 
 }  // namespace

@@ -53,6 +53,7 @@ struct PoolAttrs {
   Size2 stride{1, 1};
   Size2 pad{0, 0};
   bool count_include_pad = true;
+  bool ceil_mode = false;  ///< a last window may reach past the padded edge, rather than the last pixels be left out
   bool operator==(const PoolAttrs&) const = default;
 };
 
@@ -105,9 +106,15 @@ struct ChannelPadAttrs {
   bool operator==(const ChannelPadAttrs&) const = default;
 };
 
+/// `flip`: the kernel is read from its end, which is the gradient's way.
+struct ChannelConvAttrs {
+  bool flip = false;
+  bool operator==(const ChannelConvAttrs&) const = default;
+};
+
 using Attributes =
     std::variant<NoAttrs, Conv2dAttrs, Conv2dGradAttrs, BatchNormAttrs, PoolAttrs, PoolGradAttrs, ShapeAttrs, FillAttrs,
-                 LinearAttrs, LossAttrs, SgdAttrs, RunningAverageAttrs, ChannelPadAttrs>;
+                 LinearAttrs, LossAttrs, SgdAttrs, RunningAverageAttrs, ChannelPadAttrs, ChannelConvAttrs>;
 
 /// "stride=2 pad=1 bias": only what differs from the defaults; empty for NoAttrs.
 std::string to_string(const Attributes& attributes);

@@ -1,5 +1,6 @@
 #include "models/layers.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace resnet {
@@ -69,6 +70,33 @@ Value batch_norm(Scope s, Value x, BatchNormOptions options) {
   s.builder().statistics.push_back({running_mean, result.mean, 0.1, 1.0});
   s.builder().statistics.push_back({running_var, result.var, 0.1, count / (count - 1)});
   return result.y;
+}
+
+Value squeeze_excite(Scope s, Value x) {
+  const int64_t channels = x.shape()[1];
+  const int64_t inner = std::max<int64_t>(8, (channels / 16 + 4) / 8 * 8);
+  Value gate = relu(conv(s / "fc1", global_avg_pool(x), inner, {.kernel = 1, .bias = true}));
+  gate = conv(s / "fc2", gate, channels, {.kernel = 1, .bias = true});
+  return scale(x, sigmoid(gate), s.path());
+}
+
+Value efficient_channel_attention(Scope s, Value x) {
+  const double channels = static_cast<double>(x.shape()[1]);
+  const auto half = static_cast<int64_t>(std::abs(std::log2(channels) + 1) / 2);
+  const Shape shape{1, 1, std::max<int64_t>(3, half + 1 - half % 2)};
+  const Value weight = (s / "conv").parameter("weight", shape, uniform_fan_in(shape));
+  return scale(x, sigmoid(channel_conv(global_avg_pool(x), weight, (s / "conv").path())), s.path());
+}
+
+Value drop_path(Scope s, Value branch, double rate) {
+  if (rate == 0 || !s.training()) return branch;
+  s.builder().drop_paths.push_back({s.path(), rate});
+  const Value factors = s.graph().input(s.path(), {branch.type().dtype, Shape{branch.shape()[0]}});
+  return scale(branch, factors, s.path());
+}
+
+double drop_path_rate(double last, int64_t block, int64_t blocks) {
+  return blocks > 1 ? last * static_cast<double>(block) / static_cast<double>(blocks - 1) : 0;
 }
 
 Value linear(Scope s, Value x, int64_t outputs, LinearOptions options) {

@@ -4,12 +4,15 @@
 #include "models/scope.h"
 #include "ops/add.h"
 #include "ops/batch_norm.h"
+#include "ops/channel_conv.h"
 #include "ops/conv2d.h"
 #include "ops/global_avg_pool.h"
 #include "ops/linear.h"
 #include "ops/max_pool.h"
 #include "ops/relu.h"
 #include "ops/reshape.h"
+#include "ops/scale.h"
+#include "ops/sigmoid.h"
 
 namespace resnet {
 
@@ -58,5 +61,22 @@ struct LinearOptions {
 
 /// x [N,I] -> [N,outputs]; parameters `weight` [outputs, I] and, if asked for, `bias` (as a convolution's).
 Value linear(Scope s, Value x, int64_t outputs, LinearOptions options = {});
+
+/// Squeeze-and-excitation (Hu et al. 2017, arXiv:1709.01507): x * sigmoid(fc2(relu(fc1(mean of each map of x)))), both
+/// 1x1 convolutions with a bias, between them C / 16 channels rounded to a multiple of 8 (timm's SEModule and names).
+Value squeeze_excite(Scope s, Value x);
+
+/// Efficient channel attention (Wang et al. 2019, arXiv:1910.03151): x * sigmoid(conv(mean of each map of x)), the
+/// convolution along the channels, without bias. Its kernel is |log2(C) + 1| / 2 rounded down, made odd by adding one,
+/// and 3 at least; parameter `conv.weight` [1,1,k] (timm's EcaModule).
+Value efficient_channel_attention(Scope s, Value x);
+
+/// Stochastic depth (Huang et al. 2016, arXiv:1603.09382): in training each image's branch is dropped with probability
+/// `rate`, and what is kept is divided by 1 - rate, so that nothing changes in the mean (timm's DropPath). The factors
+/// come from outside, by the graph's input of the scope's path. In inference, and with rate 0, `branch` itself.
+Value drop_path(Scope s, Value branch, double rate);
+
+/// The linear decay rule: block `block` of `blocks` has rate last * block / (blocks - 1). One block alone: 0.
+double drop_path_rate(double last, int64_t block, int64_t blocks);
 
 }  // namespace resnet

@@ -1,6 +1,7 @@
 #pragma once
 // The models by name.
 
+#include <array>
 #include <functional>
 #include <map>
 #include <string>
@@ -10,6 +11,15 @@
 
 namespace resnet {
 
+/// How many blocks each of up to six stages has, zeros after the last. An array, not a vector, as GCC 12 warns of
+/// options with a destructor wherever they are made in braces.
+struct StageLayout {
+  std::array<int64_t, 6> blocks = {};
+  bool empty() const { return blocks[0] == 0; }
+  std::vector<int64_t> list() const;
+  bool operator==(const StageLayout&) const = default;
+};
+
 /// What a user may change about a model (`--set model.KEY=VALUE`). Each model takes some of these, see ModelSpec.
 struct ModelOptions {
   int64_t num_classes = 0;          ///< 0: the model's own; every model takes it
@@ -17,6 +27,9 @@ struct ModelOptions {
   bool batch_norm = true;           ///< false: no batch norm; the layers before it get biases instead
   bool zero_init_residual = false;  ///< gamma of each block's last batch norm starts 0 (torchvision's name)
   WeightInit init = WeightInit::kaiming;
+  StageLayout blocks = {};  ///< empty: the model's own
+  double drop_path =
+      0;  ///< stochastic depth's rate of the last block, linear from 0 at the first (timm's drop_path_rate)
   bool operator==(const ModelOptions&) const = default;
 };
 
@@ -33,9 +46,12 @@ struct ModelSpec {
 const std::vector<ModelSpec>& all_models();
 
 /// The model of that name; its own name is the canonical one. Besides the listed names it knows every depth of a
-/// family (resnet26_cifar_b, plain8_mlp), and resnet20_cifar for resnet20_cifar_a.
+/// family (resnet26_cifar_b, preresnet110_cifar, wrn16_8_cifar, plain8_mlp), and resnet20_cifar for resnet20_cifar_a.
 /// Throws UserError with the nearest names when there is no such model, or with the depths that a family has.
 ModelSpec find_model(const std::string& name);
+
+/// The families' names, for people: "resnetN_cifar_a, ... for N = 6n + 2".
+extern const char* const kFamilies;
 
 /// "kaiming", "pytorch" or "xavier".
 const char* name_of(WeightInit init);

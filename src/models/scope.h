@@ -17,12 +17,19 @@ struct RunningStatistic {
   double scale = 1;  ///< n / (n - 1) makes a biased variance unbiased
 };
 
+/// A branch of stochastic depth: the graph's input `input`, [N], that each image's branch is multiplied by in training.
+struct DropPath {
+  std::string input;
+  double rate = 0;  ///< probability of a branch being dropped
+};
+
 /// What a model function builds into.
 struct ModelBuilder {
   Graph& graph;
   DType dtype = DType::f32;
   bool training = false;
   std::vector<RunningStatistic> statistics;  ///< filled by batch_norm in training
+  std::vector<DropPath> drop_paths = {};     ///< filled by drop_path in training
 };
 
 class Scope {

@@ -3,6 +3,8 @@
 #include "ops/add.h"
 #include "ops/avg_pool.h"
 #include "ops/batch_norm.h"
+#include "ops/blur_pool.h"
+#include "ops/channel_conv.h"
 #include "ops/channel_sum.h"
 #include "ops/conv2d.h"
 #include "ops/fill.h"
@@ -14,7 +16,9 @@
 #include "ops/relu.h"
 #include "ops/reshape.h"
 #include "ops/running_average.h"
+#include "ops/scale.h"
 #include "ops/sgd_update.h"
+#include "ops/sigmoid.h"
 #include "ops/softmax_cross_entropy.h"
 
 namespace resnet {
@@ -27,6 +31,10 @@ std::span<const OpDef* const> all_ops() {
       &kBatchNorm,
       &kBatchNormGrad,
       &kBatchNormInference,
+      &kBlurPool,
+      &kBlurPoolGrad,
+      &kChannelConv,
+      &kChannelConvWeightGrad,
       &kChannelSum,
       &kConv2d,
       &kConv2dInputGrad,
@@ -45,7 +53,11 @@ std::span<const OpDef* const> all_ops() {
       &kReluGrad,
       &kReshape,
       &kRunningAverage,
+      &kScale,
+      &kScaleGrad,
       &kSgdUpdate,
+      &kSigmoid,
+      &kSigmoidGrad,
       &kSliceChannels,
       &kSoftmaxCrossEntropy,
       &kSoftmaxCrossEntropyGrad,

@@ -42,9 +42,12 @@ struct Cell {
 Cell cell(const PoolAttrs& a, const Shape& x, int64_t ho, int64_t wo) {
   const int64_t h0 = ho * a.stride.h - a.pad.h;
   const int64_t w0 = wo * a.stride.w - a.pad.w;
+  // In ceil mode a window may pass the padded edge, and what lies behind that does not count even as padding.
+  const int64_t padded_rows = std::min(a.kernel.h, x[2] + a.pad.h - h0);
+  const int64_t padded_columns = std::min(a.kernel.w, x[3] + a.pad.w - w0);
   Cell result{{std::max<int64_t>(0, h0), std::min(x[2], h0 + a.kernel.h)},
               {std::max<int64_t>(0, w0), std::min(x[3], w0 + a.kernel.w)},
-              static_cast<double>(a.kernel.h * a.kernel.w)};
+              static_cast<double>(padded_rows * padded_columns)};
   if (!a.count_include_pad) {
     result.divisor =
         static_cast<double>((result.rows.end - result.rows.begin) * (result.columns.end - result.columns.begin));

@@ -16,6 +16,7 @@ std::vector<TensorType> max_pool_shape(const InferCall& call) {
   rule.rank(0, "input", 4, "N,C,H,W");
   rule.floating(0, "input");
   const Shape y = pooled_shape(rule, rule.shape(0), a);
+  if (a.ceil_mode) rule.fail("ceil_mode is not supported; expected windows that end inside the padded image");
   if (a.kernel.h * a.kernel.w > 255) {
     rule.fail("kernel {}x{} has {} elements, at most 255 are supported (the index is a byte)", a.kernel.h, a.kernel.w,
               a.kernel.h * a.kernel.w);

@@ -40,13 +40,16 @@ int64_t window_count(const ShapeRule& rule, const char* axis, int64_t size, cons
   require("dilation", window.dilation, 1);
   const int64_t reach = window.dilation * (window.kernel - 1) + 1;
   const int64_t room = size + 2 * window.pad;
-  if (reach > room) {
+  const bool last_may_pass = window.ceil && reach - room < window.stride;
+  if (reach > room && !last_may_pass) {
     rule.fail(
         "the window spans {} pixels but the padded {} of input {} is {} (pad {}); use a larger image or less stride "
         "before it",
         reach, axis, rule.shape(0).str(), room, window.pad);
   }
-  return (room - reach) / window.stride + 1;
+  if (!window.ceil) return (room - reach) / window.stride + 1;
+  const int64_t count = (room - reach + window.stride - 1) / window.stride + 1;
+  return (count - 1) * window.stride < size + window.pad ? count : count - 1;
 }
 
 Shape pooled_shape(const ShapeRule& rule, const Shape& x, const PoolAttrs& attrs) {

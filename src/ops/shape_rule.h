@@ -42,13 +42,15 @@ struct Window {
   int64_t stride = 1;
   int64_t pad = 0;
   int64_t dilation = 1;
+  bool ceil = false;
 };
 
-inline Window rows_of(const PoolAttrs& a) { return {a.kernel.h, a.stride.h, a.pad.h, 1}; }
-inline Window columns_of(const PoolAttrs& a) { return {a.kernel.w, a.stride.w, a.pad.w, 1}; }
+inline Window rows_of(const PoolAttrs& a) { return {a.kernel.h, a.stride.h, a.pad.h, 1, a.ceil_mode}; }
+inline Window columns_of(const PoolAttrs& a) { return {a.kernel.w, a.stride.w, a.pad.w, 1, a.ceil_mode}; }
 
-/// floor((size + 2*pad - dilation*(kernel-1) - 1) / stride) + 1. Fails the rule when a number is out of range or
-/// nothing is left. `axis` is "height" or "width".
+/// floor((size + 2*pad - dilation*(kernel-1) - 1) / stride) + 1; with `ceil` rounded up, unless the last window would
+/// then begin behind the image and its first padding (PyTorch's ceil_mode). Fails the rule when a number is out of
+/// range or nothing is left. `axis` is "height" or "width".
 int64_t window_count(const ShapeRule& rule, const char* axis, int64_t size, const Window& window);
 
 /// The shape after pooling x [N,C,H,W], with the checks that both pools share.

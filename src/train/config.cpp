@@ -63,6 +63,8 @@ const std::vector<Setting>& settings() {
       {"model.batch_norm", &TrainConfig::batch_norm},
       {"model.zero_init_residual", &TrainConfig::zero_init_residual},
       {"model.init", &TrainConfig::init},
+      {"model.blocks", &TrainConfig::blocks},
+      {"model.drop_path", &TrainConfig::drop_path},
   };
   return list;
 }
@@ -232,6 +234,8 @@ ModelOptions model_options(const TrainConfig& config) {
                        .batch_norm = config.batch_norm,
                        .zero_init_residual = config.zero_init_residual};
   set_option("init", config.init, options);
+  if (!config.blocks.empty()) set_option("blocks", fmt::format("{}", fmt::join(config.blocks, ", ")), options);
+  set_option("drop_path", fmt::format("{}", config.drop_path), options);
   return options;
 }
 

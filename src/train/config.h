@@ -49,6 +49,8 @@ struct TrainConfig {
   bool batch_norm = true;
   bool zero_init_residual = false;
   std::string init = "kaiming";  ///< kaiming | pytorch | xavier
+  std::vector<int64_t> blocks;   ///< of each stage; empty: the model's own
+  double drop_path = 0;          ///< stochastic depth's rate of the last block
 
   DType dtype() const { return precision == "f64" ? DType::f64 : DType::f32; }
 };

@@ -79,6 +79,7 @@ class Trainer {
     threads_ = config_.threads > 0 ? config_.threads : available_threads();
     session_ = std::make_unique<Session>(make_backend(config_.backend, static_cast<int>(threads_)));
     states_ = model_states(spec_, description_.options, config_.dtype());
+    drop_paths_ = drop_paths(spec_, description_.options);
   }
 
   void begin_run() {
@@ -316,6 +317,7 @@ class Trainer {
     Program& program = step_program(batch.size());
     const double lr = learning_rate(config_, state_.step, steps_per_epoch_);
     set_step_inputs(program, batch, lr);
+    set_drop_paths(program, drop_paths_, batch, static_cast<uint64_t>(config_.seed));
     const auto start = Clock::now();
     program.run();
     const double loss = program.scalar("loss");
@@ -543,6 +545,7 @@ class Trainer {
   std::vector<StateSpec> states_;
   std::map<std::string, Tensor> initial_, initial_momenta_;
   std::vector<StepProgram> programs_;
+  std::vector<DropPath> drop_paths_;  ///< branches of stochastic depth
   std::optional<InferenceProgram> inference_;
   TrainState state_;
   Clock::time_point last_mark_;

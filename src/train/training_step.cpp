@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "autodiff/gradients.h"
+#include "base/rng.h"
 #include "ops/fill.h"
 #include "ops/running_average.h"
 #include "ops/sgd_update.h"
@@ -62,6 +63,33 @@ void set_step_inputs(Program& program, const Batch& batch, double lr) {
     rate.as<T>()[0] = static_cast<T>(lr);
   });
   program.set_input("lr", rate);
+}
+
+std::vector<DropPath> drop_paths(const ModelSpec& model, const ModelOptions& options) {
+  if (options.drop_path == 0) return {};
+  Graph graph;
+  ModelBuilder builder{graph, DType::f32, true, {}};
+  const Shape& image = model.input;
+  build_model(model, Scope(builder), graph.input("images", {DType::f32, {2, image[0], image[1], image[2]}}), options);
+  return builder.drop_paths;
+}
+
+double drop_path_factor(const DropPath& branch, uint64_t seed, int64_t epoch, int64_t sample) {
+  const uint64_t of_branch = hash_combine(hash_text("drop path"), hash_text(branch.input));
+  const uint64_t of_epoch = hash_combine(hash_combine(of_branch, seed), static_cast<uint64_t>(epoch));
+  return Rng(hash_combine(of_epoch, static_cast<uint64_t>(sample))).uniform() < branch.rate ? 0 : 1 / (1 - branch.rate);
+}
+
+void set_drop_paths(Program& program, std::span<const DropPath> branches, const Batch& batch, uint64_t seed) {
+  for (const DropPath& branch : branches) {
+    Tensor factors(batch.images.dtype(), Shape{batch.size()});
+    with_float(factors.dtype(), [&](auto tag) {
+      using T = decltype(tag);
+      for (size_t i = 0; i < batch.samples.size(); ++i)
+        factors.as<T>()[i] = static_cast<T>(drop_path_factor(branch, seed, batch.epoch, batch.samples[i]));
+    });
+    program.set_input(branch.input, factors);
+  }
 }
 
 }  // namespace resnet

@@ -15,6 +15,8 @@
 #include "ops/add.h"
 #include "ops/avg_pool.h"
 #include "ops/batch_norm.h"
+#include "ops/blur_pool.h"
+#include "ops/channel_conv.h"
 #include "ops/channel_sum.h"
 #include "ops/conv2d.h"
 #include "ops/fill.h"
@@ -27,7 +29,9 @@
 #include "ops/relu.h"
 #include "ops/reshape.h"
 #include "ops/running_average.h"
+#include "ops/scale.h"
 #include "ops/sgd_update.h"
+#include "ops/sigmoid.h"
 #include "ops/softmax_cross_entropy.h"
 #include "runtime/on_backend.h"
 #include "train/training_step.h"
@@ -605,6 +609,7 @@ TEST(CpuBackend, AveragePoolsRoundOnce) {
     const Shape x = draw_maps(rng);
     PoolAttrs a = draw_pool(rng, x);
     a.count_include_pad = rng.below(2) == 0;
+    a.ceil_mode = rng.below(2) == 0;
     const bool global = seed % 4 == 0;
     const auto [build, leaves] =
         pool_case(rng, x, [&](Value v) { return global ? global_avg_pool(v) : avg_pool(v, a); });
@@ -616,6 +621,68 @@ TEST(CpuBackend, AveragePoolsRoundOnce) {
                    [&](const std::string& name, size_t i) {
                      return (3 + terms) * kEps * static_cast<double>(sums.at(name).as<float>()[i]);
                    });
+  }
+}
+
+TEST(CpuBackend, BlurPoolAndItsGradientAreExact) {
+  check_exact(30, [](Rng& rng) {  // weights are powers of two
+    Shape x = draw_maps(rng);
+    x[2] += 1;
+    x[3] += 1;
+    const int64_t stride = draw_between(rng, 1, 3);
+    return pool_case(rng, x, [stride](Value v) { return blur_pool(v, stride); });
+  });
+}
+
+/// y = op(a, b) and both gradients against a fed cotangent.
+std::pair<BuildGraph, Tensors> binary_case(Rng& rng, const Shape& a, const Shape& b,
+                                           const std::function<Value(Value, Value)>& op) {
+  const BuildGraph build = [=](Graph& g) {
+    const Value left = g.input("a", f32_type(a)), right = g.input("b", f32_type(b));
+    const Value y = op(left, right);
+    const std::pair<Value, Value> seed{y, g.input("dy", y.type())};
+    const std::vector<Value> wrt{left, right};
+    const std::vector<Value> d = gradients(g, std::span(&seed, 1), wrt);
+    g.set_output("y", y);
+    g.set_output("da", d[0]);
+    g.set_output("db", d[1]);
+  };
+  return {build, {{"a", random_integers(a, rng)}, {"b", random_integers(b, rng)}, {"dy", random_integers(a, rng)}}};
+}
+
+TEST(CpuBackend, ScalesAndTheirGradientsAreExact) {
+  check_exact(40, [](Rng& rng) {
+    const Shape x = draw_maps(rng);
+    const Shape s = rng.below(2) == 0 ? Shape{x[0], x[1], 1, 1} : Shape{x[0]};
+    return binary_case(rng, x, s, [](Value a, Value b) { return scale(a, b); });
+  });
+}
+
+TEST(CpuBackend, ConvolutionsAlongChannelsAreExact) {
+  check_exact(60, [](Rng& rng) {
+    const Shape x{draw_between(rng, 1, 9), draw_channels(rng), 1, 1}, w{1, 1, pick(rng, {1, 3, 5, 7})};
+    return binary_case(rng, x, w, [](Value a, Value b) { return channel_conv(a, b); });
+  });
+}
+
+TEST(CpuBackend, SigmoidAndItsGradientStayWithinRounding) {
+  Comparison compare;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    Rng rng(mix(seed));
+    const Shape s = seed % 3 == 0 ? Shape{draw_between(rng, 1, 9), draw_channels(rng)} : draw_maps(rng);
+    const BuildGraph build = [s](Graph& g) {
+      const Value x = g.input("x", f32_type(s));
+      const Value y = sigmoid(x);
+      const std::pair<Value, Value> back{y, g.input("dy", f32_type(s))};
+      const std::vector<Value> wrt{x};
+      g.set_output("y", y);
+      g.set_output("dx", gradients(g, std::span(&back, 1), wrt)[0]);
+    };
+    const Tensors leaves{{"x", random_floats(s, rng, -9, 9)}, {"dy", random_floats(s, rng)}};
+    // exp(-x) has an ulp, the sum and the quotient half of one each; dx rounds y, 1 - y (which may cancel) and twice
+    // more.
+    compare.expect(run_on("cpu", threads_of(seed), build, leaves), run_on("reference", 1, build, leaves),
+                   fmt::format("seed {}", seed), [](const std::string&, size_t) { return 4 * kEps; });
   }
 }
 

@@ -29,7 +29,8 @@ struct Call {
 };
 
 const Shape kMap{2, 16, 6, 6}, kHalf{2, 16, 3, 3}, kPixel{2, 16, 1, 1}, kChannels{16}, kRows{4, 16}, kScalar{};
-const Shape kKernel{16, 16, 3, 3}, kMatrix{8, 16}, kClasses{4, 8}, kBatch{4};
+const Shape kKernel{16, 16, 3, 3}, kMatrix{8, 16}, kClasses{4, 8}, kBatch{4}, kImages{2}, kTaps{1, 1, 3};
+constexpr PoolAttrs kBlur{.kernel = {3, 3}, .stride = {2, 2}, .pad = {1, 1}};
 constexpr PoolAttrs kPool{.kernel = {2, 2}, .stride = {2, 2}};
 constexpr Conv2dAttrs kConv{.pad = {1, 1}};
 constexpr SgdAttrs kSgd{.momentum = 0.9};
@@ -53,6 +54,10 @@ std::vector<Call> calls_of(std::string_view op) {
       {"batch_norm", both(BatchNormAttrs{}, 1, 2)},
       {"batch_norm_grad", both(BatchNormAttrs{}, 2, 3)},
       {"batch_norm_inference", both(inference, 1, 4)},
+      {"blur_pool", {{map, kBlur, {kMap}}}},
+      {"blur_pool_grad", {{map, PoolGradAttrs{kBlur, kMap}, {kHalf}}}},
+      {"channel_conv", {{"[N,C,1,1]", ChannelConvAttrs{}, {kPixel, kTaps}, {1}}}},
+      {"channel_conv_weight_grad", {{"[N,C,1,1]", ShapeAttrs{kTaps}, {kPixel, kPixel}}}},
       {"channel_sum", both({}, 1, 0)},
       {"conv2d", {{map, kConv, {kMap, kKernel}, {1}}}},
       {"conv2d_input_grad", {{map, Conv2dGradAttrs{kConv, kMap}, {kMap, kKernel}, {1}}}},
@@ -74,9 +79,15 @@ std::vector<Call> calls_of(std::string_view op) {
         {"[N,C] to [N,C,1,1]", ShapeAttrs{{4, 16, 1, 1}}, {kRows}},
         {"[N,C,H,W] to [N,H,W,C]", ShapeAttrs{{2, 6, 6, 16}}, {kMap}}}},
       {"running_average", {{"[C]", RunningAverageAttrs{}, {kChannels, kChannels, kScalar}, {0}}}},
+      {"scale", {{"[N,C,H,W] by [N,C,1,1]", {}, {kMap, kPixel}}, {"[N,C,H,W] by [N]", {}, {kMap, kImages}}}},
+      {"scale_grad",
+       {{"[N,C,H,W] to [N,C,1,1]", ShapeAttrs{kPixel}, {kMap, kMap}},
+        {"[N,C,H,W] to [N]", ShapeAttrs{kImages}, {kMap, kMap}}}},
       {"sgd_update",
        {{"[K,C,R,S]", kSgd, {kKernel, kKernel, kScalar, kScalar, kKernel}, {0, 1, 4}},
         {"[O,I]", kSgd, {kMatrix, kMatrix, kScalar, kScalar, kMatrix}, {0, 4}}}},
+      {"sigmoid", both({}, 1, 0)},
+      {"sigmoid_grad", both({}, 2, 0)},
       {"slice_channels", both(ChannelPadAttrs{4, 4}, 1, 0)},
       {"softmax_cross_entropy", {{"[N,K]", LossAttrs{}, {kClasses, kBatch}, {}, {{1, DType::i32}}}}},
       {"softmax_cross_entropy_grad", {{"[N,K]", LossAttrs{}, {kClasses, kBatch, kScalar}, {}, {{1, DType::i32}}}}},

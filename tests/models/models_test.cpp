@@ -5,13 +5,14 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
-#include <set>
 #include <sstream>
 
 #include "models/cifar.h"
 #include "models/lecture.h"
 #include "models/mlp.h"
+#include "models/preact.h"
 #include "models/registry.h"
+#include "models/timm.h"
 #include "models/torchvision.h"
 #include "ops/evaluate.h"
 #include "train/model_state.h"
@@ -30,12 +31,38 @@ int64_t parameters_of(const ModelSpec& model, const ModelOptions& options = {}) 
 }
 
 TEST(Models, ParameterCountsArePublishedOnes) {
-  std::map<std::string, int64_t> counts = {
-      {"lecture_resnet18", 11178378}, {"resnet18", 11689512},         {"resnet34", 21797672},
-      {"resnet50", 25557032},         {"resnet101", 44549160},        {"resnet152", 60192808},
-      {"resnet50_v1", 25557032},      {"resnet101_v1", 44549160},     {"resnet152_v1", 60192808},
-      {"resnext50_32x4d", 25028904},  {"resnext101_32x8d", 88791336}, {"resnext101_64x4d", 83455272},
-      {"wide_resnet50_2", 68883240},  {"wide_resnet101_2", 126886696}};
+  std::map<std::string, int64_t> counts = {{"lecture_resnet18", 11178378},
+                                           {"resnet18", 11689512},
+                                           {"resnet34", 21797672},
+                                           {"resnet50", 25557032},
+                                           {"resnet101", 44549160},
+                                           {"resnet152", 60192808},
+                                           {"resnet50_v1", 25557032},
+                                           {"resnet101_v1", 44549160},
+                                           {"resnet152_v1", 60192808},
+                                           {"resnext50_32x4d", 25028904},
+                                           {"resnext101_32x8d", 88791336},
+                                           {"resnext101_64x4d", 83455272},
+                                           {"wide_resnet50_2", 68883240},
+                                           {"wide_resnet101_2", 126886696},
+                                           // timm 1.0.31's, which tools/model_parity.py holds against timm itself.
+                                           {"resnet18d", 11708744},
+                                           {"resnet26d", 16014408},
+                                           {"resnet34d", 21816904},
+                                           {"resnet50d", 25576264},
+                                           {"resnet101d", 44568392},
+                                           {"resnet152d", 60212040},
+                                           {"resnet50c", 25576264},
+                                           {"resnet50s", 25680808},
+                                           {"seresnet50", 28088024},
+                                           {"ecaresnet50d", 25576350},
+                                           {"resnetblur50", 25557032},
+                                           {"resnetv2_50", 25549352},
+                                           {"resnetv2_101", 44541480},
+                                           // The papers' 1.7, 10.2 and 36.5 million.
+                                           {"preresnet164_cifar", 1703258},
+                                           {"preresnet1001_cifar", 10327706},
+                                           {"wrn28_10_cifar", 36479194}};
   // Option A adds nothing to the plain net; option B two projections: 16 x 32 and 32 x 64 weights and their norms.
   constexpr int64_t kProjections = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64;
   const std::map<int64_t, int64_t> deep = {{20, 269722}, {32, 464154},   {44, 658586},
@@ -68,8 +95,9 @@ TEST(Models, WithoutBatchNormTheLayersHaveBiasesInstead) {
   }
 }
 
-TEST(Models, TorchvisionsNamesAndShapesAreTorchvisions) {
-  std::ifstream file(RESNET_SOURCE_DIR "/tests/models/torchvision_names.txt");
+/// Model -> name -> shape, as tools/model_names.py wrote them.
+std::map<std::string, std::map<std::string, std::string>> names_in(const std::string& name_of_file) {
+  std::ifstream file(RESNET_SOURCE_DIR "/tests/models/" + name_of_file);
   std::map<std::string, std::map<std::string, std::string>> expected;
   for (std::string line; std::getline(file, line);) {
     if (line.starts_with("#")) continue;
@@ -78,15 +106,34 @@ TEST(Models, TorchvisionsNamesAndShapesAreTorchvisions) {
     words >> model >> name >> shape;
     expected[model][name] = shape;
   }
-  ASSERT_EQ(expected.size(), 4u);
-  EXPECT_EQ(expected.at("resnet18").size(), 102u);
-  EXPECT_EQ(expected.at("resnet50").size(), 267u);
+  return expected;
+}
+
+void expect_names(const std::map<std::string, std::map<std::string, std::string>>& expected) {
   for (const auto& [model, names] : expected) {
     std::map<std::string, std::string> ours;
     for (const StateSpec& state : model_states(find_model(model), {}, DType::f32))
       ours[state.name] = state.type.shape.str();
     EXPECT_EQ(ours, names) << model;
   }
+}
+
+TEST(Models, TorchvisionsNamesAndShapesAreTorchvisions) {
+  const auto expected = names_in("torchvision_names.txt");
+  ASSERT_EQ(expected.size(), 4u);
+  EXPECT_EQ(expected.at("resnet18").size(), 102u);
+  EXPECT_EQ(expected.at("resnet50").size(), 267u);
+  expect_names(expected);
+}
+
+TEST(Models, TimmsNamesAndShapesAreTimms) {
+  const auto expected = names_in("timm_names.txt");
+  ASSERT_EQ(expected.size(), 4u);
+  EXPECT_EQ(expected.at("resnet18d").size(), 112u);
+  EXPECT_EQ(expected.at("seresnet50").size(), 331u);
+  EXPECT_EQ(expected.at("ecaresnet50d").size(), 293u);
+  EXPECT_EQ(expected.at("resnetv2_50").size(), 251u);
+  expect_names(expected);
 }
 
 /// The course's PyTorch code: nn.Sequential(b1, b2, b3, b4, b5, AdaptiveAvgPool2d, Flatten, Linear).
@@ -185,6 +232,31 @@ TEST(Models, TheMlpsNamesAndShapesAreThoseOfItsBlocks) {
   EXPECT_TRUE(names_of("resnet20_mlp", {.batch_norm = false}).contains("blocks.0.linear1.bias"));
 }
 
+TEST(Models, AnAttentionsKernelGrowsWithTheLogarithmOfItsChannels) {
+  const auto names = names_of("ecaresnet50d");
+  EXPECT_EQ(names.at("layer1.0.se.conv.weight"), (Shape{1, 1, 5}));
+  EXPECT_EQ(names.at("layer3.0.se.conv.weight"), (Shape{1, 1, 5}));
+  EXPECT_EQ(names.at("layer4.0.se.conv.weight"), (Shape{1, 1, 7}));
+}
+
+TEST(Models, ThePreactivationNetsNamesAreTheirReferences) {
+  const auto names = names_of("preresnet164_cifar");
+  EXPECT_EQ(names.at("stem.conv.weight"), (Shape{16, 3, 3, 3}));
+  EXPECT_EQ(names.at("stages.0.blocks.0.norm1.running_var"), (Shape{16}));
+  EXPECT_EQ(names.at("stages.0.blocks.0.downsample.conv.weight"), (Shape{64, 16, 1, 1}));
+  EXPECT_EQ(names.at("stages.2.blocks.17.conv3.weight"), (Shape{256, 64, 1, 1}));
+  EXPECT_EQ(names.at("norm.weight"), (Shape{256}));
+  EXPECT_EQ(names.at("head.fc.weight"), (Shape{10, 256, 1, 1}));
+  EXPECT_EQ(names.size(), 1 + 3 + 54 * (3 + 12) + 4u + 2u) << "stem, projections, blocks, last norm, classifier";
+  const auto wide = names_of("wrn28_10_cifar");
+  EXPECT_EQ(wide.at("block1.layer.0.convShortcut.weight"), (Shape{160, 16, 1, 1}));
+  EXPECT_EQ(wide.at("block3.layer.3.conv2.weight"), (Shape{640, 640, 3, 3}));
+  EXPECT_EQ(wide.at("bn1.bias"), (Shape{640}));
+  EXPECT_EQ(wide.at("fc.weight"), (Shape{10, 640}));
+  EXPECT_EQ(wide.size(), 1 + 3 + 12 * (2 + 8) + 4u + 2u);
+  EXPECT_FALSE(names_of("wrn16_1_cifar").contains("block1.layer.0.convShortcut.weight")) << "16 channels stay 16";
+}
+
 /// The output shape of every node named `name` (or of the op, where nodes have no name), in order.
 std::vector<std::string> shapes_of(const Graph& graph, std::string_view op) {
   std::vector<std::string> shapes;
@@ -275,6 +347,108 @@ TEST(Models, TheCifarStagesHalveTheMapWhateverItsSizeAndChannels) {
       EXPECT_EQ(builder.statistics.size(), static_cast<size_t>(2 * (19 + 2 * projections)));
     }
   }
+}
+
+TEST(Models, TimmsVariantsDifferWhereTheirPapersSay) {
+  const auto build = [](Graph& g, const std::string& model, const Shape& image) {
+    ModelBuilder builder{g, DType::f32, false, {}};
+    g.set_output("y", find_model(model).build(Scope(builder), g.input("x", f32_type(image)), {}));
+  };
+  const auto strides = [](const Graph& g) {
+    std::map<std::string, int64_t> found;
+    for (int32_t id : g.live_nodes()) {
+      const Node& node = g.node(id);
+      if (node.op && node.op->name == "conv2d") found[node.name] = std::get<Conv2dAttrs>(node.attributes).stride.h;
+    }
+    return found;
+  };
+  {
+    Graph g;  // odd maps are averaged to their edge: 9x9 -> 5x5
+    build(g, "resnet50d", {1, 3, 72, 72});
+    EXPECT_EQ(shapes_of(g, "avg_pool"), (std::vector<std::string>{"1x256x9x9", "1x512x5x5", "1x1024x3x3"}));
+    const auto found = strides(g);
+    EXPECT_EQ(found.at("conv1.0"), 2);
+    EXPECT_EQ(found.at("conv1.3"), 1);
+    EXPECT_EQ(found.at("layer2.0.downsample.1"), 1);
+    EXPECT_EQ(found.at("layer2.0.conv2"), 2);
+  }
+  {
+    Graph g;
+    build(g, "resnetblur50", {1, 3, 64, 64});
+    EXPECT_EQ(shapes_of(g, "max_pool"), std::vector<std::string>{"1x64x32x32"});
+    EXPECT_EQ(shapes_of(g, "blur_pool"),
+              (std::vector<std::string>{"1x64x16x16", "1x128x8x8", "1x256x4x4", "1x512x2x2"}));
+    const auto found = strides(g);
+    EXPECT_EQ(found.at("layer2.0.conv2"), 1);
+    EXPECT_EQ(found.at("layer2.0.downsample.0"), 2);
+  }
+  for (const auto& [model, sigmoids] :
+       {std::pair{"seresnet50", 16u}, std::pair{"ecaresnet50d", 16u}, std::pair{"resnet50s", 0u}}) {
+    Graph g;
+    build(g, model, {1, 3, 64, 64});
+    EXPECT_EQ(shapes_of(g, "sigmoid").size(), sigmoids) << model;
+    EXPECT_EQ(shapes_of(g, "conv2d")[0], model == std::string("resnet50s")    ? "1x64x32x32"
+                                         : model == std::string("seresnet50") ? "1x64x32x32"
+                                                                              : "1x32x32x32");
+  }
+  {
+    Graph g;  // He's code strides the first 1x1 of a block, and its shortcut
+    build(g, "preresnet20_cifar", {1, 3, 32, 32});
+    const auto found = strides(g);
+    EXPECT_EQ(found.at("stages.1.blocks.0.conv1"), 2);
+    EXPECT_EQ(found.at("stages.1.blocks.0.conv2"), 1);
+    EXPECT_EQ(found.at("stages.1.blocks.0.downsample.conv"), 2);
+    EXPECT_EQ(found.at("stages.0.blocks.0.conv1"), 1);
+  }
+}
+
+TEST(Models, StochasticDepthFollowsTheLinearRuleInTrainingAlone) {
+  EXPECT_DOUBLE_EQ(drop_path_rate(0.3, 0, 16), 0);
+  EXPECT_DOUBLE_EQ(drop_path_rate(0.3, 5, 16), 0.1);
+  EXPECT_DOUBLE_EQ(drop_path_rate(0.3, 15, 16), 0.3);
+  EXPECT_EQ(drop_path_rate(0.3, 0, 1), 0) << "a block alone is the first";
+  for (const auto& [model, last, blocks] :
+       {std::tuple{"resnet18", "layer4.1.drop_path", 8u}, std::tuple{"seresnet50", "layer4.2.drop_path", 16u},
+        std::tuple{"resnetv2_50", "stages.3.blocks.2.drop_path", 16u},
+        std::tuple{"resnet20_cifar_a", "layer3.2.drop_path", 9u},
+        std::tuple{"preresnet20_cifar", "stages.2.blocks.1.drop_path", 6u},
+        std::tuple{"wrn16_2_cifar", "block3.layer.1.drop_path", 6u}}) {
+    for (const bool training : {true, false}) {
+      Graph g;
+      ModelBuilder builder{g, DType::f32, training, {}};
+      const Value y =
+          build_model(find_model(model), Scope(builder), g.input("x", f32_type({2, 3, 64, 64})), {.drop_path = 0.2});
+      g.set_output("y", y);
+      verify(g);
+      EXPECT_EQ(shapes_of(g, "scale").size(), training ? (blocks - 1) + (model == std::string("seresnet50") ? 16 : 0)
+                                                       : (model == std::string("seresnet50") ? 16u : 0u))
+          << model;
+      ASSERT_EQ(builder.drop_paths.size(), training ? blocks - 1 : 0u) << model << ": the first block is never dropped";
+      if (!training) continue;
+      EXPECT_EQ(builder.drop_paths.back().input, last);
+      EXPECT_DOUBLE_EQ(builder.drop_paths.back().rate, 0.2);
+      EXPECT_DOUBLE_EQ(builder.drop_paths.front().rate, 0.2 / (blocks - 1));
+      EXPECT_EQ(g.node(g.leaves().at(last)).outputs[0], f32_type({2}));
+    }
+  }
+}
+
+TEST(Models, TheLayoutOfTheStagesIsAnOptionOfEveryResidualFamily) {
+  // ResNet-101 is ResNet-50 with 23 blocks in its third stage, and so on.
+  for (const auto& [model, blocks, same] :
+       {std::tuple{"resnet50", StageLayout{3, 4, 23, 3}, "resnet101"},
+        std::tuple{"resnet50d", StageLayout{3, 8, 36, 3}, "resnet152d"},
+        std::tuple{"resnetv2_50", StageLayout{3, 4, 23, 3}, "resnetv2_101"},
+        std::tuple{"resnet20_cifar_b", StageLayout{5, 5, 5}, "resnet32_cifar_b"},
+        std::tuple{"preresnet11_cifar", StageLayout{18, 18, 18}, "preresnet164_cifar"},
+        std::tuple{"wrn10_10_cifar", StageLayout{4, 4, 4}, "wrn28_10_cifar"}}) {
+    EXPECT_TRUE(names_of(model, {.blocks = blocks}) == names_of(same)) << model;
+  }
+  const auto two = names_of("resnet18", {.blocks = {1, 2}});
+  EXPECT_FALSE(two.contains("layer3.0.conv1.weight"));
+  EXPECT_EQ(two.at("fc.weight"), (Shape{1000, 128}));
+  EXPECT_EQ(names_of("resnet20_cifar_a", {.blocks = {1, 1, 1, 2}}).at("layer4.1.conv2.weight"),
+            (Shape{128, 128, 3, 3}));
 }
 
 /// Values for every leaf: first values of states (seed 5), and `x`.
@@ -405,8 +579,10 @@ TEST(Models, TheInitialisationIsAnOptionOfEveryWeightOfTheDeepFamilies) {
 TEST(Models, AnUnknownNameIsAnsweredWithTheNearest) {
   expect_user_error([] { find_model("resnet-50"); }, {"resnet-50", "resnet50"});
   expect_user_error([] { find_model("plain20_cifar_a"); }, {"plain20_cifar_a", "nearest: plain20_cifar"});
-  for (const char* name : {"", "resnet", "resnet_cifar", "resnet020_cifar", "resnet+20_cifar", "resnet20_cifar_",
-                           "resnet20_cifar_c", "resnet99999999999999999999_cifar", "plain_mlp", "resnet20_mlp_a"}) {
+  for (const char* name :
+       {"", "resnet", "resnet_cifar", "resnet020_cifar", "resnet+20_cifar", "resnet20_cifar_", "resnet20_cifar_c",
+        "resnet99999999999999999999_cifar", "plain_mlp", "resnet20_mlp_a", "preresnet164", "preresnet_cifar",
+        "wrn28_cifar", "wrn28_0_cifar", "wrn28_10", "wrn28-10_cifar"}) {
     expect_user_error([&] { find_model(name); }, {"model '" + std::string(name) + "' is unknown", "nearest"});
   }
 }
@@ -426,6 +602,9 @@ TEST(Models, EveryDepthOfAFamilyHasItsName) {
     EXPECT_EQ(shapes_of(g, "conv2d").size() + shapes_of(g, "linear").size(), static_cast<size_t>(depth)) << name;
   }
   EXPECT_EQ(find_model("resnet26_cifar_b").name, "resnet26_cifar_b");
+  EXPECT_EQ(find_model("preresnet110_cifar").name, "preresnet110_cifar");
+  EXPECT_EQ(find_model("wrn40_2_cifar").name, "wrn40_2_cifar");
+  EXPECT_EQ(parameters_of(find_model("wrn40_2_cifar")), 2243546) << "2.2 million, the paper's Table 4";
 }
 
 TEST(Models, ADepthThatAFamilyDoesNotHaveIsAnsweredWithTheNearest) {
@@ -434,6 +613,10 @@ TEST(Models, ADepthThatAFamilyDoesNotHaveIsAnsweredWithTheNearest) {
   expect_user_error([] { find_model("plain56000_cifar"); }, {"56000", "10000"});
   expect_user_error([] { find_model("resnet21_mlp"); }, {"2n + 2", "20 and 22"});
   expect_user_error([] { find_model("plain2_mlp"); }, {"2n + 2", "4 and 6"});
+  expect_user_error([] { find_model("preresnet110_cifar_"); }, {"unknown"});
+  expect_user_error([] { find_model("preresnet112_cifar"); }, {"112", "9n + 2", "110 and 119"});
+  expect_user_error([] { find_model("wrn26_10_cifar"); }, {"26", "6n + 4", "22 and 28"});
+  expect_user_error([] { find_model("wrn28_101_cifar"); }, {"width 101", "100"});
   Graph g;
   ModelBuilder builder{g, DType::f32, false, {}};
   expect_user_error(
@@ -455,11 +638,16 @@ TEST(Models, AnOptionThatAModelDoesNotTakeIsRefusedWithThoseItTakes) {
     std::vector<std::string> parts;
   };
   const std::vector<Case> wrong = {
-      {"resnet18", {.batch_norm = false}, {"'resnet18'", "model.batch_norm", "false", "no options"}},
+      {"resnet18",
+       {.batch_norm = false},
+       {"'resnet18'", "model.batch_norm", "false", "takes model.zero_init_residual, model.blocks, model.drop_path;"}},
       {"lecture_resnet18", {.init = WeightInit::xavier}, {"model.init", "xavier", "takes model.stem_padding;"}},
       {"resnet20_cifar_a", {.stem_padding = 0}, {"model.stem_padding", "model.batch_norm, model.zero_init_residual"}},
       {"plain20_cifar", {.zero_init_residual = true}, {"model.zero_init_residual", "model.batch_norm, model.init"}},
       {"plain20_mlp", {.zero_init_residual = true}, {"model.zero_init_residual", "model.batch_norm, model.init"}},
+      {"plain20_cifar", {.drop_path = 0.1}, {"model.drop_path", "0.1", "model.init, model.blocks"}},
+      {"resnet20_mlp", {.blocks = {3, 3}}, {"model.blocks", "[3, 3]", "model.init"}},
+      {"resnetv2_50", {.zero_init_residual = true}, {"model.zero_init_residual", "model.blocks, model.drop_path"}},
       {"resnet20_mlp",
        {.batch_norm = false, .zero_init_residual = true},
        {"'resnet20_mlp'", "model.zero_init_residual", "model.batch_norm=false"}}};
@@ -475,11 +663,18 @@ TEST(Models, AnOptionThatAModelDoesNotTakeIsRefusedWithThoseItTakes) {
 }
 
 TEST(Models, OptionsGoToTextAndBack) {
-  const ModelOptions all{
-      .stem_padding = 2, .batch_norm = false, .zero_init_residual = true, .init = WeightInit::xavier};
-  EXPECT_EQ(changed_options(all),
-            (std::map<std::string, std::string>{
-                {"stem_padding", "2"}, {"batch_norm", "false"}, {"zero_init_residual", "true"}, {"init", "xavier"}}));
+  const ModelOptions all{.stem_padding = 2,
+                         .batch_norm = false,
+                         .zero_init_residual = true,
+                         .init = WeightInit::xavier,
+                         .blocks = {3, 4, 6, 3},
+                         .drop_path = 0.1};
+  EXPECT_EQ(changed_options(all), (std::map<std::string, std::string>{{"stem_padding", "2"},
+                                                                      {"batch_norm", "false"},
+                                                                      {"zero_init_residual", "true"},
+                                                                      {"init", "xavier"},
+                                                                      {"blocks", "[3, 4, 6, 3]"},
+                                                                      {"drop_path", "0.1"}}));
   ModelOptions read;
   for (const auto& [name, text] : changed_options(all)) set_option(name, text, read);
   EXPECT_EQ(read, all);
@@ -490,7 +685,16 @@ TEST(Models, OptionsGoToTextAndBack) {
   for (const char* padding : {"7", "-1", "3.0", " 3", ""}) {
     expect_user_error([&] { set_option("stem_padding", padding, read); }, {"model.stem_padding", "0 to 6"});
   }
+  for (const char* blocks : {"", "[]", "[3,]", "3,4,", "[3", "3]", "[0, 1]", "[-1]", "[501]", "[1.5]", "[1 2]", "x",
+                             "1,1,1,1,1,1,1", "99999999999999999999"}) {
+    expect_user_error([&] { set_option("blocks", blocks, read); }, {"model.blocks", "1 to 6 stages", "[3, 4, 6, 3]"});
+  }
+  for (const char* rate : {"", "1", "-0.1", "nan", "inf", "0.1x", " 0.1"}) {
+    expect_user_error([&] { set_option("drop_path", rate, read); }, {"model.drop_path", "[0, 1)"});
+  }
   EXPECT_EQ(read, all);
+  set_option("blocks", " [ 2 ,2] ", read);
+  EXPECT_EQ(read.blocks, (StageLayout{2, 2}));
 }
 
 }  // namespace

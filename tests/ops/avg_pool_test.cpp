@@ -25,6 +25,15 @@ TEST(AvgPool, AStrideLeavesTheRestOut) {
   expect_near(pool(f64({1, 1, 3, 3}, {1, 2, 9, 3, 6, 9, 9, 9, 9}), {.kernel = {2, 2}, .stride = {2, 2}}), {3});
 }
 
+TEST(AvgPool, InCeilModeTheLastPixelsAreAveragedWithWhatThereIs) {
+  const Tensor x = f64({1, 1, 3, 3}, {1, 2, 9, 3, 6, 9, 8, 4, 5});
+  PoolAttrs attrs{.kernel = {2, 2}, .stride = {2, 2}, .ceil_mode = true};
+  expect_near(pool(x, attrs), {3, 9, 6, 5});  // what lies behind the edge is no padding, so it never counts
+  attrs.count_include_pad = false;
+  expect_near(pool(x, attrs), {3, 9, 6, 5});
+  expect_near(pool(f64({1, 1, 1, 1}, {7}), attrs), {7});
+}
+
 TEST(AvgPool, GradientAgreesWithCentralDifferences) {
   check_gradients(20, [](Rng& rng) {
     PoolAttrs attrs;
@@ -32,6 +41,7 @@ TEST(AvgPool, GradientAgreesWithCentralDifferences) {
     attrs.stride = {draw_between(rng, 1, 3), draw_between(rng, 1, 3)};
     attrs.pad = {draw_between(rng, 0, attrs.kernel.h / 2), draw_between(rng, 0, attrs.kernel.w / 2)};
     attrs.count_include_pad = rng.below(2) == 0;
+    attrs.ceil_mode = rng.below(2) == 0;
     GradientCase c;
     c.inputs = {{"x", random_tensor({draw_between(rng, 1, 2), draw_between(rng, 1, 2),
                                      draw_between(rng, attrs.kernel.h, 5), draw_between(rng, attrs.kernel.w, 6)},

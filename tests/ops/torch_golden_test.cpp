@@ -9,6 +9,8 @@
 #include "ops/add.h"
 #include "ops/avg_pool.h"
 #include "ops/batch_norm.h"
+#include "ops/blur_pool.h"
+#include "ops/channel_conv.h"
 #include "ops/conv2d.h"
 #include "ops/global_avg_pool.h"
 #include "ops/gradient_check.h"
@@ -17,7 +19,9 @@
 #include "ops/relu.h"
 #include "ops/reshape.h"
 #include "ops/running_average.h"
+#include "ops/scale.h"
 #include "ops/sgd_update.h"
+#include "ops/sigmoid.h"
 #include "ops/softmax_cross_entropy.h"
 
 namespace resnet {
@@ -99,6 +103,7 @@ std::vector<Golden> read_goldens() {
 PoolAttrs pool_attrs(const Golden& c) {
   PoolAttrs attrs{.kernel = c.size("kernel"), .stride = c.size("stride"), .pad = c.size("pad")};
   if (c.attrs.contains("count_include_pad")) attrs.count_include_pad = c.number("count_include_pad") != 0;
+  attrs.ceil_mode = c.attrs.contains("ceil_mode");
   return attrs;
 }
 
@@ -155,6 +160,10 @@ Value build(Graph& g, const Leaves& in, const Golden& c) {
     return y;
   }
   if (c.op == "avg_pool") return avg_pool(in.at("x"), pool_attrs(c));
+  if (c.op == "sigmoid") return sigmoid(in.at("x"));
+  if (c.op == "scale") return scale(in.at("x"), in.at("s"));
+  if (c.op == "channel_conv") return channel_conv(in.at("x"), in.at("w"));
+  if (c.op == "blur_pool") return blur_pool(in.at("x"), static_cast<int64_t>(c.number("stride")));
   if (c.op == "global_avg_pool") return global_avg_pool(in.at("x"));
   if (c.op == "flatten") return flatten(in.at("x"));
   if (c.op == "linear") return linear(in.at("x"), in.at("w"), bias());
@@ -243,8 +252,8 @@ TEST(TorchGoldens, EveryOpEqualsPyTorchForwardAndBackward) {
       gradients_compared += name.starts_with("d/");
     }
   }
-  EXPECT_EQ(goldens.size(), 37u);
-  EXPECT_EQ(ops.size(), 12u);
+  EXPECT_EQ(goldens.size(), 46u);
+  EXPECT_EQ(ops.size(), 16u);
   EXPECT_GE(gradients_compared, 80u);
 }
 

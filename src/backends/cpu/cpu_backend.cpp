@@ -9,6 +9,8 @@
 #include "ops/add.h"
 #include "ops/avg_pool.h"
 #include "ops/batch_norm.h"
+#include "ops/blur_pool.h"
+#include "ops/channel_conv.h"
 #include "ops/channel_sum.h"
 #include "ops/conv2d.h"
 #include "ops/fill.h"
@@ -20,7 +22,9 @@
 #include "ops/relu.h"
 #include "ops/reshape.h"
 #include "ops/running_average.h"
+#include "ops/scale.h"
 #include "ops/sgd_update.h"
+#include "ops/sigmoid.h"
 #include "ops/softmax_cross_entropy.h"
 
 namespace resnet {
@@ -80,6 +84,13 @@ Support supports_elementwise(const NodeRequest& request, const CpuContext&) {
     if (!(value.layout == request.out[0].layout)) return Support::no("operands differ in layout");
   }
   return Support::yes();
+}
+
+/// The padding lanes of a weight would become one half.
+Support supports_sigmoid(const NodeRequest& request, const CpuContext& context) {
+  const Layout& layout = request.in[0].layout;
+  if (layout.kind == Layout::Kind::weights) return Support::no(fmt::format("a weight is laid out as {}", layout.str()));
+  return supports_elementwise(request, context);
 }
 
 Support supports_reshape(const NodeRequest& request, const CpuContext&) {
@@ -151,12 +162,20 @@ const Entry kTable[] = {
     {&kRelu, supports_elementwise, make_relu},
     {&kReluGrad, supports_elementwise, make_relu_grad},
     {&kAdd, supports_elementwise, make_add},
+    {&kSigmoid, supports_sigmoid, make_sigmoid},
+    {&kSigmoidGrad, supports_elementwise, make_sigmoid_grad},
+    {&kScale, kBlocked, make_scale},
+    {&kScaleGrad, kBlocked, make_scale_grad},
+    {&kChannelConv, kBlocked, make_channel_conv},
+    {&kChannelConvWeightGrad, kBlocked, make_channel_conv_weight_grad},
     {&kMaxPool, kBlocked, make_max_pool},
     {&kMaxPoolGrad, kBlocked, make_max_pool_grad},
     {&kAvgPool, kBlocked, make_avg_pool},
     {&kAvgPoolGrad, kBlocked, make_avg_pool_grad},
     {&kGlobalAvgPool, kBlocked, make_global_avg_pool},
     {&kGlobalAvgPoolGrad, kBlocked, make_global_avg_pool_grad},
+    {&kBlurPool, kBlocked, make_blur_pool},
+    {&kBlurPoolGrad, kBlocked, make_blur_pool_grad},
     {&kPadChannels, kBlocked, make_pad_channels},
     {&kSliceChannels, kBlocked, make_slice_channels},
     {&kL2Norm, kF32, make_l2_norm},

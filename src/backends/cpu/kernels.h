@@ -74,13 +74,22 @@ std::unique_ptr<Kernel> make_batch_norm_grad(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_relu(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_relu_grad(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_add(const NodeRequest&, CpuContext&);
-// max_pool.cpp, avg_pool.cpp, global_avg_pool.cpp
+// sigmoid.cpp, scale.cpp, channel_conv.cpp
+std::unique_ptr<Kernel> make_sigmoid(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_sigmoid_grad(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_scale(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_scale_grad(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_channel_conv(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_channel_conv_weight_grad(const NodeRequest&, CpuContext&);
+// max_pool.cpp, avg_pool.cpp, global_avg_pool.cpp, blur_pool.cpp
 std::unique_ptr<Kernel> make_max_pool(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_max_pool_grad(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_avg_pool(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_avg_pool_grad(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_global_avg_pool(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_global_avg_pool_grad(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_blur_pool(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_blur_pool_grad(const NodeRequest&, CpuContext&);
 // pad_channels.cpp, l2_norm.cpp
 std::unique_ptr<Kernel> make_pad_channels(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_slice_channels(const NodeRequest&, CpuContext&);

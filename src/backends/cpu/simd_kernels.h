@@ -82,12 +82,33 @@ struct BatchNormBackward {
 };
 
 /// Flat, over n floats; any alignment. relu: y = max(a, 0), NaN stays NaN, b unused. relu_grad: y = a where b > 0, else
-/// 0 (a = dy, b = the forward's output). add: y = a + b. y may be a or b.
+/// 0 (a = dy, b = the forward's output). add: y = a + b. sigmoid: y = 1 / (1 + exp(-a)), b unused, also of zeros that
+/// pad a block. sigmoid_grad: y = a * b * (1 - b). y may be a or b.
 struct Elementwise {
   const float* a = nullptr;
   const float* b = nullptr;
   float* y = nullptr;
   int64_t n = 0;
+  int threads = 1;
+};
+
+/// y = x * s, s of each map (blocked [N,C,1,1]) or of each image (plain [N]). y may be x.
+struct Scale {
+  MapSize size = {};
+  const float* x = nullptr;
+  const float* s = nullptr;
+  bool per_image = false;
+  float* y = nullptr;
+  int threads = 1;
+};
+
+/// ds = dy * x summed over the pixels of each map, or over each image.
+struct ScaleBackward {
+  MapSize size = {};
+  const float* dy = nullptr;
+  const float* x = nullptr;
+  bool per_image = false;
+  float* ds = nullptr;
   int threads = 1;
 };
 
@@ -155,9 +176,10 @@ struct MaxPoolBackward {
   int threads = 1;
 };
 
-/// Average over windows (PyTorch, ceil_mode=false). count_padding divides by the whole window, otherwise by the part
-/// inside the map. `x` is the gradient dy and `y` is dx for avg_pool_backward; size is always the larger map's (x of
-/// the forward). The global forms use the window of the whole map: window, Ho, Wo and count_padding are unused.
+/// Average over windows (PyTorch's, either ceil_mode: Ho and Wo say which). count_padding divides by the part of the
+/// window inside the padded map, otherwise by the part inside the map. `x` is the gradient dy and `y` is dx for
+/// avg_pool_backward; size is always the larger map's (x of the forward). The global forms use the window of the whole
+/// map: window, Ho, Wo and count_padding are unused.
 struct AvgPool {
   MapSize size = {};
   PoolWindow window = {};
@@ -165,6 +187,17 @@ struct AvgPool {
   const float* x = nullptr;
   float* y = nullptr;
   bool count_padding = true;
+  int threads = 1;
+};
+
+/// [1, 2, 1] / 4 along both axes, borders mirrored, at every stride-th pixel: see ops/blur_pool.h. Needs H and W of 2
+/// or more. For blur_pool_backward `x` is dy and `y` is dx; size is always the larger map's.
+struct BlurPool {
+  MapSize size = {};
+  int64_t stride_h = 1, stride_w = 1;
+  int64_t Ho = 0, Wo = 0;
+  const float* x = nullptr;
+  float* y = nullptr;
   int threads = 1;
 };
 
@@ -258,6 +291,10 @@ struct SimdKernels {
   void (*relu)(const Elementwise&);
   void (*relu_grad)(const Elementwise&);
   void (*add)(const Elementwise&);
+  void (*sigmoid)(const Elementwise&);
+  void (*sigmoid_grad)(const Elementwise&);
+  void (*scale)(const Scale&);
+  void (*scale_backward)(const ScaleBackward&);
   void (*channel_sum)(const ChannelSum&);
   void (*column_sum)(const ColumnSum&);
   void (*l2_norm)(const L2Norm&);
@@ -267,6 +304,8 @@ struct SimdKernels {
   void (*avg_pool_backward)(const AvgPool&);
   void (*global_avg_pool)(const AvgPool&);
   void (*global_avg_pool_backward)(const AvgPool&);
+  void (*blur_pool)(const BlurPool&);
+  void (*blur_pool_backward)(const BlurPool&);
   void (*softmax_cross_entropy)(const SoftmaxCrossEntropy&);
   void (*softmax_cross_entropy_backward)(const SoftmaxCrossEntropyBackward&);
   void (*sgd_update)(const SgdUpdate&);

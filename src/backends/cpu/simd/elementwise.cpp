@@ -1,5 +1,7 @@
 // Flat kernels: one pass over memory, any alignment.
 
+#include <math.h>
+
 #include "backends/cpu/simd/kernels.h"
 
 namespace resnet::simd::RESNET_ISA {
@@ -24,6 +26,13 @@ struct Add {
   template <class V>
   RESNET_INLINE V operator()(V a, V b) const {
     return a + b;
+  }
+};
+
+struct SigmoidGrad {
+  template <class V>
+  RESNET_INLINE V operator()(V dy, V y) const {
+    return dy * (y * (1.0f - y));
   }
 };
 
@@ -60,6 +69,12 @@ void binary(const Elementwise& args) {
   const int64_t tail = n % kLanes;
   const int64_t i = n - tail;
   if (tail) store_some(y + i, f(load_some(a + i, tail), load_some(b + i, tail)), tail);
+}
+
+/// A value at a time: gates are small, a number for each channel.
+void sigmoid(const Elementwise& args) {
+#pragma omp parallel for schedule(static) num_threads(useful_threads(args.threads, args.n * 4))
+  for (int64_t i = 0; i < args.n; ++i) args.y[i] = 1.0f / (1.0f + expf(-args.a[i]));
 }
 
 template <bool Momentum, bool Nesterov>
@@ -121,6 +136,8 @@ void add_elementwise(SimdKernels& table) {
   table.relu = binary<Relu>;
   table.relu_grad = binary<ReluGrad>;
   table.add = binary<Add>;
+  table.sigmoid = sigmoid;
+  table.sigmoid_grad = binary<SigmoidGrad>;
   table.sgd_update = sgd_update;
   table.running_average = running_average;
 }

@@ -9,11 +9,13 @@ SimdKernels make_table() {
   SimdKernels table = {};
   table.block = B;
   add_batch_norm<B>(table);
+  add_blur_pool<B>(table);
   add_elementwise<B>(table);
   add_layout<B>(table);
   add_loss<B>(table);
   add_pool<B>(table);
   add_reduce<B>(table);
+  add_scale<B>(table);
   return table;
 }
 

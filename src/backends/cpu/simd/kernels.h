@@ -16,6 +16,8 @@ namespace resnet::simd::RESNET_ISA {
 template <int B>
 void add_batch_norm(SimdKernels& table);
 template <int B>
+void add_blur_pool(SimdKernels& table);
+template <int B>
 void add_elementwise(SimdKernels& table);
 template <int B>
 void add_layout(SimdKernels& table);
@@ -25,6 +27,8 @@ template <int B>
 void add_pool(SimdKernels& table);
 template <int B>
 void add_reduce(SimdKernels& table);
+template <int B>
+void add_scale(SimdKernels& table);
 
 /// Sums run in f32 over at most this many pixels, then continue in double.
 constexpr int64_t kRun = 64;

@@ -288,9 +288,14 @@ void max_pool_backward(const MaxPoolBackward& args) {
   }
 }
 
-/// What the sum over a window is divided by.
+/// What the sum over a window is divided by. A window may pass the padded edge (ceil mode): what is behind it is none.
 RESNET_INLINE float window_count(const AvgPool& args, const Span& rows, const Span& columns) {
-  return static_cast<float>(args.count_padding ? args.window.kernel_h * args.window.kernel_w
+  const PoolWindow& w = args.window;
+  const auto padded = [](const Span& span, int64_t kernel, int64_t padding, int64_t extent) {
+    return smaller(kernel, extent + padding - (span.first - span.skipped));
+  };
+  return static_cast<float>(args.count_padding ? padded(rows, w.kernel_h, w.padding_h, args.size.H) *
+                                                     padded(columns, w.kernel_w, w.padding_w, args.size.W)
                                                : (rows.last - rows.first) * (columns.last - columns.first));
 }
 
