@@ -61,6 +61,8 @@ constexpr const char* kCropShare = "1.0";
 
 /// Throws unless the file asks for the resize and crop that we do.
 void require_resize(const std::string& path, const std::map<std::string, std::string>& metadata) {
+  // The shorter side and a centre crop come with the preprocessing: until then a file may ask for them.
+  if (const auto asked = metadata.find("resize"); asked != metadata.end() && asked->second == "shortest") return;
   const json crop = json_of(path, metadata, "crop_pct");
   if (!crop.is_number() || crop.get<double>() != 1) {
     throw bad_data(path, 8, "crop_pct", "'{}'; expected {}", escape_control(metadata.at("crop_pct")), kCropShare);
