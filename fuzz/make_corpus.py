@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the fuzzers, fuzz/corpus/{idx,safetensors}/: one small file for each thing the readers look at.
+"""Writes the seeds of the fuzzers, fuzz/corpus/{idx,safetensors,pickle,zip}/: one small file for each thing the readers look at.
 
 Intact files are called ok-*, the others after what is wrong with them. Files that a fuzzer found are kept beside them.
 """
@@ -7,6 +7,7 @@ import gzip
 import json
 import pathlib
 import struct
+import zlib
 
 CORPUS = pathlib.Path(__file__).resolve().parent / "corpus"
 
@@ -90,6 +91,119 @@ def safetensors():
     })
 
 
+# Pickles, opcode by opcode: what torch.save writes, without its memo, and what it does not.
+HEAD = b"\x80\x02"
+ORDERED = b"ccollections\nOrderedDict\n)R"
+REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
+
+
+def text(value):
+    return b"X" + struct.pack("<I", len(value)) + value
+
+
+def tensor(key=b"0", elements=4, offset=b"K\0", shape=b"K\2K\2\x86", stride=b"K\2K\1\x86", storage=b"ctorch\nFloatStorage\n"):
+    persistent = b"(" + text(b"storage") + storage + text(key) + text(b"cpu") + b"J" + struct.pack("<i", elements) + b"tQ"
+    return REBUILD + b"(" + persistent + offset + shape + stride + b"\x89" + ORDERED + b"tR"
+
+
+def state_dict(*items):
+    return HEAD + ORDERED + b"(" + b"".join(text(name) + value for name, value in items) + b"u."
+
+
+def pickle():
+    write("pickle", {
+        "ok-state-dict": state_dict((b"w", tensor()), (b"b", tensor(b"1", 2, shape=b"K\2\x85", stride=b"K\1\x85"))),
+        "ok-memo": HEAD + b"}q\0(" + text(b"a") + b"q\1h\0h\1Nu.", "ok-scalars": HEAD + b"(NM\1\2J\xff\xff\xff\xffK\7\x88\x89G?\xf8" + bytes(6) + b"\x8a\1\xfft.",
+        "ok-protocol-4": b"\x80\4\x95" + struct.pack("<Q", 30) + b"\x8c\1a\x94\x8c\1b\x94\x93\x94)R\x94.",
+        "ok-cycle": HEAD + b"]q\0h\0a.", "ok-build": HEAD + b"ca\nb\n)\x81}b.", "ok-set": b"\x80\4\x8f(K\1K\2\x90.", "ok-list": HEAD + b"](K\1K\2e.",
+        "empty": b"", "no-stop": HEAD + b"N", "bytes-after": HEAD + b"N.N", "nothing": HEAD + b".", "two-values": HEAD + b"NN.", "mark-left": HEAD + b"N(.",
+        "os-system": HEAD + b"cposix\nsystem\n" + text(b"id") + b"\x85R.", "eval": HEAD + b"c__builtin__\neval\n" + text(b"1") + b"\x85R.",
+        "stack-global-system": b"\x80\4\x8c\2os\x8c\6system\x93" + text(b"id") + b"\x85R.", "inst": b"(S'id'\nios\nsystem\n.", "obj": HEAD + b"(cos\nsystem\n" + text(b"id") + b"o.",
+        "whole-model": HEAD + b"ctorchvision.models.resnet\nResNet\n)\x81}b.", "call-of-a-name": HEAD + b"ctorch\nFloatStorage\n)R.",
+        "call-of-a-list": HEAD + b"])R.", "call-without-tuple": HEAD + b"ca\nb\nNR.", "build-of-a-list": HEAD + b"]Nb.", "global-cut": HEAD + b"cos", "global-of-numbers": b"\x80\4K\1K\2\x93.",
+        "deep-marks": HEAD + b"(" * 4096, "deep-tuples": HEAD + b"N" + b"\x85" * 4096 + b".", "deep-lists": HEAD + b"]" * 2048 + b"a" * 2047 + b".",
+        "memo-bomb": HEAD + b"]q\0" + b"".join(b"](" + b"h" + bytes([i]) + (b"h" + bytes([i])) * 9 + b"eq" + bytes([i + 1]) for i in range(100)) + b".",
+        "memo-of-nothing": HEAD + b"h\0.", "memo-far": HEAD + b"Nr\xff\xff\xff\xff.", "append-to-a-tuple": HEAD + b")Na.", "setitems-odd": HEAD + b"}(Nu.",
+        "appends-without-mark": HEAD + b"]Ne.", "under-the-mark": HEAD + b"](a.", "text-past-the-end": HEAD + b"X\xff\xff\xff\xffa.", "text-2-64": b"\x80\4\x8d" + b"\xff" * 8 + b".",
+        "long-of-255": HEAD + b"\x8a\xff" + bytes(255) + b".", "protocol-0": b"(lp0\n.", "protocol-9": b"\x80\x09N.", "unknown-opcode": HEAD + b"\xff.", "ext": HEAD + b"\x82\1.",
+        "persid-text": HEAD + b"P0\n.", "persid-of-nothing": HEAD + b"Q.", "ordered-with-arguments": HEAD + b"ccollections\nOrderedDict\nNN\x86R.",
+    })
+
+
+def local_entry(name, content, *, crc=None, size=None, method=0, flags=0):
+    size = len(content) if size is None else size
+    sum_ = zlib.crc32(content) if crc is None else crc
+    return struct.pack("<IHHHHHIIIHH", 0x04034b50, 20, flags, method, 0, 0, sum_, size, size, len(name), 0) + name + content
+
+
+def listed_entry(name, content, at, *, crc=None, size=None, method=0, flags=0, zip64=False):
+    size = len(content) if size is None else size
+    sum_ = zlib.crc32(content) if crc is None else crc
+    extra = struct.pack("<HHQQQ", 1, 24, size, size, at) if zip64 else b""
+    told = (0xffffffff,) * 3 if zip64 else (size, size, at)
+    return struct.pack("<IHHHHHHIIIHHHHHII", 0x02014b50, 20, 20, flags, method, 0, 0, sum_, *told[:2], len(name), len(extra), 0, 0, 0, 0, told[2]) + name + extra
+
+
+def closed(body, directory, number, *, zip64=False, comment=b"", directory_shift=0):
+    end, at = b"", len(body) + directory_shift
+    if zip64:
+        end = struct.pack("<IQHHIIQQQQ", 0x06064b50, 44, 45, 45, 0, 0, number, number, len(directory), at)
+        end += struct.pack("<IIQI", 0x07064b50, 0, len(body) + len(directory), 1)
+        number, at = 0xffff, 0xffffffff
+    return body + directory + end + struct.pack("<IHHHHIIH", 0x06054b50, 0, 0, number, number, len(directory), at, len(comment)) + comment
+
+
+def archive(entries, *, before=b"", local_name=None, count=None, zip64=False, comment=b"", directory_shift=0, **spoil):
+    """Stored entries, as PyTorch lays them out; each keyword spoils one thing."""
+    body, directory = before, b""
+    for name, content in entries:
+        directory += listed_entry(name, content, len(body), zip64=zip64, **spoil)
+        body += local_entry(name if local_name is None else local_name, content, **spoil)
+    return closed(body, directory, len(entries) if count is None else count, zip64=zip64, comment=comment, directory_shift=directory_shift)
+
+
+def overlapping():
+    """Two entries, the second of which lies in the content of the first."""
+    inner = local_entry(b"m/b", bytes(8))
+    outer = local_entry(b"m/a", inner)
+    return closed(outer, listed_entry(b"m/a", inner, 0) + listed_entry(b"m/b", bytes(8), len(outer) - len(inner)), 2)
+
+
+def zip_files():
+    floats = struct.pack("<4f", 1, 2, 3, 4)
+
+    def torch(data, storages=(floats,), **spoil):
+        return archive([(b"m/data.pkl", data), *((b"m/data/%d" % k, s) for k, s in enumerate(storages)), (b"m/version", b"3\n")], **spoil)
+
+    one = state_dict((b"w", tensor()))
+    whole = torch(one)
+    fold = lambda **view: torch(state_dict((b"w", tensor(**view))))
+    tuple4 = b"(K\1K\1K\1J\xff\xff\xff\x7ft"
+    write("zip", {
+        "ok-torch": whole, "ok-zip64": torch(one, zip64=True), "ok-empty": archive([]), "ok-wrapped": torch(HEAD + b"}" + text(b"model") + one[2:-1] + b"s."),
+        "ok-module": torch(state_dict((b"module.w", tensor()), (b"n_averaged", tensor(elements=4, shape=b")", stride=b")")))),
+        "ok-tied": torch(state_dict((b"a", tensor()), (b"b", tensor(shape=b"K\2K\2\x86", stride=b"K\1K\2\x86")))),
+        "ok-byteorder": archive([(b"m/data.pkl", one), (b"m/data/0", floats), (b"m/byteorder", b"little")]),
+        "big-endian": archive([(b"m/data.pkl", one), (b"m/data/0", floats), (b"m/byteorder", b"big")]),
+        "torchscript": archive([(b"m/data.pkl", one), (b"m/data/0", floats), (b"m/constants.pkl", b"")]),
+        "half": whole[:len(whole) // 2], "end-missing": whole[:-22], "byte-missing": whole[:-1], "byte-after": whole + b"\0", "comment": torch(one, comment=b"hello"),
+        "only-end": whole[-22:], "short": b"PK\3\4", "bytes-before": torch(one, before=b"junk"), "wrong-crc": torch(one, crc=1), "deflated": torch(one, method=8),
+        "sizes-huge": torch(one, size=0xfffffff0), "sizes-zero": torch(one, size=0), "encrypted": torch(one, flags=1), "name-differs": torch(one, local_name=b"m/data.pkX"),
+        "twice": archive([(b"m/data.pkl", one)] * 2), "overlap": overlapping(), "traversal": archive([(b"../../etc/passwd", b"x")]), "absolute": archive([(b"/etc/passwd", b"x")]),
+        "control-name": archive([(b"m/\x1b[31m", b"x")]), "no-name": archive([(b"", b"x")]), "count-more": torch(one, count=9), "count-fewer": torch(one, count=1), "count-huge": torch(one, count=0xfffe),
+        "count-2-64": torch(one, zip64=True, count=2**64 - 1), "directory-shifted": torch(one, directory_shift=1), "directory-2-64": torch(one, zip64=True, directory_shift=2**63),
+        "no-pickle": archive([(b"m/data/0", floats)]), "two-pickles": archive([(b"a/data.pkl", one), (b"b/data.pkl", one)]), "pickle-cut": torch(one[:-9]),
+        "calls": torch(HEAD + b"cposix\nsystem\n" + text(b"id") + b"\x85R."), "storage-missing": torch(one, storages=()), "storage-short": torch(one, storages=(floats[:-1],)),
+        "elements-differ": fold(elements=5), "view-past-the-end": fold(offset=b"K\1"), "view-huge": fold(shape=tuple4, stride=tuple4), "view-repeats": fold(shape=b"K\7K\7\x86", stride=b"K\0K\0\x86"),
+        "view-ranks": fold(stride=b"K\1\x85"), "view-negative": fold(stride=b"J\xff\xff\xff\xffK\1\x86"), "shape-of-texts": fold(shape=text(b"2") + b"\x85"), "rank-65": fold(shape=b"(" + b"K\1" * 65 + b"t", stride=b"(" + b"K\1" * 65 + b"t"),
+        "type-is-no-storage": fold(storage=b"ctorch\nfloat32\n"), "type-is-complex": fold(storage=b"ctorch\nComplexFloatStorage\n"),
+        "twice-a-name": torch(state_dict((b"w", tensor()), (b"w", tensor()))), "name-not-utf8": torch(state_dict((b"\xff", tensor()))), "no-tensors": torch(state_dict()),
+        "value-is-no-tensor": torch(state_dict((b"w", b"N"))), "root-is-a-list": torch(HEAD + b"]."),
+    })
+
+
 if __name__ == "__main__":
     idx()
     safetensors()
+    pickle()
+    zip_files()

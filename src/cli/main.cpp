@@ -154,6 +154,8 @@ int main(int argc, char** argv) {
   commands.emplace_back("train", resnet::cli::add_train(app));
   commands.emplace_back("evaluate", resnet::cli::add_evaluate(app));
   commands.emplace_back("summary", resnet::cli::add_summary(app));
+  commands.emplace_back("convert", resnet::cli::add_convert(app));
+  commands.emplace_back("export", resnet::cli::add_export(app));
   commands.emplace_back("benchmark", resnet::cli::add_benchmark(app));
   commands.emplace_back("lab", resnet::cli::add_lab(app));
   accept_whole_numbers_only(app);

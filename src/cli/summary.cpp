@@ -1,5 +1,6 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/error.h"
 #include "cli/commands.h"
@@ -94,14 +95,65 @@ int list_models(bool as_json) {
   return 0;
 }
 
+/// What a file of weights holds, whoever wrote it: the tensors and the metadata, of which long values are cut.
+std::string contents_of(const WeightsFile& file) {
+  std::vector<std::vector<std::string>> rows = {{"tensor", "dtype", "shape", "bytes"}};
+  uint64_t bytes_in_all = 0;
+  for (const auto& [name, entry] : file.entries()) {
+    rows.push_back({name, entry.stored->name, entry.shape.str(), grouped(static_cast<int64_t>(entry.bytes()))});
+    bytes_in_all += entry.bytes();
+  }
+  rows.push_back({fmt::format("{} tensors", file.entries().size()), "", "", grouped(static_cast<int64_t>(bytes_in_all))});
+  std::string text = table(rows, 2);
+  std::vector<std::vector<std::string>> metadata = {{"metadata", "value"}};
+  for (const auto& [key, value] : file.metadata()) {
+    constexpr size_t kShown = 80;
+    metadata.push_back({key, value.size() <= kShown ? value : fmt::format("{} ... ({} bytes)", value.substr(0, kShown), value.size())});
+  }
+  if (metadata.size() > 1) text += "\n" + table(metadata, 2);
+  return text;
+}
+
+json json_of(const WeightsFile& file) {
+  json tensors = json::array();
+  for (const auto& [name, entry] : file.entries()) {
+    tensors.push_back({{"name", name}, {"dtype", entry.stored->name}, {"shape", entry.shape.dims()}, {"bytes", entry.bytes()}});
+  }
+  return {{"format", file.format()}, {"tensors", tensors}, {"metadata", file.metadata()}};
+}
+
+/// A file that names no architecture: its tensors are all that is known.
+int summarize_foreign(const WeightsFile& file, bool as_json) {
+  int64_t parameters = 0;
+  for (const auto& [name, entry] : file.entries()) {
+    const bool statistic =
+        name.ends_with("running_mean") || name.ends_with("running_var") || name.ends_with("num_batches_tracked");
+    if (!statistic) parameters += entry.shape.elements();
+  }
+  if (as_json) {
+    json result = json_of(file);
+    result["model"] = nullptr;
+    result["parameters"] = parameters;
+    std::printf("%s\n", result.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
+    return 0;
+  }
+  const std::string wrapper = file.wrapper().empty() ? "" : fmt::format(", under '{}'", file.wrapper());
+  std::printf("%s: %s%s, of no architecture that it names; %s parameters\n%s", escape_control(file.path()).c_str(), file.format(),
+              wrapper.c_str(), grouped(parameters).c_str(), contents_of(file).c_str());
+  return 0;
+}
+
 int run_summary(const std::string& name, const std::string& input_size, bool as_json, bool list) {
   if (list) return list_models(as_json);
   if (name.empty())
     throw UserError("summary: no MODEL given; expected a name or a model file; see resnet summary --list");
   ModelOptions options;
   ModelSpec model;
+  std::optional<WeightsFile> file;
   if (is_model_file(name)) {
-    const ModelDescription d = describe_model(name);
+    file.emplace(name);
+    if (!file->metadata().contains("architecture")) return summarize_foreign(*file, as_json);
+    const ModelDescription d = describe_model(*file, file->metadata());
     model = find_model(d.architecture);
     model.input = {d.channels, d.preprocessing.image_size, d.preprocessing.image_size};
     options = d.options;
@@ -126,17 +178,18 @@ int run_summary(const std::string& name, const std::string& input_size, bool as_
                     row.macs ? grouped(row.macs) : ""});
   }
   if (as_json) {
-    std::printf("%s\n", json{{"model", model.name},
-                             {"input_size", model.input.str()},
-                             {"parameters", totals.parameters},
-                             {"macs", totals.macs},
-                             {"layers", layers}}
-                            .dump()
-                            .c_str());
+    json result = file ? json_of(*file) : json::object();
+    result.update({{"model", model.name},
+                   {"input_size", model.input.str()},
+                   {"parameters", totals.parameters},
+                   {"macs", totals.macs},
+                   {"layers", layers}});
+    std::printf("%s\n", result.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
     return 0;
   }
   rows.push_back({"total", "", "", grouped(totals.parameters), grouped(totals.macs)});
   std::printf("%s at %s\n%s", model.name.c_str(), model.input.str().c_str(), table(rows, 2).c_str());
+  if (file) std::printf("\n%s", contents_of(*file).c_str());
   return 0;
 }
 
@@ -148,8 +201,8 @@ Command add_summary(CLI::App& app) {
     bool json = false, list = false;
   };
   auto a = std::make_shared<Arguments>();
-  CLI::App* verb = app.add_subcommand("summary", "A row per layer: output shape, parameters, multiply-adds");
-  verb->add_option("MODEL", a->model, "name of an architecture, or a model file");
+  CLI::App* verb = app.add_subcommand("summary", "A row per layer: output shape, parameters, multiply-adds; of a file also its tensors");
+  verb->add_option("MODEL", a->model, "name of an architecture, a model file, or any weights (safetensors, .pth)");
   verb->add_option("--input-size", a->input_size, "CHANNELSxHEIGHTxWIDTH, pixels; default the model's own");
   verb->add_flag("--json", a->json, "print as JSON");
   verb->add_flag("--list", a->list, "list all architectures");

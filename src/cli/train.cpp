@@ -24,6 +24,7 @@ struct Arguments {
   std::vector<std::string> settings, disabled_passes;
   bool json = false;
   bool no_shuffle = false;
+  bool reset_head = false;
   bool dump_plan = false;
   bool dump_graph = false;
 };
@@ -66,9 +67,24 @@ TrainConfig effective_config(const CLI::App& verb, const Arguments& a, TrainConf
   override_with(verb, "--backend", g.backend, config.backend);
   override_with(verb, "--precision", g.precision, config.precision);
   override_with(verb, "--weights", g.weights, config.weights);
+  if (a.reset_head) config.reset_head = true;
   if (a.no_shuffle) config.shuffle = false;
   if (!a.disabled_passes.empty()) config.disabled_passes = fmt::format("{}", fmt::join(a.disabled_passes, ","));
   for (const std::string& setting : a.settings) apply_setting(setting, config);
+  return config;
+}
+
+/// Where settings start that nothing else gives: a model file among the weights says which architecture they are of, and
+/// for which images.
+TrainConfig usual_config(const std::string& weights) {
+  TrainConfig config;
+  if (weights.empty()) return config;
+  const WeightsFile file(weights);
+  if (!file.metadata().contains("architecture")) return config;
+  const ModelDescription model = from_metadata(weights, file.metadata());
+  config.model = model.architecture;
+  config.image_size = model.preprocessing.image_size;
+  for (const auto& [name, value] : changed_options(model.options)) apply_setting("model." + name + "=" + value, config);
   return config;
 }
 
@@ -162,7 +178,8 @@ int run_train(const CLI::App& verb, const Arguments& arguments) {
   } else {
     request.output = arguments.output;
   }
-  request.config = effective_config(verb, arguments, request.resume ? config_of_run(request.output) : TrainConfig{});
+  const TrainConfig usual = request.resume ? config_of_run(request.output) : usual_config(verb.count("--model") > 0 ? "" : arguments.config.weights);
+  request.config = effective_config(verb, arguments, usual);
   request.dump_gradients = arguments.dump_gradients;
   request.stop_signal = &install_stop_signals();
 
@@ -233,7 +250,9 @@ Command add_train(CLI::App& app) {
   verb->add_option("--resume", a.resume, "continue a run exactly: PATH, or --output's, or the newest in runs/")
       ->expected(0, 1)
       ->type_name("[PATH]");
-  verb->add_option("--weights", c.weights, "initial weights, a safetensors file");
+  verb->add_option("--weights", c.weights,
+                   "initial weights, safetensors or .pth; a model file also gives --model and --image-size");
+  verb->add_flag("--reset-head", a.reset_head, "all of --weights but the classifier, which starts anew for these classes");
   verb->add_flag("--no-shuffle", a.no_shuffle, "take the images in the order of the file");
   verb->add_option("--max-steps", c.max_steps, "stop after N steps; 0: after the last epoch")->capture_default_str();
   verb->add_option("--limit", c.limit, "use the first N training images; 0: all")->capture_default_str();

@@ -1,25 +1,16 @@
 #include "formats/safetensors.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cstring>
 #include <limits>
-#include <new>
 #include <nlohmann/json.hpp>
-#include <optional>
-#include <set>
+#include <utility>
 #include <vector>
 
 #include "base/checked_math.h"
 #include "base/error.h"
 
 namespace resnet {
-
-static_assert(std::endian::native == std::endian::little, "tensor bytes are copied as they lie: little endian only");
-
 namespace {
 
 using nlohmann::json;
@@ -28,43 +19,6 @@ constexpr uint64_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the official reader's limit
 constexpr size_t kMaxRank = 64;                    // NumPy's limit; keeps a hostile shape from costing memory
 constexpr const char* kMetadataKey = "__metadata__";
-
-struct StoredDType {
-  const char* name;
-  size_t bytes;
-  DType loaded;
-};
-constexpr std::array<StoredDType, 13> kStoredDTypes{{
-    {"BOOL", 1, DType::u8},
-    {"U8", 1, DType::u8},
-    {"I8", 1, DType::i32},
-    {"I16", 2, DType::i32},
-    {"U16", 2, DType::i32},
-    {"F16", 2, DType::f32},
-    {"BF16", 2, DType::f32},
-    {"I32", 4, DType::i32},
-    {"U32", 4, DType::i32},
-    {"F32", 4, DType::f32},
-    {"F64", 8, DType::f64},
-    {"I64", 8, DType::i32},
-    {"U64", 8, DType::i32},
-}};
-
-const StoredDType* find_stored_dtype(std::string_view name) {
-  for (const StoredDType& dtype : kStoredDTypes) {
-    if (name == dtype.name) return &dtype;
-  }
-  return nullptr;
-}
-
-/// A name from the file, fit for a message: control characters escaped, not longer than a line.
-std::string shown(const std::string& name) {
-  constexpr size_t kLongest = 80;
-  if (name.size() <= kLongest) return escape_control(name);
-  size_t cut = kLongest;
-  while (cut > 0 && (static_cast<unsigned char>(name[cut]) & 0xc0) == 0x80) --cut;  // not inside a UTF-8 sequence
-  return escape_control(name.substr(0, cut)) + "...";
-}
 
 /// Feeds the parser and counts what it took, so that errors can name the byte.
 class CountingIterator {
@@ -122,20 +76,20 @@ class HeaderReader : public nlohmann::json_sax<json> {
       const bool is_new =
           name == kMetadataKey ? !std::exchange(metadata_given_, true) : !header_.entries.contains(name);
       if (!is_new)
-        throw bad_data(path_, token(), "header", "name '{}' appears twice; expected unique names", shown(name));
+        throw bad_data(path_, token(), "header", "name '{}' appears twice; expected unique names", shown_name(name));
       entry_at_ = token();
     } else if (at_ == At::metadata) {
       if (header_.metadata.contains(name)) {
-        throw bad_data(path_, token(), kMetadataKey, "key '{}' appears twice; expected unique keys", shown(name));
+        throw bad_data(path_, token(), kMetadataKey, "key '{}' appears twice; expected unique keys", shown_name(name));
       }
     } else {
       const bool known = name == "dtype" || name == "shape" || name == "data_offsets";
       const bool given = (name == "dtype" && !entry_.stored_dtype.empty()) || (name == "shape" && shape_given_) ||
                          (name == "data_offsets" && begin_given_);
       if (!known || given) {
-        throw bad_data(path_, token(), shown(key_).c_str(),
+        throw bad_data(path_, token(), shown_name(key_).c_str(),
                        "{} field '{}'; expected dtype, shape and data_offsets, once each",
-                       known ? "repeated" : "unknown", shown(name));
+                       known ? "repeated" : "unknown", shown_name(name));
       }
       field_ = name;
       return mark();
@@ -181,8 +135,8 @@ class HeaderReader : public nlohmann::json_sax<json> {
     const StoredDType* stored = find_stored_dtype(value);
     if (stored == nullptr) {
       std::vector<std::string> names;
-      for (const StoredDType& dtype : kStoredDTypes) names.push_back(dtype.name);
-      throw bad_data(path_, token(), where("dtype").c_str(), "'{}'; expected one of {}", shown(value),
+      for (const StoredDType& dtype : stored_dtypes()) names.push_back(dtype.name);
+      throw bad_data(path_, token(), where("dtype").c_str(), "'{}'; expected one of {}", shown_name(value),
                      fmt::join(names, ", "));
     }
     entry_.stored_dtype = value;
@@ -200,7 +154,7 @@ class HeaderReader : public nlohmann::json_sax<json> {
     const uint64_t at = kLengthBytes + (taken_ > 0 ? taken_ - 1 : 0);
     if (taken_ >= text_.size()) throw bad_data(path_, at, "header", "the JSON is not complete or not UTF-8 at its end");
     throw bad_data(path_, at, "header", "invalid JSON or UTF-8 after '{}'; expected a JSON object",
-                   shown(printable(last_token)));
+                   shown_name(printable(last_token)));
   }
 
  private:
@@ -220,7 +174,7 @@ class HeaderReader : public nlohmann::json_sax<json> {
     const size_t start = text_.find_first_not_of(" \t\r\n:,", previous_end_);
     return kLengthBytes + std::min(start, text_.size());
   }
-  std::string where(const std::string& field) const { return fmt::format("{}.{}", shown(key_), field); }
+  std::string where(const std::string& field) const { return fmt::format("{}.{}", shown_name(key_), field); }
   /// The lexer's last token may end inside a UTF-8 sequence.
   static std::string printable(std::string text) {
     for (char& c : text) c = (static_cast<unsigned char>(c) < 0x80) ? c : '?';
@@ -230,10 +184,10 @@ class HeaderReader : public nlohmann::json_sax<json> {
   [[noreturn]] bool unexpected(const char* what) {
     switch (at_) {
       case At::start: throw bad_data(path_, token(), "header", "{}; expected an object", what);
-      case At::root: throw bad_data(path_, token(), shown(key_).c_str(), "{}; expected an object", what);
+      case At::root: throw bad_data(path_, token(), shown_name(key_).c_str(), "{}; expected an object", what);
       case At::metadata:
-        throw bad_data(path_, token(), fmt::format("{}.{}", kMetadataKey, shown(key_)).c_str(), "{}; expected a string",
-                       what);
+        throw bad_data(path_, token(), fmt::format("{}.{}", kMetadataKey, shown_name(key_)).c_str(),
+                       "{}; expected a string", what);
       case At::tensor:
         throw bad_data(path_, token(), where(field_).c_str(), "{}; expected {}", what,
                        field_ == "dtype" ? "a string" : "an array of integers");
@@ -245,7 +199,7 @@ class HeaderReader : public nlohmann::json_sax<json> {
 
   /// All three fields are there and agree; offsets become file offsets.
   void finish_tensor() {
-    const std::string name = shown(key_);
+    const std::string name = shown_name(key_);
     const char* missing = entry_.stored_dtype.empty() ? "dtype"
                           : !shape_given_             ? "shape"
                           : !begin_given_             ? "data_offsets"
@@ -290,15 +244,18 @@ class HeaderReader : public nlohmann::json_sax<json> {
     });
     uint64_t cursor = data_begin_;
     const std::string* last = nullptr;
-    const auto before = [&] { return last == nullptr ? std::string("the header") : fmt::format("'{}'", shown(*last)); };
+    const auto before = [&] {
+      return last == nullptr ? std::string("the header") : fmt::format("'{}'", shown_name(*last));
+    };
     for (const auto* named : order) {
       const auto& [name, entry] = *named;
       if (entry.begin < cursor) {
-        throw bad_data(path_, entry.begin, shown(name).c_str(), "overlaps {}, which ends at byte {}", before(), cursor);
+        throw bad_data(path_, entry.begin, shown_name(name).c_str(), "overlaps {}, which ends at byte {}", before(),
+                       cursor);
       }
       if (entry.begin > cursor) {
         throw bad_data(path_, cursor, "data", "{} bytes between {} and '{}' belong to no tensor", entry.begin - cursor,
-                       before(), shown(name));
+                       before(), shown_name(name));
       }
       cursor = entry.end;
       last = &name;
@@ -347,99 +304,32 @@ uint64_t header_length(const std::string& path, std::string_view prefix, uint64_
   return length;
 }
 
-float half_to_float(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half >> 15) << 31;
-  const uint32_t exponent = (half >> 10) & 0x1fu;
-  const uint32_t mantissa = half & 0x3ffu;
-  if (exponent == 0) {  // zero or subnormal: mantissa * 2^-24, exact in f32
-    const float magnitude = static_cast<float>(mantissa) * 0x1.0p-24f;
-    return sign ? -magnitude : magnitude;
-  }
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | (mantissa << 13));
-  return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
-}
-
-float bfloat_to_float(uint16_t value) { return std::bit_cast<float>(static_cast<uint32_t>(value) << 16); }
-
-template <class Stored, class Loaded, class Convert>
-void convert_elements(std::span<const std::byte> stored, std::span<Loaded> loaded, Convert&& one) {
-  for (size_t i = 0; i < loaded.size(); ++i) {
-    Stored value;
-    std::memcpy(&value, stored.data() + i * sizeof(Stored), sizeof(Stored));
-    loaded[i] = one(value, i);
-  }
-}
-
-template <class Stored>
-void narrow_elements(const std::string& path, const std::string& name, const SafetensorsEntry& entry,
-                     std::span<const std::byte> stored, std::span<int32_t> loaded) {
-  convert_elements<Stored>(stored, loaded, [&](Stored value, size_t i) {
-    if (!std::in_range<int32_t>(value)) {
-      throw bad_data(path, entry.begin + i * sizeof(Stored), shown(name).c_str(), "{} value {} does not fit 32 bits",
-                     entry.stored_dtype, value);
-    }
-    return static_cast<int32_t>(value);
-  });
-}
-
 using NamedEntry = std::pair<const std::string, SafetensorsEntry>;
-
-/// A sparse file may claim any size and have it: memory decides, for all that will be loaded together.
-void require_memory(const std::string& path, const std::vector<const NamedEntry*>& entries) {
-  const uint64_t memory =
-      static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-  constexpr uint64_t kMost = std::numeric_limits<uint64_t>::max();
-  uint64_t needed = 0;
-  for (const NamedEntry* named : entries) {
-    const auto& [name, entry] = *named;
-    const uint64_t bytes =
-        checked_multiply({static_cast<uint64_t>(entry.shape.elements()), size_of(entry.dtype)}).value_or(kMost);
-    needed = checked_add(needed, bytes).value_or(kMost);
-    if (needed > memory) {
-      throw ResourceError(ExitCode::limit, "{}: the tensors up to '{}' need {} bytes; this machine has {}", path,
-                          shown(name), needed, memory);
-    }
-  }
-}
 
 using ReadAt = std::function<void(uint64_t offset, std::span<std::byte> target)>;
 
 Tensor load_tensor(const std::string& path, const std::string& name, const SafetensorsEntry& entry,
                    const ReadAt& read_at) {
-  Tensor tensor(entry.dtype, entry.shape);
-  const std::string_view kind = entry.stored_dtype;
-  if (kind == "F32" || kind == "F64" || kind == "I32" || kind == "U8" || kind == "BOOL") {
+  const StoredDType& stored = *find_stored_dtype(entry.stored_dtype);
+  if (loads_as_stored(stored)) {  // straight into its place
+    Tensor tensor(entry.dtype, entry.shape);
     read_at(entry.begin, {tensor.data(), tensor.size_bytes()});
     return tensor;
   }
   std::vector<std::byte> bytes(static_cast<size_t>(entry.end - entry.begin));
   read_at(entry.begin, bytes);
-  if (kind == "F16") {
-    convert_elements<uint16_t>(bytes, tensor.as<float>(), [](uint16_t value, size_t) { return half_to_float(value); });
-  } else if (kind == "BF16") {
-    convert_elements<uint16_t>(bytes, tensor.as<float>(),
-                               [](uint16_t value, size_t) { return bfloat_to_float(value); });
-  } else if (kind == "I8") {
-    narrow_elements<int8_t>(path, name, entry, bytes, tensor.as<int32_t>());
-  } else if (kind == "I16") {
-    narrow_elements<int16_t>(path, name, entry, bytes, tensor.as<int32_t>());
-  } else if (kind == "U16") {
-    narrow_elements<uint16_t>(path, name, entry, bytes, tensor.as<int32_t>());
-  } else if (kind == "U32") {
-    narrow_elements<uint32_t>(path, name, entry, bytes, tensor.as<int32_t>());
-  } else if (kind == "I64") {
-    narrow_elements<int64_t>(path, name, entry, bytes, tensor.as<int32_t>());
-  } else {
-    check(kind == "U64", "safetensors: a dtype of the table has no conversion");
-    narrow_elements<uint64_t>(path, name, entry, bytes, tensor.as<int32_t>());
-  }
-  return tensor;
+  return tensor_from_stored({path, name, entry.begin}, stored, entry.shape, bytes);
 }
 
 /// `entries` of one file by name, in the given order.
 std::map<std::string, Tensor> load_tensors(const std::string& path, const std::vector<const NamedEntry*>& entries,
                                            const ReadAt& read_at) {
-  require_memory(path, entries);
+  LoadBudget budget(path);
+  for (const NamedEntry* named : entries) {
+    budget.add(named->first,
+               checked_multiply({static_cast<uint64_t>(named->second.shape.elements()), size_of(named->second.dtype)})
+                   .value_or(std::numeric_limits<uint64_t>::max()));
+  }
   std::map<std::string, Tensor> tensors;
   for (const NamedEntry* named : entries) {
     tensors.emplace(named->first, load_tensor(path, named->first, named->second, read_at));
@@ -462,33 +352,15 @@ SafetensorsHeader read_header(const InputFile& file) {
   return parse_safetensors_header(file.path(), prefix, file.size());
 }
 
-const char* stored_name_of(DType dtype) {
-  switch (dtype) {
-    case DType::f32: return "F32";
-    case DType::f64: return "F64";
-    case DType::i32: return "I32";
-    case DType::u8: return "U8";
-  }
-  throw InternalError("safetensors: unknown dtype");
-}
-
-/// Position in the official DType enumeration, which orders the data: larger elements first.
-int rank_of(DType dtype) {
-  switch (dtype) {
-    case DType::f64: return 0;
-    case DType::f32: return 1;
-    case DType::i32: return 2;
-    case DType::u8: return 3;
-  }
-  throw InternalError("safetensors: unknown dtype");
-}
+/// The writer's order: as the official enumeration, but the largest elements first, so that every tensor is aligned.
+std::ptrdiff_t rank_of(const StoredDType& dtype) { return stored_dtypes().data() - &dtype; }
 
 std::string quoted(const std::string& text) {
   try {
     return json(text).dump();
   } catch (const json::exception&) {
     throw UserError(ExitCode::bad_data, "safetensors: '{}' is not UTF-8; expected UTF-8 names and metadata",
-                    shown(json(text).dump(-1, ' ', true, json::error_handler_t::replace)));
+                    shown_name(json(text).dump(-1, ' ', true, json::error_handler_t::replace)));
   }
 }
 
@@ -509,6 +381,16 @@ SafetensorsHeader parse_safetensors_header(const std::string& path, std::string_
 }
 
 SafetensorsFile::SafetensorsFile(const std::string& path) : file_(path), header_(read_header(file_)) {}
+
+std::vector<std::byte> SafetensorsFile::stored_bytes(const std::string& name) const {
+  const auto found = header_.entries.find(name);
+  check(found != header_.entries.end(), "SafetensorsFile::stored_bytes: no such tensor");
+  const uint64_t size = found->second.end - found->second.begin;
+  LoadBudget(path()).add(name, size);
+  std::vector<std::byte> bytes(static_cast<size_t>(size));
+  file_.read_at(found->second.begin, bytes);
+  return bytes;
+}
 
 Tensor SafetensorsFile::load(const std::string& name) const { return std::move(load_all({name}).begin()->second); }
 
@@ -539,12 +421,11 @@ ModelFile read_safetensors_bytes(const std::string& name, std::string_view bytes
   return {.metadata = std::move(header.metadata), .tensors = std::move(tensors)};
 }
 
-void write_safetensors(ByteSink& sink, const ModelFile& model) {
-  std::vector<const std::pair<const std::string, Tensor>*> order;
-  for (const auto& named : model.tensors) order.push_back(&named);
-  std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
-    return rank_of(a->second.dtype()) < rank_of(b->second.dtype());
-  });
+void write_safetensors(ByteSink& sink, const StoredModel& model) {
+  std::vector<const StoredTensor*> order;
+  for (const StoredTensor& tensor : model.tensors) order.push_back(&tensor);
+  std::stable_sort(order.begin(), order.end(),
+                   [](const auto* a, const auto* b) { return rank_of(*a->dtype) < rank_of(*b->dtype); });
 
   std::string header = "{";
   if (!model.metadata.empty()) {
@@ -553,15 +434,13 @@ void write_safetensors(ByteSink& sink, const ModelFile& model) {
     header += fmt::format("\"{}\":{{{}}}", kMetadataKey, fmt::join(items, ","));
   }
   uint64_t offset = 0;
-  for (const auto* named : order) {
-    const auto& [name, tensor] = *named;
+  for (const StoredTensor* tensor : order) {
+    const std::string& name = tensor->name;
     if (name == kMetadataKey) throw UserError("safetensors: a tensor cannot be named '{}', the name is reserved", name);
-    check(tensor.size_bytes() == static_cast<size_t>(tensor.elements()) * size_of(tensor.dtype()),
-          "write_safetensors: a tensor without its bytes");
     header += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
-                          header.size() > 1 ? "," : "", quoted(name), stored_name_of(tensor.dtype()),
-                          fmt::join(tensor.shape().dims(), ","), offset, offset + tensor.size_bytes());
-    offset += tensor.size_bytes();
+                          header.size() > 1 ? "," : "", quoted(name), tensor->dtype->name,
+                          fmt::join(tensor->shape.dims(), ","), offset, offset + tensor->size());
+    offset += tensor->size();
   }
   header += "}";
   header.resize((header.size() + 7) / 8 * 8, ' ');
@@ -572,7 +451,23 @@ void write_safetensors(ByteSink& sink, const ModelFile& model) {
   const uint64_t length = header.size();
   sink.write(std::as_bytes(std::span(&length, 1)));
   sink.write(header);
-  for (const auto* named : order) sink.write({named->second.data(), named->second.size_bytes()});
+  for (const StoredTensor* tensor : order) tensor->write(sink);
+}
+
+void write_safetensors(ByteSink& sink, const ModelFile& model) {
+  StoredModel stored{model.metadata, {}};
+  for (const auto& [name, tensor] : model.tensors) {
+    check(tensor.size_bytes() == static_cast<size_t>(tensor.elements()) * size_of(tensor.dtype()),
+          "write_safetensors: a tensor without its bytes");
+    const std::span<const std::byte> bytes(tensor.data(), tensor.size_bytes());
+    stored.tensors.push_back(
+        {name, &stored_dtype_of(tensor.dtype()), tensor.shape(), [bytes](ByteSink& to) { to.write(bytes); }});
+  }
+  write_safetensors(sink, stored);
+}
+
+void write_safetensors(const std::string& path, const StoredModel& model) {
+  atomic_write_file(path, [&](ByteSink& sink) { write_safetensors(sink, model); });
 }
 
 void write_safetensors(const std::string& path, const ModelFile& model) {

@@ -12,6 +12,7 @@
 
 #include "base/tensor.h"
 #include "formats/file_io.h"
+#include "formats/stored_tensor.h"
 
 namespace resnet {
 
@@ -54,6 +55,8 @@ class SafetensorsFile {
   Tensor load(const std::string& name) const;
   /// The same of several; nothing is read when the machine's memory cannot hold them together.
   std::map<std::string, Tensor> load_all(const std::vector<std::string>& names) const;
+  /// Its bytes as they lie in the file.
+  std::vector<std::byte> stored_bytes(const std::string& name) const;
 
  private:
   InputFile file_;
@@ -68,8 +71,10 @@ ModelFile read_safetensors_bytes(const std::string& name, std::string_view bytes
 /// Writes the file's bytes. The same content gives the same bytes: tensors lie by element size, largest first, then
 /// by name (as the official writer has it, so that every tensor is aligned), the header is padded to 8 bytes.
 /// Throws UserError when a name or a metadata value is not UTF-8 or a name is reserved.
+void write_safetensors(ByteSink& sink, const StoredModel& model);
 void write_safetensors(ByteSink& sink, const ModelFile& model);
 /// Atomically (atomic_write_file): `path` holds the old content or the new, whole.
+void write_safetensors(const std::string& path, const StoredModel& model);
 void write_safetensors(const std::string& path, const ModelFile& model);
 
 }  // namespace resnet

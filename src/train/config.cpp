@@ -58,6 +58,7 @@ const std::vector<Setting>& settings() {
       {"backend", &TrainConfig::backend},
       {"precision", &TrainConfig::precision},
       {"weights", &TrainConfig::weights},
+      {"reset_head", &TrainConfig::reset_head},
       {"disabled_passes", &TrainConfig::disabled_passes},
       {"model.stem_padding", &TrainConfig::stem_padding},
       {"model.batch_norm", &TrainConfig::batch_norm},
@@ -221,6 +222,8 @@ void validate(const TrainConfig& c) {
   require(c.precision == "f32" || c.backend == "reference", "--precision", "f64 on the cpu backend",
           "f32 there; f64 runs with --backend reference");
   const auto passes = pass_names();
+  if (c.reset_head && c.weights.empty())
+    throw UserError("--reset-head: there are no weights whose classifier to replace; expected --weights FILE beside it");
   for (const std::string& name : disabled_passes(c)) {
     if (std::find(passes.begin(), passes.end(), name) == passes.end()) {
       throw UserError("--disable-pass: unknown pass '{}'; nearest: {}", escape_control(name),

@@ -42,7 +42,8 @@ struct TrainConfig {
   int64_t checkpoint_every = 0;  ///< steps; a checkpoint is saved after each epoch anyway
   std::string backend = "cpu";
   std::string precision = "f32";
-  std::string weights;          ///< initial weights; empty: drawn from the seed
+  std::string weights;          ///< initial weights, safetensors or .pth; empty: drawn from the seed
+  bool reset_head = false;      ///< the classifier is drawn from the seed all the same, for other classes
   std::string disabled_passes;  ///< names, separated by commas
   int64_t stem_padding = 3;     ///< model.stem_padding, of the lecture's 7x7 convolution
   // The other model.* settings, see ModelOptions; a model takes some of them.

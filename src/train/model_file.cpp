@@ -3,6 +3,8 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "models/imagenet_classes.h"
+
 namespace resnet {
 namespace {
 
@@ -16,7 +18,9 @@ const std::string& value_of(const std::string& path, const std::map<std::string,
                             const char* key) {
   const auto found = metadata.find(key);
   if (found == metadata.end()) {
-    throw bad_data(path, 8, "__metadata__", "no '{}'; expected a model file written by resnet", key);
+    throw bad_data(path, 8, "__metadata__", "no '{}'; expected a model file written by resnet; for weights of others: resnet convert FILE "
+                   "OUT.safetensors --architecture NAME",
+                   key);
   }
   return found->second;
 }
@@ -57,6 +61,8 @@ constexpr const char* kCropShare = "1.0";
 
 /// Throws unless the file asks for the resize and crop that we do.
 void require_resize(const std::string& path, const std::map<std::string, std::string>& metadata) {
+  // The shorter side and a centre crop come with the preprocessing: until then a file may ask for them.
+  if (const auto asked = metadata.find("resize"); asked != metadata.end() && asked->second == "shortest") return;
   const json crop = json_of(path, metadata, "crop_pct");
   if (!crop.is_number() || crop.get<double>() != 1) {
     throw bad_data(path, 8, "crop_pct", "'{}'; expected {}", escape_control(metadata.at("crop_pct")), kCropShare);
@@ -72,14 +78,14 @@ struct Outline {
   std::vector<StateSpec> states;
 };
 
-Outline outline_of(const SafetensorsFile& file) {
+Outline outline_of(const WeightsFile& file, const std::map<std::string, std::string>& metadata) {
   Outline outline;
-  outline.description = from_metadata(file.path(), file.metadata());
+  outline.description = from_metadata(file.path(), metadata);
   ModelSpec spec = find_model(outline.description.architecture);
   const int64_t size = outline.description.preprocessing.image_size;
   spec.input = {outline.description.channels, size, size};  // a net of linear layers has weights for each pixel
   for (const auto& [name, entry] : file.entries()) {
-    if (entry.dtype == DType::f64) outline.dtype = DType::f64;
+    if (entry.dtype() == DType::f64) outline.dtype = DType::f64;
   }
   try {
     outline.states = model_states(spec, outline.description.options, outline.dtype);
@@ -165,19 +171,88 @@ ModelDescription from_metadata(const std::string& path, const std::map<std::stri
   return model;
 }
 
-LoadedModel load_model(const std::string& path) {
-  const SafetensorsFile file(path);
-  Outline outline = outline_of(file);
+LoadedModel load_model(const WeightsFile& file, const std::map<std::string, std::string>& metadata) {
+  Outline outline = outline_of(file, metadata);
   return {.description = std::move(outline.description),
           .values = match_weights(file, outline.states),
           .dtype = outline.dtype};
 }
 
-ModelDescription describe_model(const std::string& path) {
-  const SafetensorsFile file(path);
-  Outline outline = outline_of(file);
+LoadedModel load_model(const std::string& path) {
+  const WeightsFile file(path);
+  return load_model(file, file.metadata());
+}
+
+ModelDescription describe_model(const WeightsFile& file, const std::map<std::string, std::string>& metadata) {
+  Outline outline = outline_of(file, metadata);
   require_fit(file, outline.states);
   return std::move(outline.description);
+}
+
+ModelDescription describe_model(const std::string& path) {
+  const WeightsFile file(path);
+  return describe_model(file, file.metadata());
+}
+
+namespace {
+
+/// Classes of the classifier in `file`; the architecture's usual number when there is none in its place, which
+/// require_fit tells better.
+int64_t classes_in(const WeightsFile& file, const ModelSpec& spec, const ModelOptions& options) {
+  for (const std::string& name : head_states(spec, options)) {
+    const auto found = file.entries().find(name);
+    if (found != file.entries().end() && found->second.shape.rank() > 0 && found->second.shape[0] > 0)
+      return found->second.shape[0];
+  }
+  return spec.num_classes;
+}
+
+std::vector<std::string> usual_class_names(int64_t classes, bool imagenet) {
+  if (imagenet && classes == kImagenetClasses) return {kImagenetClassNames.begin(), kImagenetClassNames.end()};
+  std::vector<std::string> names;
+  for (int64_t k = 0; k < classes; ++k) names.push_back(std::to_string(k));
+  return names;
+}
+
+}  // namespace
+
+std::map<std::string, std::string> completed_metadata(const WeightsFile& file, const KnownOfWeights& known) {
+  std::map<std::string, std::string> said = file.metadata();
+  for (const auto& [key, value] : known.metadata) said[key] = value;
+  if (!known.architecture.empty()) said["architecture"] = known.architecture;
+  if (!said.contains("architecture")) {
+    throw UserError("{}: names no architecture; expected --architecture NAME beside it; `resnet summary --list` shows all",
+                    file.path());
+  }
+  const ModelSpec spec = find_model(said["architecture"]);
+  ModelDescription usual{.architecture = spec.name, .channels = spec.input[0]};
+  for (const auto& [key, value] : said) {
+    if (key.starts_with(kOptionPrefix)) set_option(key.substr(kOptionPrefix.size()), value, usual.options);
+  }
+  const bool imagenet = spec.input == Shape{3, 224, 224};
+  const int64_t classes = classes_in(file, spec, usual.options);
+  if (classes > 1 << 24) throw bad_data(file.path(), 0, "classifier", "{} classes; expected {} at most", classes, 1 << 24);
+  usual.class_names = known.class_names.empty() ? usual_class_names(classes, imagenet) : known.class_names;
+  usual.preprocessing.image_size = spec.input[1];
+  if (imagenet) {
+    usual.preprocessing.mean = {0.485f, 0.456f, 0.406f};
+    usual.preprocessing.std = {0.229f, 0.224f, 0.225f};
+  }
+  std::map<std::string, std::string> metadata = to_metadata(usual);
+  if (imagenet) {
+    metadata["resize"] = "shortest";
+    metadata["resize_size"] = "256";
+    metadata["crop_pct"] = "0.875";
+  }
+  for (const auto& [key, value] : said) metadata[key] = value;
+  if (!known.class_names.empty()) {
+    for (const char* key : {"class_names", "num_classes"}) {
+      if (!known.metadata.contains(key)) metadata[key] = to_metadata(usual).at(key);
+    }
+  }
+  metadata["architecture"] = spec.name;
+  describe_model(file, metadata);
+  return metadata;
 }
 
 }  // namespace resnet

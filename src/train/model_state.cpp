@@ -1,24 +1,50 @@
 #include "train/model_state.h"
 
+#include <algorithm>
 #include <set>
 #include <string_view>
 
 #include "base/rng.h"
+#include "ops/conv2d.h"
+#include "ops/linear.h"
+#include "ops/reshape.h"
 
 namespace resnet {
 
+namespace {
+
+/// The forward graph over one image. Returns the logits.
+Value build(Graph& graph, const ModelSpec& model, const ModelOptions& options, DType dtype) {
+  ModelBuilder builder{graph, dtype, false, {}};
+  const Shape& images = model.input;
+  const Value x = graph.input("images", {dtype, Shape{1, images[0], images[1], images[2]}});
+  return build_model(model, Scope(builder), x, options);
+}
+
+}  // namespace
+
 std::vector<StateSpec> model_states(const ModelSpec& model, const ModelOptions& options, DType dtype) {
   Graph graph;
-  ModelBuilder builder{graph, dtype, false, {}};
-  Shape images = model.input;
-  const Value x = graph.input("images", {dtype, Shape{1, images[0], images[1], images[2]}});
-  build_model(model, Scope(builder), x, options);
+  build(graph, model, options, dtype);
   std::vector<StateSpec> states;
   for (const auto& [name, id] : graph.leaves()) {
     const Node& node = graph.node(id);
     if (node.kind == NodeKind::state) states.push_back({name, node.outputs[0], node.initializer, node.trainable});
   }
   return states;
+}
+
+std::vector<std::string> head_states(const ModelSpec& model, const ModelOptions& options) {
+  Graph graph;
+  Value value = build(graph, model, options, DType::f32);
+  while (graph.node(value).op == &kReshape) value = graph.node(value).inputs[0];
+  const Node& head = graph.node(value);
+  std::vector<std::string> names;
+  if (head.op != &kLinear && head.op != &kConv2d) return names;
+  for (const Value& input : head.inputs) {
+    if (graph.node(input).kind == NodeKind::state) names.push_back(graph.node(input).name);
+  }
+  return names;
 }
 
 Tensor initial_value(const StateSpec& state, uint64_t seed) {
@@ -53,41 +79,48 @@ std::string first_ten(const char* what, const std::vector<std::string>& names) {
 
 }  // namespace
 
-void require_fit(const SafetensorsFile& file, const std::vector<StateSpec>& states) {
+void require_fit(const WeightsFile& file, const std::vector<StateSpec>& states,
+                 const std::vector<std::string>& left_out) {
   std::vector<std::string> missing, unexpected, misshaped;
   std::set<std::string_view> known;
   for (const StateSpec& state : states) {
     known.insert(state.name);
+    if (std::find(left_out.begin(), left_out.end(), state.name) != left_out.end()) continue;
     const auto found = file.entries().find(state.name);
     if (found == file.entries().end()) {
       missing.push_back(state.name);
       continue;
     }
-    const SafetensorsEntry& entry = found->second;
+    const WeightsEntry& entry = found->second;
     if (entry.shape != state.type.shape) {
       misshaped.push_back(fmt::format("{} ({}, expected {})", state.name, entry.shape.str(), state.type.shape.str()));
-    } else if (entry.dtype != DType::f32 && entry.dtype != DType::f64) {
-      misshaped.push_back(fmt::format("{} ({}, expected floats)", state.name, entry.stored_dtype));
+    } else if (entry.dtype() != DType::f32 && entry.dtype() != DType::f64) {
+      misshaped.push_back(fmt::format("{} ({}, expected floats)", state.name, entry.stored->name));
     }
   }
   for (const auto& [name, entry] : file.entries()) {
     if (!known.contains(name) && !name.ends_with("num_batches_tracked")) unexpected.push_back(escape_control(name));
   }
   if (!missing.empty() || !unexpected.empty() || !misshaped.empty()) {
-    throw UserError(ExitCode::bad_data, "{}: the tensors do not fit the model:{}{}{} check --model and the class count",
+    throw UserError(ExitCode::bad_data, "{}: the tensors do not fit the model:{}{}{} check the architecture and the class count (train: --reset-head "
+                    "replaces a classifier of other classes)",
                     file.path(), first_ten("missing", missing), first_ten("unexpected", unexpected),
                     first_ten("misshaped", misshaped));
   }
 }
 
-std::map<std::string, Tensor> match_weights(const SafetensorsFile& file, const std::vector<StateSpec>& states) {
-  require_fit(file, states);
+std::map<std::string, Tensor> match_weights(const WeightsFile& file, const std::vector<StateSpec>& states,
+                                            const std::vector<std::string>& left_out) {
+  require_fit(file, states, left_out);
   std::vector<std::string> names;
-  for (const StateSpec& state : states) names.push_back(state.name);
+  for (const StateSpec& state : states) {
+    if (std::find(left_out.begin(), left_out.end(), state.name) == left_out.end()) names.push_back(state.name);
+  }
   std::map<std::string, Tensor> values = file.load_all(names);
   for (const StateSpec& state : states) {
-    Tensor& value = values.at(state.name);
-    if (value.dtype() != state.type.dtype) value = convert(value, state.type.dtype);
+    const auto found = values.find(state.name);
+    if (found != values.end() && found->second.dtype() != state.type.dtype)
+      found->second = convert(found->second, state.type.dtype);
   }
   return values;
 }

@@ -122,9 +122,11 @@ class Trainer {
     make_step(std::min(config_.batch_size, images_per_epoch_));
     if (smaller_last_batch() > 0) make_step(smaller_last_batch());
     if (!config_.weights.empty()) {
-      initial_ = match_weights(SafetensorsFile(config_.weights), states_);
-    } else {
-      for (const StateSpec& s : states_) initial_[s.name] = initial_value(s, static_cast<uint64_t>(config_.seed));
+      const auto fresh = config_.reset_head ? head_states(spec_, description_.options) : std::vector<std::string>{};
+      initial_ = match_weights(WeightsFile(config_.weights), states_, fresh);
+    }
+    for (const StateSpec& s : states_) {
+      if (!initial_.contains(s.name)) initial_[s.name] = initial_value(s, static_cast<uint64_t>(config_.seed));
     }
     state_.data_fingerprint = data_fingerprint();
     describe_machine();
@@ -226,7 +228,7 @@ class Trainer {
       observer_.on_warning(fmt::format("resuming with {}, the run had {}: results may differ by rounding", is, was));
     }
     session_->backend().adopt(state_.choices);
-    initial_ = match_weights(SafetensorsFile(checkpoint.path_of("model.safetensors")), states_);
+    initial_ = match_weights(WeightsFile(checkpoint.path_of("model.safetensors")), states_);
     if (config_.momentum != 0) {
       const std::string optimizer = checkpoint.path_of("optimizer.safetensors");
       for (auto& [name, tensor] : read_safetensors(optimizer).tensors)

@@ -227,8 +227,8 @@ TEST(ModelFile, NoTensorIsReadBeforeAllFitAndNoneThatIsNotTheModels) {
   // Cut at a tensor's first byte after opening: whoever reads it gets another error.
   const auto opened_and_cut = [&](const std::string& name) {
     write_safetensors(path, content);
-    SafetensorsFile file(path);
-    EXPECT_EQ(truncate(path.c_str(), static_cast<off_t>(file.entries().at(name).begin)), 0);
+    WeightsFile file(path);
+    EXPECT_EQ(truncate(path.c_str(), static_cast<off_t>(SafetensorsFile(path).entries().at(name).begin)), 0);
     return file;
   };
   EXPECT_EQ(match_weights(opened_and_cut("0.num_batches_tracked"), states).size(), states.size());

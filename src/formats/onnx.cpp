@@ -1,0 +1,352 @@
+#include "formats/onnx.h"
+
+#include <onnx/onnx.pb.h>
+
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "base/utf8.h"
+
+namespace resnet {
+namespace {
+
+/// Values that follow from sizes alone are initializers, not nodes.
+using Integers = std::vector<int64_t>;
+
+/// Writes one graph. An op's form below sees its node and asks for inputs, attributes and outputs by name.
+class OnnxWriter {
+ public:
+  OnnxWriter(const Graph& graph, const std::map<std::string, Tensor>& states, const OnnxOptions& options)
+      : graph_(graph), states_(states), options_(options), onnx_(*model_.mutable_graph()) {}
+
+  onnx::ModelProto write() {
+    // The file format's version that came with the opset; runtimes refuse files newer than themselves.
+    model_.set_ir_version(options_.opset >= 15 ? 8 : 7);
+    model_.set_producer_name("resnet");
+    model_.set_producer_version(options_.producer_version);
+    model_.add_opset_import()->set_version(options_.opset);
+    for (const auto& [key, value] : options_.metadata) {
+      require_utf8(key);
+      require_utf8(value);
+      onnx::StringStringEntryProto* entry = model_.add_metadata_props();
+      entry->set_key(key);
+      entry->set_value(value);
+    }
+    onnx_.set_name(options_.graph_name);
+    for (const auto& [name, id] : graph_.leaves()) taken_.insert(name);
+    for (const auto& [name, value] : graph_.outputs()) taken_.insert(name);
+    for (const auto& [name, value] : graph_.outputs()) {
+      if (graph_.node(value).kind != NodeKind::op)
+        throw UserError("onnx: output '{}' is no node's result; expected one", name);
+      if (!names_.emplace(key(value), name).second)
+        throw UserError("onnx: output '{}' stands for the same value as another; expected one name", name);
+    }
+    for (const int32_t id : graph_.live_nodes()) write_node(id);
+    for (const auto& [name, value] : graph_.outputs()) declare(*onnx_.add_output(), name, value.type());
+    return std::move(model_);
+  }
+
+  // What the forms are written with.
+
+  const Node& node() const { return *node_; }
+  template <class T>
+  const T& attributes() const {
+    return std::get<T>(node_->attributes);
+  }
+  /// The name of the node's i-th input.
+  std::string input(size_t i) const { return names_.at(key(node_->inputs[i])); }
+  const Shape& input_shape(size_t i) const { return node_->inputs[i].shape(); }
+  const Shape& output_shape() const { return node_->outputs[0].shape; }
+
+  /// Adds a node of ONNX. Its result is that of our node, unless `link` names a step on the way there.
+  onnx::NodeProto& add(const char* type, const std::vector<std::string>& inputs, const std::string& link = "") {
+    onnx::NodeProto& added = *onnx_.add_node();
+    added.set_op_type(type);
+    added.set_name(unique(node_names_, layer() + link));
+    for (const std::string& name : inputs) added.add_input(name);
+    added.add_output(link.empty() ? result_ : fresh(layer() + link));
+    return added;
+  }
+  /// An initializer of integers, such as a shape.
+  std::string integers(const std::string& what, const Integers& values) {
+    onnx::TensorProto& tensor = *onnx_.add_initializer();
+    tensor.set_name(fresh(layer() + what));
+    tensor.set_data_type(onnx::TensorProto::INT64);
+    tensor.add_dims(static_cast<int64_t>(values.size()));
+    tensor.set_raw_data(values.data(), values.size() * sizeof(int64_t));
+    return tensor.name();
+  }
+  /// An initializer of the node's dtype.
+  std::string reals(const std::string& what, const Shape& shape, const std::vector<double>& values) {
+    Tensor tensor(node_->outputs[0].dtype, shape);
+    with_float(tensor.dtype(), [&](auto tag) {
+      using T = decltype(tag);
+      std::transform(values.begin(), values.end(), tensor.as<T>().begin(), [](double v) { return static_cast<T>(v); });
+    });
+    const std::string name = fresh(layer() + what);
+    initializer(name, tensor);
+    return name;
+  }
+
+  template <class... Args>
+  UserError refused(fmt::format_string<Args...> text, Args&&... args) const {
+    return UserError("onnx: {} '{}': {}", node_->op->name, node_->name, fmt::format(text, std::forward<Args>(args)...));
+  }
+
+  /// A shape for Reshape, whose 0 stands for the input's own dimension there: so the batch may be any.
+  Integers shape_of_batch(const Shape& shape) const {
+    Integers dims = shape.dims();
+    if (!options_.dynamic_batch) return dims;
+    if (dims.empty() || input_shape(0).rank() < 1 || dims[0] != input_shape(0)[0])
+      throw refused("makes {} of {}, which depends on the batch; expected --no-dynamic-batch", shape.str(), input_shape(0).str());
+    dims[0] = 0;
+    return dims;
+  }
+
+ private:
+  static std::pair<int32_t, int32_t> key(Value value) { return {value.node, value.output}; }
+
+  static void require_utf8(const std::string& text) {
+    for (size_t at = 0; at < text.size();) {
+      const auto point = code_point_at(text, at);
+      if (!point) throw UserError(ExitCode::bad_data, "onnx: '{}' is not UTF-8; expected UTF-8 names and metadata", escape_control(text));
+      at += point->bytes;
+    }
+  }
+
+  std::string layer() const { return node_->name.empty() ? std::string(node_->op->name) : node_->name; }
+
+  /// `name`, or `name` with a number behind it when another has it.
+  static std::string unique(std::set<std::string>& taken, const std::string& name) {
+    std::string chosen = name;
+    for (int i = 2; !taken.insert(chosen).second; ++i) chosen = fmt::format("{}_{}", name, i);
+    return chosen;
+  }
+  std::string fresh(const std::string& name) { return unique(taken_, name); }
+
+  static onnx::TensorProto::DataType type_of(DType dtype) {
+    switch (dtype) {
+      case DType::f32: return onnx::TensorProto::FLOAT;
+      case DType::f64: return onnx::TensorProto::DOUBLE;
+      case DType::i32: return onnx::TensorProto::INT32;
+      case DType::u8: return onnx::TensorProto::UINT8;
+    }
+    throw InternalError("onnx: unknown dtype");
+  }
+
+  void declare(onnx::ValueInfoProto& info, const std::string& name, const TensorType& type) const {
+    info.set_name(name);
+    onnx::TypeProto::Tensor& tensor = *info.mutable_type()->mutable_tensor_type();
+    tensor.set_elem_type(type_of(type.dtype));
+    onnx::TensorShapeProto& shape = *tensor.mutable_shape();
+    for (int axis = 0; axis < type.shape.rank(); ++axis) {
+      onnx::TensorShapeProto::Dimension& dim = *shape.add_dim();
+      if (axis == 0 && options_.dynamic_batch) {
+        dim.set_dim_param("batch");
+      } else {
+        dim.set_dim_value(type.shape[axis]);
+      }
+    }
+  }
+
+  void initializer(const std::string& name, const Tensor& value) {
+    onnx::TensorProto& tensor = *onnx_.add_initializer();
+    tensor.set_name(name);
+    tensor.set_data_type(type_of(value.dtype()));
+    for (const int64_t dim : value.shape().dims()) tensor.add_dims(dim);
+    tensor.set_raw_data(value.data(), value.size_bytes());
+  }
+
+  void write_node(int32_t id);
+
+  const Graph& graph_;
+  const std::map<std::string, Tensor>& states_;
+  const OnnxOptions& options_;
+  onnx::ModelProto model_;
+  onnx::GraphProto& onnx_;
+  std::map<std::pair<int32_t, int32_t>, std::string> names_;  ///< of values
+  std::set<std::string> taken_, node_names_;
+  const Node* node_ = nullptr;  ///< being written
+  std::string result_;          ///< the name of its output 0
+};
+
+void set(onnx::NodeProto& node, const char* name, const Integers& values) {
+  onnx::AttributeProto& attribute = *node.add_attribute();
+  attribute.set_name(name);
+  attribute.set_type(onnx::AttributeProto::INTS);
+  for (const int64_t value : values) attribute.add_ints(value);
+}
+void set(onnx::NodeProto& node, const char* name, int64_t value) {
+  onnx::AttributeProto& attribute = *node.add_attribute();
+  attribute.set_name(name);
+  attribute.set_type(onnx::AttributeProto::INT);
+  attribute.set_i(value);
+}
+void set(onnx::NodeProto& node, const char* name, double value) {
+  onnx::AttributeProto& attribute = *node.add_attribute();
+  attribute.set_name(name);
+  attribute.set_type(onnx::AttributeProto::FLOAT);
+  attribute.set_f(static_cast<float>(value));
+}
+
+Integers both(Size2 size) { return {size.h, size.w}; }
+/// Before each axis, then behind each.
+Integers pads(Size2 pad) { return {pad.h, pad.w, pad.h, pad.w}; }
+
+/// relu?(y + residual?) behind `node`, whose last input a residual is.
+template <class Emit>
+void with_tail(OnnxWriter& w, bool residual, bool relu, Emit&& emit) {
+  std::string y = emit(residual || relu ? "/linear" : "");
+  if (residual) y = w.add("Add", {y, w.input(w.node().inputs.size() - 1)}, relu ? "/sum" : "").output(0);
+  if (relu) w.add("Relu", {y});
+}
+
+// The forms, one an op; in the order of the table below.
+
+void add_form(OnnxWriter& w) { w.add("Add", {w.input(0), w.input(1)}); }
+
+void pool_form(OnnxWriter& w, onnx::NodeProto& node) {
+  const auto& a = w.attributes<PoolAttrs>();
+  set(node, "kernel_shape", both(a.kernel));
+  set(node, "strides", both(a.stride));
+  set(node, "pads", pads(a.pad));
+}
+
+void avg_pool_form(OnnxWriter& w) {
+  onnx::NodeProto& node = w.add("AveragePool", {w.input(0)});
+  pool_form(w, node);
+  set(node, "count_include_pad", int64_t{w.attributes<PoolAttrs>().count_include_pad});
+}
+
+void batch_norm_form(OnnxWriter& w) {
+  const auto& a = w.attributes<BatchNormAttrs>();
+  with_tail(w, a.residual, a.relu, [&](const char* link) {
+    onnx::NodeProto& node =
+        w.add("BatchNormalization", {w.input(0), w.input(1), w.input(2), w.input(3), w.input(4)}, link);
+    set(node, "epsilon", a.epsilon);
+    return node.output(0);
+  });
+}
+
+void conv2d_form(OnnxWriter& w) {
+  const auto& a = w.attributes<Conv2dAttrs>();
+  with_tail(w, a.residual, a.relu, [&](const char* link) {
+    std::vector<std::string> inputs = {w.input(0), w.input(1)};
+    if (a.bias) inputs.push_back(w.input(2));
+    onnx::NodeProto& node = w.add("Conv", inputs, link);
+    const Shape& weight = w.input_shape(1);
+    set(node, "kernel_shape", Integers{weight[2], weight[3]});
+    set(node, "strides", both(a.stride));
+    set(node, "pads", pads(a.pad));
+    set(node, "dilations", both(a.dilation));
+    set(node, "group", a.groups);
+    return node.output(0);
+  });
+}
+
+void global_avg_pool_form(OnnxWriter& w) { w.add("GlobalAveragePool", {w.input(0)}); }
+
+void linear_form(OnnxWriter& w) {
+  std::vector<std::string> inputs = {w.input(0), w.input(1)};
+  if (w.attributes<LinearAttrs>().bias) inputs.push_back(w.input(2));
+  set(w.add("Gemm", inputs), "transB", int64_t{1});
+}
+
+void max_pool_form(OnnxWriter& w) { pool_form(w, w.add("MaxPool", {w.input(0)})); }
+
+/// Axis 1 of a tensor of any rank: zeros before and behind it.
+void pad_channels_form(OnnxWriter& w) {
+  const auto& a = w.attributes<ChannelPadAttrs>();
+  const auto rank = static_cast<size_t>(w.input_shape(0).rank());
+  Integers widths(2 * rank, 0);
+  widths[1] = a.before;
+  widths[rank + 1] = a.after;
+  w.add("Pad", {w.input(0), w.integers("/pads", widths)});
+}
+
+void relu_form(OnnxWriter& w) { w.add("Relu", {w.input(0)}); }
+
+void reshape_form(OnnxWriter& w) {
+  w.add("Reshape", {w.input(0), w.integers("/shape", w.shape_of_batch(w.output_shape()))});
+}
+
+void slice_channels_form(OnnxWriter& w) {
+  const auto& a = w.attributes<ChannelPadAttrs>();
+  w.add("Slice", {w.input(0), w.integers("/starts", {a.before}), w.integers("/ends", {w.input_shape(0)[1] - a.after}),
+                  w.integers("/axes", {1})});
+}
+
+/// An op by its name, for this folder knows graphs and not the ops that they are made of.
+struct Form {
+  std::string_view op;
+  void (*write)(OnnxWriter&);
+};
+
+/// Every op that an inference graph may hold. Those of training have no form: a new op goes here or into the test's
+/// list of those.
+constexpr Form kForms[] = {
+    {"add", add_form},
+    {"avg_pool", avg_pool_form},
+    {"batch_norm_inference", batch_norm_form},
+    {"conv2d", conv2d_form},
+    {"global_avg_pool", global_avg_pool_form},
+    {"linear", linear_form},
+    {"max_pool", max_pool_form},
+    {"pad_channels", pad_channels_form},
+    {"relu", relu_form},
+    {"reshape", reshape_form},
+    {"slice_channels", slice_channels_form},
+};
+
+void OnnxWriter::write_node(int32_t id) {
+  const Node& node = graph_.node(id);
+  if (node.kind != NodeKind::op) {
+    require_utf8(node.name);
+    names_[{id, 0}] = node.name;
+    if (node.kind == NodeKind::input) return declare(*onnx_.add_input(), node.name, node.outputs[0]);
+    const auto found = states_.find(node.name);
+    check(found != states_.end() && found->second.type() == node.outputs[0], "onnx: a state without its value");
+    return initializer(node.name, found->second);
+  }
+  node_ = &node;
+  const auto form = std::find_if(std::begin(kForms), std::end(kForms), [&](const Form& f) { return f.op == node.op->name; });
+  if (form == std::end(kForms)) throw refused("has no form in ONNX; expected one of {}", fmt::join(onnx_ops(), ", "));
+  for (const auto& [output, name] : names_) {
+    if (output.first == id && output.second != 0)
+      throw refused("its result {} is an output; in ONNX only its first is", output.second);
+  }
+  const auto named = names_.find({id, 0});
+  result_ = named != names_.end() ? named->second : fresh(layer());
+  names_[{id, 0}] = result_;
+  for (const Value& input : node.inputs) {
+    if (!names_.contains(key(input))) throw refused("reads result {} of a node; in ONNX only its first is", input.output);
+  }
+  form->write(*this);
+}
+
+}  // namespace
+
+void write_onnx(ByteSink& sink, const Graph& graph, const std::map<std::string, Tensor>& states, const OnnxOptions& options) {
+  if (options.opset < kOldestOpset || options.opset > kNewestOpset)
+    throw UserError("--opset: {}; expected {} to {}", options.opset, kOldestOpset, kNewestOpset);
+  constexpr uint64_t kMostBytes = uint64_t{1} << 31;  // protobuf's limit on one message
+  uint64_t bytes = 0;
+  for (const auto& [name, tensor] : states) bytes += tensor.size_bytes();
+  onnx::ModelProto model;
+  if (bytes < kMostBytes) model = OnnxWriter(graph, states, options).write();
+  if (bytes >= kMostBytes || model.ByteSizeLong() >= kMostBytes) {
+    throw ResourceError(ExitCode::limit, "onnx: the model has {} bytes of weights; a file of ONNX holds less than {}", bytes, kMostBytes);
+  }
+  std::string text;
+  check(model.SerializeToString(&text), "onnx: the message does not serialise");
+  sink.write(text);
+}
+
+std::vector<std::string> onnx_ops() {
+  std::vector<std::string> names;
+  for (const Form& form : kForms) names.emplace_back(form.op);
+  return names;
+}
+
+}  // namespace resnet
