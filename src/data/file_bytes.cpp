@@ -4,7 +4,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <new>
 
 #include "base/error.h"
@@ -23,9 +25,9 @@ struct OpenFile {
   const int fd;
 };
 
-}  // namespace
+enum class Beyond : uint8_t { refuse, leave };
 
-void read_file_bytes(const std::string& path, size_t max_bytes, std::vector<std::byte>& out) try {
+void read_into(const std::string& path, size_t most, Beyond beyond, std::vector<std::byte>& out) try {
   const std::string shown = escape_control(path);
   // Without O_NONBLOCK, opening a FIFO would wait for a writer that may never come.
   const OpenFile file(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
@@ -37,10 +39,10 @@ void read_file_bytes(const std::string& path, size_t max_bytes, std::vector<std:
                         S_ISDIR(status.st_mode) ? "a folder" : "a pipe, a socket or a device");
   }
   const auto size = static_cast<uint64_t>(status.st_size);
-  if (size > max_bytes) {
-    throw ResourceError(ExitCode::limit, "{}: holds {} bytes; at most {} are read", shown, size, max_bytes);
+  if (size > most && beyond == Beyond::refuse) {
+    throw ResourceError(ExitCode::limit, "{}: holds {} bytes; at most {} are read", shown, size, most);
   }
-  out.resize(size);
+  out.resize(std::min<uint64_t>(size, most));
   size_t have = 0;
   while (have < out.size()) {
     const ssize_t got = read(file.fd, out.data() + have, out.size() - have);
@@ -52,6 +54,16 @@ void read_file_bytes(const std::string& path, size_t max_bytes, std::vector<std:
   out.resize(have);
 } catch (const std::bad_alloc&) {
   throw ResourceError(ExitCode::limit, "{}: not enough memory to read it", escape_control(path));
+}
+
+}  // namespace
+
+void read_file_bytes(const std::string& path, size_t max_bytes, std::vector<std::byte>& out) {
+  read_into(path, max_bytes, Beyond::refuse, out);
+}
+
+void read_file_start(const std::string& path, size_t most, std::vector<std::byte>& out) {
+  read_into(path, most, Beyond::leave, out);
 }
 
 }  // namespace resnet

@@ -12,4 +12,7 @@ namespace resnet {
 /// max_bytes).
 void read_file_bytes(const std::string& path, size_t max_bytes, std::vector<std::byte>& out);
 
+/// The first `most` bytes, or all where the file is shorter. Throws as above, but not for the size.
+void read_file_start(const std::string& path, size_t most, std::vector<std::byte>& out);
+
 }  // namespace resnet
