@@ -87,7 +87,12 @@ int run_evaluate(const Arguments& a) {
     throw UserError("--split: '{}'; expected train or test", escape_control(a.split));
   const LoadedModel model = load_model(a.model);
   const ModelDescription& d = model.description;
-  const Dataset data = load_dataset(a.data, a.split == "train" ? Split::train : Split::test);
+  Progress progress;
+  const Dataset data =
+      load_dataset(a.data, a.split == "train" ? Split::train : Split::test,
+                   {.channels = d.channels, .class_names = d.class_names, .progress = [&](int64_t files) {
+                      progress.update(fmt::format("reading {}: {} files", a.data, grouped(files)));
+                    }});
   if (data.classes() != static_cast<int64_t>(d.class_names.size()) || data.channels != d.channels) {
     throw UserError(
         ExitCode::refused,
@@ -109,7 +114,6 @@ int run_evaluate(const Arguments& a) {
        .images = {std::min(a.batch_size, images), d.channels, d.preprocessing.image_size, d.preprocessing.image_size}});
   write_states(session, model.values);
   program.refresh();
-  Progress progress;
   for (const std::string& text : session.backend().take_warnings()) progress.print("resnet: warning: " + text);
   const auto start = std::chrono::steady_clock::now();
   const std::atomic<int>& stop = install_stop_signals();
@@ -134,7 +138,8 @@ Command add_evaluate(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
   CLI::App* verb = app.add_subcommand("evaluate", "Accuracy of a model file on labelled images");
   verb->add_option("MODEL", a->model, "model file (.safetensors)")->required();
-  verb->add_option("--data", a->data, "fashion-mnist, or a folder of idx files")->capture_default_str();
+  verb->add_option("--data", a->data, "fashion-mnist, a folder of idx or CIFAR files or of images, or a list")
+      ->capture_default_str();
   verb->add_option("--split", a->split, "test or train")->capture_default_str();
   verb->add_option("-b,--batch-size", a->batch_size, "images at a time")->capture_default_str();
   verb->add_option("--limit", a->limit, "the first N images; 0: all")->capture_default_str();

@@ -40,6 +40,8 @@ TrainConfig effective_config(const CLI::App& verb, const Arguments& a, TrainConf
   if (!a.config_file.empty()) apply_toml(a.config_file, read_whole_file(a.config_file, 1 << 20), config);
   override_with(verb, "--model", g.model, config.model);
   override_with(verb, "--data", g.data, config.data);
+  override_with(verb, "--channels", g.channels, config.channels);
+  override_with(verb, "--on-bad-sample", g.on_bad_sample, config.on_bad_sample);
   override_with(verb, "--image-size", g.image_size, config.image_size);
   override_with(verb, "--epochs", g.epochs, config.epochs);
   override_with(verb, "--batch-size", g.batch_size, config.batch_size);
@@ -159,6 +161,7 @@ void print_result(const TrainResult& r, double seconds) {
       {"time in all", duration(seconds)},
       {"memory", bytes(r.peak_bytes)},
       {"run", r.output}};
+  if (r.skipped_samples > 0) rows.insert(rows.begin() + 1, {"samples skipped", grouped(r.skipped_samples)});
   if (std::isfinite(r.eval_top1)) {
     rows.push_back({"learning curve", r.output + "/plots/learning_curve.svg"});
     rows.push_back({"best model", r.output + "/best.safetensors"});
@@ -201,6 +204,7 @@ int run_train(const CLI::App& verb, const Arguments& arguments) {
                              {"steps", r.steps},
                              {"images_per_second", r.images_per_second},
                              {"peak_bytes", r.peak_bytes},
+                             {"skipped_samples", r.skipped_samples},
                              {"output", r.output}}
                             .dump(-1, ' ', false, json::error_handler_t::replace)
                             .c_str());
@@ -218,8 +222,12 @@ Command add_train(CLI::App& app) {
   TrainConfig& c = a.config;
   CLI::App* verb = app.add_subcommand("train", "Train a network; without flags the lecture's, on Fashion-MNIST");
   verb->add_option("--model", c.model, "architecture, see resnet summary --list")->capture_default_str();
-  verb->add_option("--data", c.data, "fashion-mnist, or a folder of idx files")->capture_default_str();
+  verb->add_option("--data", c.data, "fashion-mnist, a folder of idx or CIFAR files or of images, or a list")
+      ->capture_default_str();
   verb->add_option("--image-size", c.image_size, "side of the input, pixels")->capture_default_str();
+  verb->add_option("--channels", c.channels, "1 grey, 3 RGB; 0: the data's own")->capture_default_str();
+  verb->add_option("--on-bad-sample", c.on_bad_sample, "an image that cannot be read: stop, or skip and count it")
+      ->capture_default_str();
   verb->add_option("--epochs", c.epochs, "passes over the training images")->capture_default_str();
   verb->add_option("-b,--batch-size", c.batch_size, "images a step")->capture_default_str();
   verb->add_option("--lr", c.lr, "learning rate")->capture_default_str();

@@ -8,9 +8,16 @@
 #include <array>
 #include <cerrno>
 #include <memory>
+#include <unordered_map>
 
 #include "base/error.h"
+#include "data/cifar.h"
+#include "data/decode.h"
+#include "data/file_bytes.h"
 #include "data/idx.h"
+#include "data/image_folder.h"
+#include "data/image_list.h"
+#include "data/pixel_rows.h"
 
 namespace resnet {
 
@@ -90,12 +97,31 @@ Dataset load_idx_folder(const std::string& folder, Split split, std::vector<std:
   dataset.name = folder;
   dataset.split = split;
   dataset.count = images.count();
+  dataset.stored_channels = 1;
   dataset.height = images.height();
   dataset.width = images.width();
   dataset.labels.assign(classes_of_images.begin(), classes_of_images.end());
   dataset.class_names = std::move(class_names);
   dataset.pixels = images.read();
   return dataset;
+}
+
+bool has_idx_files(const std::string& folder) {
+  for (const Split split : {Split::train, Split::test}) {
+    for (const IdxFile::Kind kind : {IdxFile::Kind::images, IdxFile::Kind::labels}) {
+      if (!find_file(folder, file_stem(split, kind)).empty()) return true;
+    }
+  }
+  return false;
+}
+
+/// train.csv, train.tsv or train.txt in the folder; empty where there is none.
+std::string list_in_folder(const std::string& folder) {
+  for (const char* name : {"train.csv", "train.tsv", "train.txt"}) {
+    std::string path = folder + "/" + name;
+    if (exists(path)) return path;
+  }
+  return "";
 }
 
 bool same_folder(const struct stat& status, const char* path) {
@@ -132,9 +158,23 @@ class Sha256 {
 
 }  // namespace
 
-const char* name_of(Split split) { return split == Split::train ? "train" : "test"; }
+const char* name_of(Split split) {
+  switch (split) {
+    case Split::train: return "train";
+    case Split::validation: return "validation";
+    case Split::test: return "test";
+  }
+  throw InternalError("dataset: a split without a name");
+}
+
+std::string Dataset::path_of(int64_t index) const {
+  check(index >= 0 && static_cast<size_t>(index) < files.size(), "Dataset: an image's index is outside the files");
+  const std::string& file = files[static_cast<size_t>(index)];
+  return file.starts_with('/') ? file : root + file;
+}
 
 ImageView Dataset::image(int64_t index) const {
+  check(in_memory() && (stored_channels == 0 || stored_channels == channels), "Dataset: this image needs a scratch");
   const auto image_bytes = static_cast<uint64_t>(channels * height * width);
   const bool inside = index >= 0 && image_bytes > 0 && static_cast<uint64_t>(index) < pixels.size() / image_bytes;
   check(inside, "Dataset: an image's index is outside the pixels");
@@ -144,49 +184,146 @@ ImageView Dataset::image(int64_t index) const {
           .width = width};
 }
 
+ImageView Dataset::image(int64_t index, Image& scratch) const {
+  if (!in_memory()) {
+    scratch = read_image(path_of(index), {.channels = channels, .exif_orientation = exif_orientation});
+    if (std::max(scratch.height, scratch.width) > kMaxImageSide) {
+      throw ResourceError(ExitCode::limit, "{}: has {} x {} pixels; at most {} pixels a side are read",
+                          escape_control(path_of(index)), scratch.width, scratch.height, kMaxImageSide);
+    }
+    return scratch.view();
+  }
+  if (stored_channels == 0 || stored_channels == channels) return image(index);
+  const auto plane = static_cast<uint64_t>(height * width);
+  const uint64_t image_bytes = plane * static_cast<uint64_t>(stored_channels);
+  const bool inside = index >= 0 && image_bytes > 0 && static_cast<uint64_t>(index) < pixels.size() / image_bytes;
+  check(inside, "Dataset: an image's index is outside the pixels");
+  const uint8_t* stored = pixels.data() + static_cast<uint64_t>(index) * image_bytes;
+  scratch.channels = channels;
+  scratch.height = height;
+  scratch.width = width;
+  scratch.pixels.resize(plane * static_cast<uint64_t>(channels));
+  if (channels == 1) {
+    for (uint64_t i = 0; i < plane; ++i) {
+      scratch.pixels[i] = luma(stored[i], stored[plane + i], stored[2 * plane + i]);
+    }
+  } else {
+    for (uint64_t c = 0; c < static_cast<uint64_t>(channels); ++c) {
+      std::copy_n(stored, plane, scratch.pixels.begin() + static_cast<std::ptrdiff_t>(c * plane));
+    }
+  }
+  return scratch.view();
+}
+
 uint64_t Dataset::fingerprint() const {
   Sha256 hash;
   for (const int64_t size : {count, channels, height, width, classes()}) hash.add(size);
   hash.add(pixels.data(), pixels.size());
   for (const int32_t label : labels) hash.add(label);
+  if (in_memory()) return hash.first_64_bits();
+  hash.add(int64_t{exif_orientation});
+  for (size_t i = 0; i < files.size(); ++i) {
+    hash.add(static_cast<int64_t>(files[i].size()));
+    hash.add(files[i].data(), files[i].size());
+    hash.add(file_bytes[i]);
+  }
+  constexpr int64_t kChosen = 256;
+  constexpr size_t kMostBytes = size_t{1} << 20;
+  std::vector<std::byte> start;
+  for (int64_t k = 0; k < std::min(kChosen, count); ++k) {
+    const int64_t index = k * count / std::min(kChosen, count);
+    // What cannot be read counts as empty here: whether that stops a run is not the fingerprint's to say.
+    try {
+      read_file_start(path_of(index), kMostBytes, start);
+    } catch (const ResourceError&) {
+      start.clear();
+    }
+    hash.add(start.data(), start.size());
+  }
   return hash.first_64_bits();
 }
 
-Dataset load_dataset(const std::string& name_or_path, Split split) {
-  const std::string shown = escape_control(name_or_path);
-  if (name_or_path == kFashionMnist) {
-    for (const IdxFile::Kind kind : {IdxFile::Kind::images, IdxFile::Kind::labels}) {
-      if (!find_file(kFashionMnistFolder, file_stem(split, kind)).empty()) continue;
-      throw ResourceError(ExitCode::io,
-                          "fashion-mnist: {} has no {}.gz; expected Debian's package, so run: apt-get install "
-                          "dataset-fashion-mnist",
-                          kFashionMnistFolder, file_stem(split, kind));
-    }
-    Dataset dataset = load_idx_folder(kFashionMnistFolder, split, kFashionMnistClasses);
-    dataset.name = kFashionMnist;
-    return dataset;
+namespace {
+
+Dataset load_fashion_mnist(Split split) {
+  for (const IdxFile::Kind kind : {IdxFile::Kind::images, IdxFile::Kind::labels}) {
+    if (!find_file(kFashionMnistFolder, file_stem(split, kind)).empty()) continue;
+    throw ResourceError(ExitCode::io,
+                        "fashion-mnist: {} has no {}.gz; expected Debian's package, so run: apt-get install "
+                        "dataset-fashion-mnist",
+                        kFashionMnistFolder, file_stem(split, kind));
   }
+  Dataset dataset = load_idx_folder(kFashionMnistFolder, split, kFashionMnistClasses);
+  dataset.name = kFashionMnist;
+  return dataset;
+}
+
+constexpr const char* kKinds =
+    "the path of a folder with idx files (train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, "
+    "t10k-labels-idx1-ubyte, plain or .gz), with CIFAR's binary files, or with images as train/CLASS/... and "
+    "val/CLASS/..., or a list of path,label";
+
+Dataset load_folder(const std::string& path, const struct stat& status, Split split, const DatasetOptions& options) {
+  // The package's own folder is the same data, so it has the same class names.
+  if (has_idx_files(path)) {
+    return load_idx_folder(
+        path, split, same_folder(status, kFashionMnistFolder) ? kFashionMnistClasses : std::vector<std::string>{});
+  }
+  for (const CifarKind kind : {CifarKind::cifar10, CifarKind::cifar100}) {
+    if (is_cifar_folder(path, kind)) return load_cifar_folder(path, kind, split);
+  }
+  if (const std::string list = list_in_folder(path); !list.empty()) {
+    return load_image_list(list, split, options.missing_files);
+  }
+  if (is_image_folder(path)) return load_image_folder(path, split, options.progress);
+  throw ResourceError(ExitCode::io, "{}: holds no data set; expected {}", escape_control(path), kKinds);
+}
+
+Dataset load_any(const std::string& name_or_path, Split split, const DatasetOptions& options) {
+  if (name_or_path == kFashionMnist) return load_fashion_mnist(split);
+  const std::string shown = escape_control(name_or_path);
   struct stat status {};
   if (stat(name_or_path.c_str(), &status) != 0) {
     const int reason = errno;
     if (reason == ENOENT && name_or_path.find('/') == std::string::npos) {
-      throw UserError(
-          "data '{}': neither a known data set nor a folder; expected {} (nearest name: {}), or the path of a folder "
-          "with "
-          "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain "
-          "or "
-          ".gz",
-          shown, kFashionMnist, nearest_names(name_or_path, {kFashionMnist}));
+      throw UserError("data '{}': neither a known data set nor a folder; expected {} (nearest name: {}), or {}", shown,
+                      kFashionMnist, nearest_names(name_or_path, {kFashionMnist}), kKinds);
     }
-    throw io_error(shown, "open the data set's folder", reason);
+    throw io_error(shown, "open the data set", reason);
   }
-  if (!S_ISDIR(status.st_mode)) {
-    throw ResourceError(ExitCode::io, "{}: is no folder; expected a folder of idx files, or a data set's name: {}",
-                        shown, kFashionMnist);
+  if (S_ISDIR(status.st_mode)) return load_folder(name_or_path, status, split, options);
+  if (S_ISREG(status.st_mode)) return load_image_list(name_or_path, split, options.missing_files);
+  throw ResourceError(ExitCode::io, "{}: is neither a folder nor a file; expected {}, or {}", shown, kFashionMnist,
+                      kKinds);
+}
+
+/// Labels by their place in `names`, if that has all classes of the data set.
+void renumber(Dataset& dataset, const std::vector<std::string>& names) {
+  std::unordered_map<std::string, int32_t> place;
+  for (const std::string& name : names) place.emplace(name, static_cast<int32_t>(place.size()));
+  if (place.size() != names.size()) return;  // a model may call two classes the same
+  std::vector<int32_t> number;
+  for (const std::string& name : dataset.class_names) {
+    const auto found = place.find(name);
+    if (found == place.end()) return;
+    number.push_back(found->second);
   }
-  // The package's own folder is the same data, so it has the same class names.
-  return load_idx_folder(name_or_path, split,
-                         same_folder(status, kFashionMnistFolder) ? kFashionMnistClasses : std::vector<std::string>{});
+  for (int32_t& label : dataset.labels) label = number[static_cast<size_t>(label)];
+  dataset.class_names = names;
+}
+
+}  // namespace
+
+Dataset load_dataset(const std::string& name_or_path, Split split, const DatasetOptions& options) {
+  if (options.channels != 0 && options.channels != 1 && options.channels != 3) {
+    throw UserError("channels: found {}; expected 1 (grey), 3 (RGB) or 0 (the data set's own)", options.channels);
+  }
+  Dataset dataset = load_any(name_or_path, split, options);
+  dataset.name = name_or_path;
+  if (options.channels != 0) dataset.channels = options.channels;
+  if (!dataset.in_memory() && !options.class_names.empty()) renumber(dataset, options.class_names);
+  dataset.exif_orientation = options.exif_orientation && !dataset.in_memory();
+  return dataset;
 }
 
 }  // namespace resnet

@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <cstring>
 #include <exception>
 #include <mutex>
 #include <new>
 #include <numeric>
+#include <optional>
 #include <system_error>
 #include <thread>
 
@@ -119,6 +121,10 @@ class Loader::Ring {
 
  private:
   enum class State : uint8_t { free, filling, filled };
+  struct Scratch {
+    PreprocessScratch preprocessing;
+    Image decoded;
+  };
   struct Slot {
     State state = State::free;   // guarded by mutex_
     Batch batch;                 // its owner's: of the worker while filling, of the caller while held
@@ -172,7 +178,7 @@ class Loader::Ring {
   }
 
   void work() {
-    PreprocessScratch scratch;
+    Scratch scratch;
     std::unique_lock lock(mutex_);
     while (true) {
       slot_freed_.wait(lock, [&] { return stopping_ || (!at_end() && slot_of(claimed_).state == State::free); });
@@ -215,32 +221,79 @@ class Loader::Ring {
     return slot;
   }
 
-  void fill(Slot& slot, PreprocessScratch& scratch) noexcept try {
+  void fill(Slot& slot, Scratch& scratch) noexcept try {
     Batch& batch = slot.batch;
+    batch.bad.clear();
     const size_t n = batch.samples.size();
+    set_images(batch, n);
+    size_t filled = 0;
+    with_float(options_.dtype, [&](auto tag) {
+      using T = decltype(tag);
+      const size_t image_values = static_cast<size_t>(batch.images.type().shape.elements()) / n;
+      for (size_t i = 0; i < n; ++i) {
+        const int64_t wanted = batch.samples[i];
+        const std::optional<Found> found = find_image(wanted, scratch, batch);
+        if (!found) continue;
+        // What augmentation does goes with the place in the epoch, so that an image standing in is not seen twice
+        // alike.
+        preprocess(found->image, options_.preprocessing, scratch.preprocessing,
+                   batch.images.as<T>().subspan(filled * image_values, image_values),
+                   draw_crop_flip(options_.augmentation, options_.seed, batch.epoch, wanted));
+        batch.samples[filled] = found->sample;
+        batch.labels[filled] = dataset_.labels[static_cast<size_t>(found->sample)];
+        ++filled;
+      }
+    });
+    if (filled < n) keep_first(batch, filled);
+  } catch (...) {
+    slot.failure = std::current_exception();
+  }
+
+  void set_images(Batch& batch, size_t n) const {
     const TensorType type = images_type(n);
     if (batch.images.type() != type) batch.images = Tensor(type);  // the last batch of an epoch, and the one after it
     batch.labels.resize(n);
-    with_float(options_.dtype, [&](auto tag) {
-      using T = decltype(tag);
-      const size_t image_values = static_cast<size_t>(type.shape.elements()) / n;
-      for (size_t i = 0; i < n; ++i) {
-        const int64_t sample = batch.samples[i];
-        preprocess(dataset_.image(sample), options_.preprocessing, scratch,
-                   batch.images.as<T>().subspan(i * image_values, image_values),
-                   draw_crop_flip(options_.augmentation, options_.seed, batch.epoch, sample));
-        batch.labels[i] = dataset_.labels[static_cast<size_t>(sample)];
+  }
+
+  void keep_first(Batch& batch, size_t n) const {
+    const Tensor all = std::move(batch.images);
+    batch.images = Tensor(images_type(n));
+    if (n > 0) std::memcpy(batch.images.data(), all.data(), batch.images.size_bytes());
+    batch.samples.resize(n);
+    batch.labels.resize(n);
+  }
+
+  struct Found {
+    int64_t sample;
+    ImageView image;
+  };
+
+  /// The image of a sample or the one that stands in for it; nothing where it is left out.
+  std::optional<Found> find_image(int64_t wanted, Scratch& scratch, Batch& batch) const {
+    int64_t sample = wanted;
+    do {
+      try {
+        return Found{.sample = sample, .image = dataset_.image(sample, scratch.decoded)};
+      } catch (const Error& error) {
+        // A bug of ours, or a machine without memory, is no property of the file.
+        const bool of_the_file = error.code() == ExitCode::bad_data || error.code() == ExitCode::io ||
+                                 (error.code() == ExitCode::limit && !dataset_.in_memory());
+        if (options_.on_bad_sample == BadSample::stop || !of_the_file) throw;
+        if (sample == wanted) batch.bad.push_back({wanted, error.what()});
       }
-    });
-  } catch (...) {
-    slot.failure = std::current_exception();
+      if (options_.on_bad_sample == BadSample::leave_out) return std::nullopt;
+      sample = (sample + 1) % samples_per_epoch_;
+    } while (sample != wanted);
+    throw UserError(ExitCode::bad_data,
+                    "{}: none of its {} images can be read (the last one: {}); expected at least one",
+                    escape_control(dataset_.name), samples_per_epoch_, batch.bad.back().reason);
   }
 
   const Dataset& dataset_;
   const LoaderOptions options_;
   int64_t samples_per_epoch_ = 0;
   std::vector<std::thread> workers_;
-  PreprocessScratch own_scratch_;  // of next() when there are no workers
+  Scratch own_scratch_;  // of next() when there are no workers
 
   std::mutex mutex_;  // guards everything below
   std::condition_variable slot_freed_;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/tensor.h"
@@ -24,6 +25,14 @@ struct LoaderPosition {
   bool operator==(const LoaderPosition&) const = default;
 };
 
+/// What becomes of an image that cannot be decoded or read. Whatever is chosen is a pure function of the files'
+/// contents, so that a resumed run meets it again.
+enum class BadSample : uint8_t {
+  stop,       ///< its error is thrown
+  replace,    ///< the next image of the data set (after the last the first, all within `limit`) that is good stands in
+  leave_out,  ///< the batch has one image less, or none at all
+};
+
 struct LoaderOptions {
   int64_t batch_size = 256;
   bool shuffle = true;  ///< false: every epoch is 0, 1, 2, ...
@@ -33,6 +42,7 @@ struct LoaderOptions {
   int workers = 1;           ///< threads that prepare batches ahead; 0: prepared inside next()
   Preprocessing preprocessing = {};
   Augmentation augmentation = {};  ///< of training images only; drawn from `seed`, see draw_crop_flip()
+  BadSample on_bad_sample = BadSample::stop;
   LoaderPosition start = {};
   int64_t epochs = 1;  ///< next() ends before epoch `epochs`, counted from 0 whatever `start` is
 };
@@ -42,9 +52,16 @@ struct Batch {
   int64_t epoch = 0;
   LoaderPosition next;           ///< where a run that resumes after this batch starts
   bool last_of_epoch = false;    ///< then next is {epoch + 1, 0}
-  std::vector<int64_t> samples;  ///< [n], indices into the data set
+  std::vector<int64_t> samples;  ///< [n], indices into the data set: of the images that are here
   std::vector<int32_t> labels;   ///< [n]
   Tensor images;                 ///< f32 or f64 [n, channels, S, S], see preprocess()
+
+  /// Samples of this batch's part of the schedule that could not be used, in its order, with the reason.
+  struct Bad {
+    int64_t sample = 0;
+    std::string reason;
+  };
+  std::vector<Bad> bad;
 
   int64_t size() const { return static_cast<int64_t>(labels.size()); }
 };

@@ -30,6 +30,8 @@ const std::vector<Setting>& settings() {
   static const std::vector<Setting> list = {
       {"model", &TrainConfig::model},
       {"data", &TrainConfig::data},
+      {"channels", &TrainConfig::channels},
+      {"on_bad_sample", &TrainConfig::on_bad_sample},
       {"image_size", &TrainConfig::image_size},
       {"epochs", &TrainConfig::epochs},
       {"batch_size", &TrainConfig::batch_size},
@@ -174,6 +176,10 @@ void validate(const TrainConfig& c) {
     require(std::isfinite(value) && ok, flag, fmt::format("{}", value), expected);
   };
   integer(c.image_size, 1, 8192, "--image-size", "1 to 8192 pixels");
+  require(c.channels == 0 || c.channels == 1 || c.channels == 3, "--channels", std::to_string(c.channels),
+          "1 (grey), 3 (RGB) or 0 (the data's own)");
+  require(c.on_bad_sample == "stop" || c.on_bad_sample == "skip", "--on-bad-sample",
+          "'" + escape_control(c.on_bad_sample) + "'", "stop or skip");
   integer(c.epochs, 1, 1000000, "--epochs", "1 to 1000000");
   integer(c.batch_size, 1, 65536, "--batch-size", "1 to 65536 images");
   number(c.lr, c.lr >= 0, "--lr", "a finite number, 0 or more");

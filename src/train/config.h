@@ -15,7 +15,9 @@ namespace resnet {
 struct TrainConfig {
   std::string model = "lecture_resnet18";
   std::string data = "fashion-mnist";
-  int64_t image_size = 96;  ///< pixels
+  int64_t channels = 0;                ///< of the images: 1 grey, 3 RGB, 0 the data's own
+  std::string on_bad_sample = "stop";  ///< stop | skip: an image that cannot be read ends the run, or is counted
+  int64_t image_size = 96;             ///< pixels
   int64_t epochs = 10;
   int64_t batch_size = 256;
   double lr = 0.05;

@@ -72,21 +72,26 @@ Evaluation Evaluator::result() const {
 }
 
 Evaluation evaluate(InferenceProgram& program, const Dataset& dataset, const Preprocessing& preprocessing, int workers,
-                    int64_t limit, const std::function<bool(int64_t, int64_t)>& progress) {
+                    int64_t limit, const std::function<bool(int64_t, int64_t)>& progress, BadSample on_bad_sample) {
   Evaluator evaluator(dataset.class_names);
   Loader loader(dataset, {.batch_size = program.batch_size(),
                           .shuffle = false,
                           .limit = limit,
                           .dtype = program.dtype(),
                           .workers = workers,
-                          .preprocessing = preprocessing});
+                          .preprocessing = preprocessing,
+                          .on_bad_sample = on_bad_sample});
   int64_t done = 0;
+  int64_t skipped = 0;
   while (const Batch* batch = loader.next()) {
-    evaluator.add(program.run(batch->images), batch->labels);
-    done += batch->size();
+    if (batch->size() > 0) evaluator.add(program.run(batch->images), batch->labels);
+    skipped += static_cast<int64_t>(batch->bad.size());
+    done += batch->size() + static_cast<int64_t>(batch->bad.size());
     if (progress && !progress(done, loader.samples_per_epoch())) break;
   }
-  return evaluator.result();
+  Evaluation result = evaluator.result();
+  result.skipped = skipped;
+  return result;
 }
 
 }  // namespace resnet

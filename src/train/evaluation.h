@@ -18,7 +18,8 @@ struct ClassScore {
 
 struct Evaluation {
   int64_t images = 0;
-  double loss = 0;  ///< mean cross-entropy
+  int64_t skipped = 0;  ///< images left out because they could not be read
+  double loss = 0;      ///< mean cross-entropy
   double top1 = 0, top5 = 0;
   std::vector<ClassScore> per_class;
   std::vector<std::vector<int64_t>> confusion;  ///< [true][predicted]
@@ -38,9 +39,10 @@ class Evaluator {
 };
 
 /// Runs `program` over all of `dataset` (or its first `limit` images). `progress` hears (done, total); when it
-/// returns false the evaluation stops and what came so far is the result.
+/// returns false the evaluation stops and what came so far is the result. on_bad_sample: stop or leave_out.
 Evaluation evaluate(InferenceProgram& program, const Dataset& dataset, const Preprocessing& preprocessing, int workers,
-                    int64_t limit, const std::function<bool(int64_t, int64_t)>& progress = {});
+                    int64_t limit, const std::function<bool(int64_t, int64_t)>& progress = {},
+                    BadSample on_bad_sample = BadSample::stop);
 
 /// log softmax of one row in double; shared by evaluation and prediction.
 std::vector<double> softmax(std::span<const double> logits);

@@ -63,6 +63,7 @@ std::string to_json(const TrainState& s) {
                   {"epoch_correct", s.epoch_correct},
                   {"epoch_images", s.epoch_images},
                   {"epoch_seconds", s.epoch_seconds},
+                  {"skipped_samples", s.skipped_samples},
                   {"non_finite_steps", s.non_finite_steps},
                   {"best_top1", s.best_top1},
                   {"evaluation_pending", s.evaluation_pending},
@@ -88,6 +89,7 @@ TrainState train_state_from_json(const std::string& path, const std::string& tex
     s.epoch_correct = j.at("epoch_correct").get<int64_t>();
     s.epoch_images = j.at("epoch_images").get<int64_t>();
     s.epoch_seconds = number(j.at("epoch_seconds"));
+    s.skipped_samples = j.value("skipped_samples", int64_t{0});  // files of before have none
     s.non_finite_steps = j.at("non_finite_steps").get<int64_t>();
     s.best_top1 = number(j.at("best_top1"));
     s.evaluation_pending = j.at("evaluation_pending").get<bool>();

@@ -29,6 +29,7 @@ struct TrainState {
   int64_t epoch_correct = 0;
   int64_t epoch_images = 0;
   double epoch_seconds = 0;
+  int64_t skipped_samples = 0;   ///< times an image could not be read and another one was trained on
   int64_t non_finite_steps = 0;  ///< the last steps in a row that were not applied
   double best_top1 = -1;
   bool evaluation_pending = false;  ///< an epoch ended, but a signal came before its evaluation was done

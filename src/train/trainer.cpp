@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/rng.h"
 #include "formats/checkpoint_directory.h"
@@ -55,8 +56,13 @@ class Trainer {
 
   void load_data() {
     if (observer_.on_prepare) observer_.on_prepare("reading " + config_.data, 0, 0);
-    train_set_ = load_dataset(config_.data, Split::train);
-    test_set_ = load_dataset(config_.data, Split::test);
+    const DatasetOptions options{
+        .channels = config_.channels, .missing_files = skips_bad_samples(), .progress = [&](int64_t files) {
+          if (!observer_.on_prepare) return;
+          observer_.on_prepare(fmt::format("reading {}: {} files", config_.data, files), 0, 0);
+        }};
+    train_set_ = load_dataset(config_.data, Split::train, options);
+    test_set_ = load_dataset(config_.data, Split::validation, options);
     if (config_.limit > train_set_.count) {
       throw UserError("--limit: {} images, but {} has {}; expected no more than that", config_.limit, config_.data,
                       train_set_.count);
@@ -132,6 +138,8 @@ class Trainer {
     describe_machine();
   }
 
+  bool skips_bad_samples() const { return config_.on_bad_sample == "skip"; }
+
   /// Of both splits: other test images would give other accuracies and another best model.
   uint64_t data_fingerprint() const { return hash_combine(train_set_.fingerprint(), test_set_.fingerprint()); }
 
@@ -199,6 +207,7 @@ class Trainer {
     if (config_.lr_scheduler != "cosineannealinglr") free.epochs = before.epochs;
     free.max_steps = before.max_steps;
     free.workers = before.workers;
+    free.on_bad_sample = before.on_bad_sample;  // a run that a bad image stopped may go on without it
     free.threads = before.threads;
     free.log_every = before.log_every;
     free.checkpoint_every = before.checkpoint_every;
@@ -297,6 +306,7 @@ class Trainer {
                                .preprocessing = description_.preprocessing,
                                .augmentation = {.random_crop_padding = config_.random_crop_padding,
                                                 .hflip_prob = config_.hflip_prob},
+                               .on_bad_sample = skips_bad_samples() ? BadSample::replace : BadSample::stop,
                                .start = {state_.epoch, state_.sample},
                                .epochs = config_.epochs});
     last_mark_ = Clock::now();
@@ -329,6 +339,7 @@ class Trainer {
     ++state_.step;
     state_.epoch = batch.next.epoch;
     state_.sample = batch.next.sample;
+    note_bad_samples(batch);
     if (!request_.dump_gradients.empty() && !dumped_) dump_gradients(program);
     if (std::isfinite(loss)) {
       state_.non_finite_steps = 0;
@@ -374,6 +385,23 @@ class Trainer {
     }
   }
 
+  /// Every time in events.jsonl and the count, once for each image to the observer.
+  void note_bad_samples(const Batch& batch) {
+    for (const Batch::Bad& bad : batch.bad) {
+      ++state_.skipped_samples;
+      run_->append_event(json{
+          {"step", state_.step},
+          {"epoch", batch.epoch + 1},
+          {"split", "train"},
+          {"skipped_sample", bad.sample},
+          {"reason",
+           bad.reason}}.dump(-1, ' ', false, json::error_handler_t::replace));
+      if (warned_samples_.insert(bad.sample).second && observer_.on_warning) {
+        observer_.on_warning(bad.reason + "; skipped: the next image that can be read stands in");
+      }
+    }
+  }
+
   void diverging(double loss, int64_t epoch) {
     ++state_.non_finite_steps;
     run_->append_event(
@@ -407,13 +435,24 @@ class Trainer {
   void end_epoch() {
     const ModelFile model = model_file();
     inference_->refresh();
-    const Evaluation e = evaluate(*inference_, test_set_, description_.preprocessing, static_cast<int>(config_.workers),
-                                  0, [&](int64_t done, int64_t total) {
-                                    if (observer_.on_evaluate) observer_.on_evaluate(done, total);
-                                    return done == total || !stop_signal();
-                                  });
-    state_.evaluation_pending = e.images < test_set_.count;
+    const Evaluation e = evaluate(
+        *inference_, test_set_, description_.preprocessing, static_cast<int>(config_.workers), 0,
+        [&](int64_t done, int64_t total) {
+          if (observer_.on_evaluate) observer_.on_evaluate(done, total);
+          return done == total || !stop_signal();
+        },
+        skips_bad_samples() ? BadSample::leave_out : BadSample::stop);
+    state_.evaluation_pending = e.images + e.skipped < test_set_.count;
     if (state_.evaluation_pending) return save();
+    if (e.images == 0) {
+      throw UserError(ExitCode::bad_data, "{}: none of its {} test images can be read; expected at least one",
+                      config_.data, test_set_.count);
+    }
+    if (e.skipped > 0 && !warned_skipped_tests_ && observer_.on_warning) {
+      observer_.on_warning(
+          fmt::format("{} of {} test images cannot be read; accuracies are of the others", e.skipped, test_set_.count));
+      warned_skipped_tests_ = true;
+    }
     const double evaluation_seconds = seconds_since(last_mark_);
     last_mark_ = Clock::now();
     const auto images = static_cast<double>(state_.epoch_images);  // 0, and means that are NaN, if no step was applied
@@ -440,7 +479,10 @@ class Trainer {
         {"split", "test"},
         {"loss", e.loss},
         {"top1", e.top1},
-        {"top5", e.top5}}.dump());
+        {"top5", e.top5},
+        {"images", e.images},
+        {"skipped_samples",
+         e.skipped}}.dump());
     run_->write_metrics(state_.metrics);
     if (observer_.on_epoch) observer_.on_epoch(m, is_best);
     save();
@@ -493,6 +535,7 @@ class Trainer {
     r.output = run_->path();
     r.steps = state_.step;
     r.total_steps = total_steps_;
+    r.skipped_samples = state_.skipped_samples;
     if (state_.best_top1 >= 0) r.best_top1 = state_.best_top1;
     r.stopped_by = stopped_by_;
     r.metrics = state_.metrics;
@@ -521,15 +564,18 @@ class Trainer {
                               .limit = std::min(inference_->batch_size(), kSamples),
                               .dtype = config_.dtype(),
                               .workers = 0,
-                              .preprocessing = description_.preprocessing});
+                              .preprocessing = description_.preprocessing,
+                              .on_bad_sample = skips_bad_samples() ? BadSample::leave_out : BadSample::stop});
     const Batch& batch = *loader.next();
-    const Tensor logits = convert(inference_->run(batch.images), DType::f64);
     std::vector<SamplePrediction> samples;
+    if (batch.size() == 0) return samples;
+    const Tensor logits = convert(inference_->run(batch.images), DType::f64);
     for (int64_t n = 0; n < batch.size(); ++n) {
       const auto classes = static_cast<size_t>(logits.shape()[1]);
       const std::vector<double> p = softmax(logits.as<double>().subspan(static_cast<size_t>(n) * classes, classes));
       const auto best = static_cast<size_t>(std::max_element(p.begin(), p.end()) - p.begin());
-      samples.push_back({n, test_set_.class_names[static_cast<size_t>(batch.labels[static_cast<size_t>(n)])],
+      samples.push_back({batch.samples[static_cast<size_t>(n)],
+                         test_set_.class_names[static_cast<size_t>(batch.labels[static_cast<size_t>(n)])],
                          test_set_.class_names[best], p[best]});
     }
     return samples;
@@ -554,6 +600,8 @@ class Trainer {
   double step_seconds_ = 0, seconds_per_image_ = 0;
   int64_t step_images_ = 0;
   int stopped_by_ = 0;
+  std::set<int64_t> warned_samples_;
+  bool warned_skipped_tests_ = false;
   bool dumped_ = false;
   bool restored_ = false;
 };

@@ -52,6 +52,7 @@ struct TrainResult {
   std::vector<EpochMetrics> metrics;      ///< of all epochs, those before a resume included
   int64_t steps = 0;                      ///< done, those before a resume included
   int64_t total_steps = 0;                ///< that the settings ask for
+  int64_t skipped_samples = 0;            ///< times a training image could not be read and another one stood in
   double images_per_second = 0;           ///< of the training steps, evaluation and saving not counted
   size_t peak_bytes = 0;                  ///< arena, states and packed weights
   std::string output;
