@@ -66,6 +66,7 @@ void validate(const Dataset& dataset, const LoaderOptions& options) {
                     escape_control(dataset.name), dataset.count, dataset.labels.size());
   }
   validate(options.preprocessing, dataset.channels);
+  validate(options.views, options.preprocessing);
   validate(options.augmentation, options.preprocessing.image_size);
 }
 
@@ -76,7 +77,7 @@ void validate(const Dataset& dataset, const LoaderOptions& options) {
 class Loader::Ring {
  public:
   Ring(const Dataset& dataset, LoaderOptions options)
-      : dataset_(dataset), options_(std::move(options)), cursor_(options_.start) {
+      : dataset_(dataset), options_(std::move(options)), views_(list_of(options_.views)), cursor_(options_.start) {
     validate(dataset_, options_);
     samples_per_epoch_ = options_.limit == 0 ? dataset_.count : std::min(options_.limit, dataset_.count);
     if (cursor_.epoch < 0 || cursor_.sample < 0 || cursor_.sample > samples_per_epoch_) {
@@ -129,7 +130,7 @@ class Loader::Ring {
     slots_.resize(static_cast<size_t>(options_.workers) + 1);
     const auto most = static_cast<uint64_t>(std::min(options_.batch_size, samples_per_epoch_));
     const auto size = static_cast<uint64_t>(options_.preprocessing.image_size);
-    const auto values = checked_multiply({most, static_cast<uint64_t>(dataset_.channels), size, size});
+    const auto values = checked_multiply({most, views_.size(), static_cast<uint64_t>(dataset_.channels), size, size});
     if (!values || *values > static_cast<uint64_t>(PTRDIFF_MAX) / size_of(options_.dtype)) throw std::bad_alloc();
     if (options_.shuffle) order_.resize(static_cast<size_t>(samples_per_epoch_));
     for (Slot& slot : slots_) {
@@ -148,7 +149,7 @@ class Loader::Ring {
 
   TensorType images_type(uint64_t n) const {
     const int64_t size = options_.preprocessing.image_size;
-    return {options_.dtype, Shape{static_cast<int64_t>(n), dataset_.channels, size, size}};
+    return {options_.dtype, Shape{static_cast<int64_t>(n * views_.size()), dataset_.channels, size, size}};
   }
 
   void start_workers() try {
@@ -223,12 +224,16 @@ class Loader::Ring {
     batch.labels.resize(n);
     with_float(options_.dtype, [&](auto tag) {
       using T = decltype(tag);
-      const size_t image_values = static_cast<size_t>(type.shape.elements()) / n;
+      const size_t view_values = static_cast<size_t>(type.shape.elements()) / (n * views_.size());
       for (size_t i = 0; i < n; ++i) {
         const int64_t sample = batch.samples[i];
-        preprocess(dataset_.image(sample), options_.preprocessing, scratch,
-                   batch.images.as<T>().subspan(i * image_values, image_values),
-                   draw_crop_flip(options_.augmentation, options_.seed, batch.epoch, sample));
+        const ImageView image = dataset_.image(sample);
+        const CropFlip change = draw_crop_flip(options_.augmentation, options_.seed, batch.epoch, sample);
+        for (size_t v = 0; v < views_.size(); ++v) {
+          preprocess(image, options_.preprocessing, scratch,
+                     batch.images.as<T>().subspan((i * views_.size() + v) * view_values, view_values), change,
+                     views_[v]);
+        }
         batch.labels[i] = dataset_.labels[static_cast<size_t>(sample)];
       }
     });
@@ -238,6 +243,7 @@ class Loader::Ring {
 
   const Dataset& dataset_;
   const LoaderOptions options_;
+  const std::vector<CropView> views_;
   int64_t samples_per_epoch_ = 0;
   std::vector<std::thread> workers_;
   PreprocessScratch own_scratch_;  // of next() when there are no workers
