@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -16,21 +18,42 @@ namespace {
 using nlohmann::json;
 
 struct Arguments {
-  std::string model, data = "fashion-mnist", split = "test", backend = "cpu", dump_logits;
+  std::string model, data = "fashion-mnist", split = "test", backend = "cpu", dump_logits, tta = "none", plots;
   int64_t batch_size = 256, threads = 0, workers = 1, limit = 0;
   bool json = false;
 };
 
-void print_json(const Evaluation& e) {
+const std::vector<std::pair<std::string, Views>> kViews = {
+    {"none", Views::one}, {"flip", Views::flip}, {"ten-crop", Views::ten_crop}};
+
+Views parse_views(const std::string& name) {
+  for (const auto& [known, views] : kViews) {
+    if (name == known) return views;
+  }
+  throw UserError("--tta: '{}'; expected none, flip or ten-crop", escape_control(name));
+}
+
+void print_json(const Evaluation& e, const std::string& tta) {
   json per_class = json::array();
   for (const ClassScore& s : e.per_class) {
     per_class.push_back(
         {{"name", s.name}, {"precision", s.precision}, {"recall", s.recall}, {"f1", s.f1}, {"support", s.support}});
   }
+  json calibration = json::array();
+  for (const CalibrationBin& bin : e.calibration) {
+    calibration.push_back({{"low", bin.low},
+                           {"high", bin.high},
+                           {"images", bin.images},
+                           {"confidence", bin.confidence},
+                           {"accuracy", bin.accuracy}});
+  }
   std::printf("%s\n", json{{"images", e.images},
                            {"loss", e.loss},
                            {"top1", e.top1},
                            {"top5", e.top5},
+                           {"ece", e.ece},
+                           {"calibration", calibration},
+                           {"tta", tta},
                            {"per_class", per_class},
                            {"confusion", e.confusion}}
                           .dump()
@@ -38,8 +61,8 @@ void print_json(const Evaluation& e) {
 }
 
 void print_text(const Evaluation& e) {
-  std::printf("%s images: loss %.4f, top-1 %.2f %%, top-5 %.2f %%\n\n", grouped(e.images).c_str(), e.loss, 100 * e.top1,
-              100 * e.top5);
+  std::printf("%s images: loss %.4f, top-1 %.2f %%, top-5 %.2f %%, calibration error %.2f %%\n\n",
+              grouped(e.images).c_str(), e.loss, 100 * e.top1, 100 * e.top5, 100 * e.ece);
   std::vector<std::vector<std::string>> scores = {{"class", "precision", "recall", "F1", "images"}};
   for (const ClassScore& s : e.per_class) {
     scores.push_back({s.name, fmt::format("{:.3f}", s.precision), fmt::format("{:.3f}", s.recall),
@@ -85,6 +108,7 @@ int run_evaluate(const Arguments& a) {
   if (a.workers < 0 || a.workers > 64) throw UserError("--workers: {}; expected 0 to 64", a.workers);
   if (a.split != "train" && a.split != "test")
     throw UserError("--split: '{}'; expected train or test", escape_control(a.split));
+  const Views views = parse_views(a.tta);
   const LoadedModel model = load_model(a.model);
   const ModelDescription& d = model.description;
   Progress progress;
@@ -103,32 +127,37 @@ int run_evaluate(const Arguments& a) {
     throw UserError("--limit: {}; expected 0 (all) to {} images", a.limit, data.count);
   if (model.dtype == DType::f64 && a.backend == "cpu")
     throw UserError("{}: f64 weights; the cpu backend computes in f32; use --backend reference", a.model);
-  ModelSpec spec = find_model(d.architecture);
+  validate(views, d.preprocessing);
+  const ModelSpec spec = find_model(d.architecture);
   const int threads = a.threads > 0 ? static_cast<int>(a.threads) : available_threads();
   Session session(make_backend(a.backend, threads));
   const int64_t images = a.limit > 0 ? a.limit : data.count;
-  InferenceProgram program(
-      session, spec,
-      {.model = d.options,
-       .dtype = model.dtype,
-       .images = {std::min(a.batch_size, images), d.channels, d.preprocessing.image_size, d.preprocessing.image_size}});
+  // The batch is of what the network sees: an image's views count each, and are never torn apart.
+  const auto views_of_one = static_cast<int64_t>(list_of(views).size());
+  const int64_t batch = std::clamp<int64_t>(a.batch_size / views_of_one, 1, images) * views_of_one;
+  const int64_t side = d.preprocessing.image_size;
+  InferenceProgram program(session, spec,
+                           {.model = d.options, .dtype = model.dtype, .images = {batch, d.channels, side, side}});
   write_states(session, model.values);
   program.refresh();
   for (const std::string& text : session.backend().take_warnings()) progress.print("resnet: warning: " + text);
   const auto start = std::chrono::steady_clock::now();
   const std::atomic<int>& stop = install_stop_signals();
+  const auto report = [&](int64_t done, int64_t total) {
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double rate = static_cast<double>(done) / seconds;
+    progress.update(fmt::format("evaluating {}/{}  {:.0f} img/s  {} left", done, total, rate,
+                                duration(static_cast<double>(total - done) / rate)));
+    return stop == 0;
+  };
   const Evaluation e =
-      evaluate(program, data, d.preprocessing, static_cast<int>(a.workers), a.limit, [&](int64_t done, int64_t total) {
-        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        const double rate = static_cast<double>(done) / seconds;
-        progress.update(fmt::format("evaluating {}/{}  {:.0f} img/s  {} left", done, total, rate,
-                                    duration(static_cast<double>(total - done) / rate)));
-        return stop == 0;
-      });
+      evaluate(program, data, d.preprocessing,
+               {.workers = static_cast<int>(a.workers), .limit = a.limit, .views = views, .progress = report});
   progress.clear();
   if (stop != 0 && e.images < images) return 128 + stop;
   if (!a.dump_logits.empty()) write_logits(a.dump_logits, program, data, d.preprocessing, images);
-  a.json ? print_json(e) : print_text(e);
+  if (!a.plots.empty()) write_plots(e, a.plots);
+  a.json ? print_json(e, a.tta) : print_text(e);
   return 0;
 }
 
@@ -146,6 +175,10 @@ Command add_evaluate(CLI::App& app) {
   verb->add_option("--threads", a->threads, "compute threads; 0: all CPUs there are")->capture_default_str();
   verb->add_option("-j,--workers", a->workers, "threads that prepare batches ahead")->capture_default_str();
   verb->add_option("--backend", a->backend, "cpu or reference")->capture_default_str();
+  verb->add_option("--tta", a->tta,
+                   "test-time augmentation, probabilities averaged: none, flip (and its mirror image) or ten-crop")
+      ->capture_default_str();
+  verb->add_option("--plots", a->plots, "write confusion.svg and reliability.svg here")->type_name("DIR");
   verb->add_flag("--json", a->json, "print as JSON");
   verb->add_option("--dump-logits", a->dump_logits, "write the logits of all images here")
       ->type_name("FILE")

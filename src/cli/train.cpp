@@ -43,6 +43,12 @@ TrainConfig effective_config(const CLI::App& verb, const Arguments& a, TrainConf
   override_with(verb, "--channels", g.channels, config.channels);
   override_with(verb, "--on-bad-sample", g.on_bad_sample, config.on_bad_sample);
   override_with(verb, "--image-size", g.image_size, config.image_size);
+  override_with(verb, "--resize", g.resize, config.resize);
+  override_with(verb, "--resize-size", g.resize_size, config.resize_size);
+  override_with(verb, "--crop-pct", g.crop_pct, config.crop_pct);
+  override_with(verb, "--interpolation", g.interpolation, config.interpolation);
+  override_with(verb, "--mean", g.mean, config.mean);
+  override_with(verb, "--std", g.std, config.std);
   override_with(verb, "--epochs", g.epochs, config.epochs);
   override_with(verb, "--batch-size", g.batch_size, config.batch_size);
   override_with(verb, "--lr", g.lr, config.lr);
@@ -228,6 +234,18 @@ Command add_train(CLI::App& app) {
   verb->add_option("--channels", c.channels, "1 grey, 3 RGB; 0: the data's own")->capture_default_str();
   verb->add_option("--on-bad-sample", c.on_bad_sample, "an image that cannot be read: stop, or skip and count it")
       ->capture_default_str();
+  verb->add_option("--resize", c.resize,
+                   "squash (all of the image to the square), or shortest (its side, then the centre)")
+      ->capture_default_str();
+  verb->add_option("--resize-size", c.resize_size,
+                   "pixels of the (shorter) side before the crop; 0: as --crop-pct says")
+      ->capture_default_str();
+  verb->add_option("--crop-pct", c.crop_pct, "--image-size over the side before the crop, e.g. 0.875")
+      ->capture_default_str();
+  verb->add_option("--interpolation", c.interpolation, interpolation_names())->capture_default_str();
+  verb->add_option("--mean", c.mean, "of each channel, of the scale 0..1, e.g. 0.485,0.456,0.406; default 0")
+      ->delimiter(',');
+  verb->add_option("--std", c.std, "of each channel, e.g. 0.229,0.224,0.225; default 1")->delimiter(',');
   verb->add_option("--epochs", c.epochs, "passes over the training images")->capture_default_str();
   verb->add_option("-b,--batch-size", c.batch_size, "images a step")->capture_default_str();
   verb->add_option("--lr", c.lr, "learning rate")->capture_default_str();

@@ -68,6 +68,7 @@ void validate(const Dataset& dataset, const LoaderOptions& options) {
                     escape_control(dataset.name), dataset.count, dataset.labels.size());
   }
   validate(options.preprocessing, dataset.channels);
+  validate(options.views, options.preprocessing);
   validate(options.augmentation, options.preprocessing.image_size);
 }
 
@@ -78,7 +79,7 @@ void validate(const Dataset& dataset, const LoaderOptions& options) {
 class Loader::Ring {
  public:
   Ring(const Dataset& dataset, LoaderOptions options)
-      : dataset_(dataset), options_(std::move(options)), cursor_(options_.start) {
+      : dataset_(dataset), options_(std::move(options)), views_(list_of(options_.views)), cursor_(options_.start) {
     validate(dataset_, options_);
     samples_per_epoch_ = options_.limit == 0 ? dataset_.count : std::min(options_.limit, dataset_.count);
     if (cursor_.epoch < 0 || cursor_.sample < 0 || cursor_.sample > samples_per_epoch_) {
@@ -135,7 +136,7 @@ class Loader::Ring {
     slots_.resize(static_cast<size_t>(options_.workers) + 1);
     const auto most = static_cast<uint64_t>(std::min(options_.batch_size, samples_per_epoch_));
     const auto size = static_cast<uint64_t>(options_.preprocessing.image_size);
-    const auto values = checked_multiply({most, static_cast<uint64_t>(dataset_.channels), size, size});
+    const auto values = checked_multiply({most, views_.size(), static_cast<uint64_t>(dataset_.channels), size, size});
     if (!values || *values > static_cast<uint64_t>(PTRDIFF_MAX) / size_of(options_.dtype)) throw std::bad_alloc();
     if (options_.shuffle) order_.resize(static_cast<size_t>(samples_per_epoch_));
     for (Slot& slot : slots_) {
@@ -154,7 +155,7 @@ class Loader::Ring {
 
   TensorType images_type(uint64_t n) const {
     const int64_t size = options_.preprocessing.image_size;
-    return {options_.dtype, Shape{static_cast<int64_t>(n), dataset_.channels, size, size}};
+    return {options_.dtype, Shape{static_cast<int64_t>(n * views_.size()), dataset_.channels, size, size}};
   }
 
   void start_workers() try {
@@ -229,16 +230,19 @@ class Loader::Ring {
     size_t filled = 0;
     with_float(options_.dtype, [&](auto tag) {
       using T = decltype(tag);
-      const size_t image_values = static_cast<size_t>(batch.images.type().shape.elements()) / n;
+      const size_t views = views_.size();
+      const size_t view_values = static_cast<size_t>(batch.images.type().shape.elements()) / (n * views);
       for (size_t i = 0; i < n; ++i) {
         const int64_t wanted = batch.samples[i];
         const std::optional<Found> found = find_image(wanted, scratch, batch);
         if (!found) continue;
         // What augmentation does goes with the place in the epoch, so that an image standing in is not seen twice
         // alike.
-        preprocess(found->image, options_.preprocessing, scratch.preprocessing,
-                   batch.images.as<T>().subspan(filled * image_values, image_values),
-                   draw_crop_flip(options_.augmentation, options_.seed, batch.epoch, wanted));
+        const CropFlip change = draw_crop_flip(options_.augmentation, options_.seed, batch.epoch, wanted);
+        for (size_t v = 0; v < views; ++v) {
+          preprocess(found->image, options_.preprocessing, scratch.preprocessing,
+                     batch.images.as<T>().subspan((filled * views + v) * view_values, view_values), change, views_[v]);
+        }
         batch.samples[filled] = found->sample;
         batch.labels[filled] = dataset_.labels[static_cast<size_t>(found->sample)];
         ++filled;
@@ -291,6 +295,7 @@ class Loader::Ring {
 
   const Dataset& dataset_;
   const LoaderOptions options_;
+  const std::vector<CropView> views_;
   int64_t samples_per_epoch_ = 0;
   std::vector<std::thread> workers_;
   Scratch own_scratch_;  // of next() when there are no workers

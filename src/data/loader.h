@@ -41,6 +41,7 @@ struct LoaderOptions {
   DType dtype = DType::f32;  ///< of the images
   int workers = 1;           ///< threads that prepare batches ahead; 0: prepared inside next()
   Preprocessing preprocessing = {};
+  Views views = Views::one;        ///< of each image, one after the other in a batch's images
   Augmentation augmentation = {};  ///< of training images only; drawn from `seed`, see draw_crop_flip()
   BadSample on_bad_sample = BadSample::stop;
   LoaderPosition start = {};
@@ -54,7 +55,7 @@ struct Batch {
   bool last_of_epoch = false;    ///< then next is {epoch + 1, 0}
   std::vector<int64_t> samples;  ///< [n], indices into the data set: of the images that are here
   std::vector<int32_t> labels;   ///< [n]
-  Tensor images;                 ///< f32 or f64 [n, channels, S, S], see preprocess()
+  Tensor images;                 ///< f32 or f64 [n * views, channels, S, S], see preprocess()
 
   /// Samples of this batch's part of the schedule that could not be used, in its order, with the reason.
   struct Bad {

@@ -1,67 +1,18 @@
 #include "plot/chart.h"
 
-#include <cairo-svg.h>
-#include <cairo.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <memory>
 #include <optional>
 
 #include "base/error.h"
-#include "base/utf8.h"
-
-#if defined(__has_feature)
-#define RESNET_HAS_FEATURE(x) __has_feature(x)
-#else
-#define RESNET_HAS_FEATURE(x) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || RESNET_HAS_FEATURE(address_sanitizer)
-// Fontconfig keeps a kilobyte for the process's life (the same after one chart and after 300) behind pointers that
-// LeakSanitizer cannot see. In this file, so that every program that draws has it.
-extern "C" {
-__attribute__((visibility("default"))) const char* __lsan_default_suppressions();
-__attribute__((visibility("default"))) const char* __lsan_default_options();
-const char* __lsan_default_suppressions() { return "leak:libfontconfig"; }
-const char* __lsan_default_options() { return "print_suppressions=0"; }
-}
-#endif
+#include "plot/canvas.h"
 
 namespace resnet {
 
 namespace {
 
-struct Color {
-  double red, green, blue;
-};
-constexpr Color rgb(uint32_t hex) {
-  return {((hex >> 16) & 255) / 255.0, ((hex >> 8) & 255) / 255.0, (hex & 255) / 255.0};
-}
-
-struct Palette {
-  Color background, ink, quiet, axis, grid;
-  double band_opacity;
-  std::array<Color, 7> curves;
-};
-/// Okabe and Ito 2008, the ones that stand out on white first; yellow does not and is left out.
-constexpr Palette kLight{.background = rgb(0xffffff),
-                         .ink = rgb(0x222222),
-                         .quiet = rgb(0x666666),
-                         .axis = rgb(0x888888),
-                         .grid = rgb(0xe6e6e6),
-                         .band_opacity = 0.18,
-                         .curves = {{rgb(0x0072b2), rgb(0xd55e00), rgb(0x009e73), rgb(0xcc79a7), rgb(0x000000),
-                                     rgb(0x56b4e9), rgb(0xe69f00)}}};
-/// The same hues, light enough for a dark page; there yellow stands out and orange is too near to vermilion.
-constexpr Palette kDark{.background = rgb(0x14171c),
-                        .ink = rgb(0xe8eaed),
-                        .quiet = rgb(0xa9b0ba),
-                        .axis = rgb(0x7d8590),
-                        .grid = rgb(0x2a2f37),
-                        .band_opacity = 0.25,
-                        .curves = {{rgb(0x56b4e9), rgb(0xf0803c), rgb(0x2fbf93), rgb(0xe08fbd), rgb(0xf2f2f2),
-                                    rgb(0x8c9eff), rgb(0xf0e442)}}};
+using namespace drawing;
 
 /// Relative luminance and contrast ratio of WCAG 2.1.
 double luminance(Color c) {
@@ -91,9 +42,6 @@ Color legible(Color color, const Palette& palette) {
 const std::array<std::vector<double>, 5> kDashes{
     {{}, {6, 6}, {0.1, 4.6}, {7, 5, 0.1, 5}, {7, 4.5, 0.1, 4.5, 0.1, 4.5}}};
 
-constexpr double kTitleSize = 17;
-constexpr double kLabelSize = 14;
-constexpr double kTickSize = 13;
 constexpr double kLabelGap = 18;      // between the baselines of two curve labels
 constexpr double kSampleLength = 28;  // of the line before a curve's name: two periods of most dash patterns
 
@@ -101,21 +49,6 @@ struct Range {
   double low = 0;
   double high = 1;
 };
-
-/// Cairo fails for good on text that is not UTF-8 and on noncharacters, and control characters have no glyph: all
-/// become
-/// '?'.
-std::string drawable(const std::string& text) {
-  std::string out;
-  for (size_t at = 0; at < text.size();) {
-    const auto point = code_point_at(text, at);
-    const size_t bytes = point ? point->bytes : 1;
-    const bool shown = point && is_printable(point->value);
-    out += shown ? text.substr(at, bytes) : "?";
-    at += bytes;
-  }
-  return out;
-}
 
 /// The value to draw; nothing for a gap. Magnitudes at the ends of double's range would overflow the axis.
 std::optional<double> usable(double value, bool log_scale) {
@@ -209,10 +142,6 @@ Axis log_axis(Range data, int most_ticks, bool snap) {
   return axis;
 }
 
-struct Point {
-  double x, y;
-};
-
 /// A point of a band; `low` is -HUGE_VAL where it lies below every logarithm.
 struct Span {
   double x, low, high;
@@ -286,81 +215,6 @@ std::vector<Point> thinned(const std::vector<Point>& pixels) {
   }
   return out;
 }
-
-/// Thin words for cairo.
-class Canvas {
- public:
-  explicit Canvas(cairo_surface_t* surface) : cairo_(cairo_create(surface), &cairo_destroy) {
-    // Without hinting, text is as wide in the SVG as in the PNG and at any zoom.
-    const std::unique_ptr<cairo_font_options_t, decltype(&cairo_font_options_destroy)> options(
-        cairo_font_options_create(), &cairo_font_options_destroy);
-    cairo_font_options_set_hint_metrics(options.get(), CAIRO_HINT_METRICS_OFF);
-    cairo_font_options_set_hint_style(options.get(), CAIRO_HINT_STYLE_NONE);
-    cairo_font_options_set_antialias(options.get(), CAIRO_ANTIALIAS_GRAY);
-    cairo_set_font_options(cairo_.get(), options.get());
-    cairo_set_line_join(cairo_.get(), CAIRO_LINE_JOIN_ROUND);
-    cairo_set_line_cap(cairo_.get(), CAIRO_LINE_CAP_ROUND);
-  }
-  void scale(double factor) { cairo_scale(cairo_.get(), factor, factor); }
-  void fill_background(Color c) {
-    color(c);
-    cairo_paint(cairo_.get());
-  }
-  void color(Color c) { cairo_set_source_rgb(cairo_.get(), c.red, c.green, c.blue); }
-  void color(Color c, double opacity) { cairo_set_source_rgba(cairo_.get(), c.red, c.green, c.blue, opacity); }
-  void font(double size, bool bold = false) {
-    cairo_select_font_face(cairo_.get(), "sans-serif", CAIRO_FONT_SLANT_NORMAL,
-                           bold ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
-    cairo_set_font_size(cairo_.get(), size);
-  }
-  double width(const std::string& text) {
-    cairo_text_extents_t extents;
-    cairo_text_extents(cairo_.get(), text.c_str(), &extents);
-    return extents.x_advance;
-  }
-  /// `align`: 0 starts at x, 0.5 is centred, 1 ends at x.
-  void text(double x, double y, const std::string& text, double align = 0) {
-    cairo_move_to(cairo_.get(), x - align * width(text), y);
-    cairo_show_text(cairo_.get(), text.c_str());
-    cairo_new_path(cairo_.get());
-  }
-  void lines(const std::vector<Point>& points, double line_width, const std::vector<double>& dashes = {}) {
-    cairo_set_line_width(cairo_.get(), line_width);
-    cairo_set_dash(cairo_.get(), dashes.data(), static_cast<int>(dashes.size()), 0);
-    for (const Point& point : points) cairo_line_to(cairo_.get(), point.x, point.y);
-    cairo_stroke(cairo_.get());
-  }
-  void area(const std::vector<Point>& outline) {
-    for (const Point& point : outline) cairo_line_to(cairo_.get(), point.x, point.y);
-    cairo_close_path(cairo_.get());
-    cairo_fill(cairo_.get());
-  }
-  void dot(Point center, double radius) {
-    cairo_arc(cairo_.get(), center.x, center.y, radius, 0, 2 * M_PI);
-    cairo_fill(cairo_.get());
-  }
-  /// `text`, cut with an ellipsis to fit.
-  std::string fitted(const std::string& text, double most) {
-    // No glyph is narrower than two pixels or longer than four bytes: only so much is worth measuring.
-    const auto longest = static_cast<size_t>(2 * std::max(most, 0.0)) + 4;
-    if (text.size() <= longest && width(text) <= most) return text;
-    std::string cut = text.substr(0, longest);
-    while (!cut.empty()) {
-      while (!cut.empty() && (static_cast<unsigned char>(cut.back()) & 0xc0) == 0x80) cut.pop_back();
-      if (!cut.empty()) cut.pop_back();  // the character's first byte
-      if (width(cut + "\u2026") <= most) break;
-    }
-    return cut + "\u2026";
-  }
-  cairo_status_t status() { return cairo_status(cairo_.get()); }
-
- private:
-  std::unique_ptr<cairo_t, decltype(&cairo_destroy)> cairo_;
-};
-
-struct Box {
-  double left, top, right, bottom;
-};
 
 /// Baselines for labels that want to be at `wanted`: in the same order, `gap` apart, between top and bottom.
 std::vector<double> spread(const std::vector<double>& wanted, double gap, double top, double bottom) {
@@ -624,56 +478,17 @@ void check_size(const FigureSize& size) {
         "chart: figure size out of range");
 }
 
-using Surface = std::unique_ptr<cairo_surface_t, decltype(&cairo_surface_destroy)>;
-
-void check_status(cairo_status_t status) {
-  if (status == CAIRO_STATUS_NO_MEMORY) throw ResourceError(ExitCode::limit, "chart: out of memory");
-  if (status != CAIRO_STATUS_SUCCESS)
-    throw InternalError(fmt::format("chart: cairo: {}", cairo_status_to_string(status)));
-}
-
-cairo_status_t append(void* out, const unsigned char* data, unsigned int length) {
-  static_cast<std::string*>(out)->append(reinterpret_cast<const char*>(data), length);
-  return CAIRO_STATUS_SUCCESS;
-}
-
 }  // namespace
 
 std::string render_svg(const std::vector<Chart>& panels, const FigureSize& size, Theme theme) {
   check_size(size);
-  std::string out;
-  {
-    const Surface surface(cairo_svg_surface_create_for_stream(&append, &out, size.width, size.height),
-                          &cairo_surface_destroy);
-    cairo_svg_surface_set_document_unit(surface.get(), CAIRO_SVG_UNIT_PX);
-    Canvas canvas(surface.get());
-    draw_figure(canvas, panels, size, theme);
-    check_status(canvas.status());
-    cairo_surface_finish(surface.get());
-    check_status(cairo_surface_status(surface.get()));
-  }
-  // Cairo 1.16 numbers surfaces through the process's life; nothing refers to the number.
-  const std::string id = "id=\"surface";
-  const size_t at = out.find(id);
-  if (at != std::string::npos) {
-    const size_t digits = at + id.size();
-    out.erase(digits, out.find('"', digits) - digits);
-  }
-  return out;
+  return svg_of(size.width, size.height, [&](Canvas& canvas) { draw_figure(canvas, panels, size, theme); });
 }
 
 std::string render_png(const std::vector<Chart>& panels, const FigureSize& size, Theme theme) {
   check_size(size);
-  const auto pixels = [&](int units) { return static_cast<int>(std::lround(units * size.pixel_ratio)); };
-  const Surface surface(cairo_image_surface_create(CAIRO_FORMAT_RGB24, pixels(size.width), pixels(size.height)),
-                        &cairo_surface_destroy);
-  Canvas canvas(surface.get());
-  canvas.scale(size.pixel_ratio);
-  draw_figure(canvas, panels, size, theme);
-  check_status(canvas.status());
-  std::string out;
-  check_status(cairo_surface_write_to_png_stream(surface.get(), &append, &out));
-  return out;
+  return png_of(size.width, size.height, size.pixel_ratio,
+                [&](Canvas& canvas) { draw_figure(canvas, panels, size, theme); });
 }
 
 }  // namespace resnet

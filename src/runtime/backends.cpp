@@ -38,10 +38,12 @@ void require_threads(int count) {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_backend(const std::string& name, int threads) {
+std::unique_ptr<Backend> make_backend(const std::string& name, int threads, AlgorithmChoice choice) {
   if (name == "cpu") {
     require_threads(threads);
-    return make_cpu_backend({.threads = threads, .algorithms = conv_algorithms_from_environment()});
+    return make_cpu_backend({.threads = threads,
+                             .algorithms = conv_algorithms_from_environment(),
+                             .measure = choice == AlgorithmChoice::measured});
   }
   if (name == "reference") return make_reference_backend();
   throw UserError("backend '{}' is unknown; expected cpu or reference; nearest: {}", escape_control(name),

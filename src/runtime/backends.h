@@ -10,8 +10,15 @@
 
 namespace resnet {
 
+/// How a backend decides between the ways to do one convolution.
+enum class AlgorithmChoice {
+  measured,  ///< what the machine's cache knows; the rest is measured and remembered
+  known,     ///< what the machine's cache knows; for the rest the usual way, at once: nothing is measured or remembered
+};
+
 /// "cpu" or "reference"; throws UserError with the nearest names otherwise.
-std::unique_ptr<Backend> make_backend(const std::string& name, int threads);
+std::unique_ptr<Backend> make_backend(const std::string& name, int threads,
+                                      AlgorithmChoice choice = AlgorithmChoice::measured);
 
 /// Peak f32 multiply-add rate of `threads` threads, measured now (about 0.2 s), in FLOP/s.
 double fma_peak(int threads);

@@ -17,8 +17,9 @@ namespace resnet {
 namespace {
 
 using Integers = std::vector<int64_t>;
+using Numbers = std::vector<double>;
 using Member = std::variant<std::string TrainConfig::*, int64_t TrainConfig::*, double TrainConfig::*,
-                            bool TrainConfig::*, Integers TrainConfig::*>;
+                            bool TrainConfig::*, Integers TrainConfig::*, Numbers TrainConfig::*>;
 
 struct Setting {
   const char* key;
@@ -33,6 +34,12 @@ const std::vector<Setting>& settings() {
       {"channels", &TrainConfig::channels},
       {"on_bad_sample", &TrainConfig::on_bad_sample},
       {"image_size", &TrainConfig::image_size},
+      {"resize", &TrainConfig::resize},
+      {"resize_size", &TrainConfig::resize_size},
+      {"crop_pct", &TrainConfig::crop_pct},
+      {"interpolation", &TrainConfig::interpolation},
+      {"mean", &TrainConfig::mean},
+      {"std", &TrainConfig::std},
       {"epochs", &TrainConfig::epochs},
       {"batch_size", &TrainConfig::batch_size},
       {"lr", &TrainConfig::lr},
@@ -87,6 +94,11 @@ std::string quoted(const std::string& text) {
   return out.str();
 }
 
+std::string number_text(double number) {
+  const std::string text = fmt::format("{}", number);
+  return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
+}
+
 std::string value_text(const TrainConfig& config, const Member& member) {
   return std::visit(
       [&](auto pointer) -> std::string {
@@ -94,8 +106,11 @@ std::string value_text(const TrainConfig& config, const Member& member) {
         if constexpr (std::is_same_v<T, std::string>) {
           return quoted(config.*pointer);
         } else if constexpr (std::is_same_v<T, double>) {
-          const std::string text = fmt::format("{}", config.*pointer);
-          return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
+          return number_text(config.*pointer);
+        } else if constexpr (std::is_same_v<T, Numbers>) {
+          std::vector<std::string> texts;
+          for (const double number : config.*pointer) texts.push_back(number_text(number));
+          return fmt::format("[{}]", fmt::join(texts, ", "));
         } else if constexpr (std::is_same_v<T, Integers>) {
           return fmt::format("[{}]", fmt::join(config.*pointer, ", "));
         } else {
@@ -136,6 +151,15 @@ void apply_node(const toml::node& node, const Setting& setting, const std::strin
           for (const toml::node& element : *node.as_array()) {
             if (!element.is_integer()) wrong("a list of integers");
             values.push_back(element.as_integer()->get());
+          }
+          config.*pointer = std::move(values);
+        } else if constexpr (std::is_same_v<T, Numbers>) {
+          if (!node.is_array()) wrong("a list of numbers");
+          Numbers values;
+          for (const toml::node& element : *node.as_array()) {
+            const auto number = element.value<double>();  // of a whole number too
+            if (!number || !element.is_number()) wrong("a list of numbers");
+            values.push_back(number.value_or(0));
           }
           config.*pointer = std::move(values);
         } else {
@@ -180,6 +204,15 @@ void validate(const TrainConfig& c) {
           "1 (grey), 3 (RGB) or 0 (the data's own)");
   require(c.on_bad_sample == "stop" || c.on_bad_sample == "skip", "--on-bad-sample",
           "'" + escape_control(c.on_bad_sample) + "'", "stop or skip");
+  integer(c.resize_size, 0, kMaxImageSize, "--resize-size", "0 (as --crop-pct says) to 8192 pixels");
+  number(c.crop_pct, c.crop_pct > 0 && c.crop_pct <= 1, "--crop-pct", "a number above 0, at most 1");
+  require(c.resize_size == 0 || c.crop_pct == 1, "--crop-pct", "given beside --resize-size", "one of them");
+  for (const double mean : c.mean) number(static_cast<float>(mean), true, "--mean", "finite numbers");
+  for (const double deviation : c.std) {
+    const auto value = static_cast<float>(deviation);
+    number(value, value != 0, "--std", "finite numbers, not 0");
+  }
+  validate(preprocessing(c), static_cast<int64_t>(std::max(c.mean.size(), c.std.size())));
   integer(c.epochs, 1, 1000000, "--epochs", "1 to 1000000");
   integer(c.batch_size, 1, 65536, "--batch-size", "1 to 65536 images");
   number(c.lr, c.lr >= 0, "--lr", "a finite number, 0 or more");
@@ -238,6 +271,21 @@ void validate(const TrainConfig& c) {
   }
 }
 
+Preprocessing preprocessing(const TrainConfig& config) {
+  Preprocessing p{.image_size = config.image_size,
+                  .resize = parse_resize_rule(config.resize),
+                  .resize_size = config.resize_size,
+                  .crop_pct = config.crop_pct,
+                  .interpolation = parse_interpolation(config.interpolation),
+                  .mean = {config.mean.begin(), config.mean.end()},
+                  .std = {config.std.begin(), config.std.end()}};
+  // Readers of the model file that know crop_pct alone should do nearly the same.
+  if (p.resize_size > p.image_size) {
+    p.crop_pct = static_cast<double>(p.image_size) / static_cast<double>(p.resize_size);
+  }
+  return p;
+}
+
 ModelOptions model_options(const TrainConfig& config) {
   ModelOptions options{.stem_padding = config.stem_padding,
                        .batch_norm = config.batch_norm,
@@ -281,7 +329,8 @@ void apply_setting(const std::string& assignment, TrainConfig& config) {
   std::string written = value;
   if (std::holds_alternative<std::string TrainConfig::*>(setting.member)) {
     if (!value.starts_with('"')) written = quoted(value);
-  } else if (std::holds_alternative<Integers TrainConfig::*>(setting.member)) {
+  } else if (std::holds_alternative<Integers TrainConfig::*>(setting.member) ||
+             std::holds_alternative<Numbers TrainConfig::*>(setting.member)) {
     if (!value.starts_with('[')) written = '[' + value + ']';
   }
   check_depth("--set " + key, value);

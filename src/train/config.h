@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/shape.h"
+#include "data/preprocess.h"
 #include "models/registry.h"
 
 namespace resnet {
@@ -17,7 +18,14 @@ struct TrainConfig {
   std::string data = "fashion-mnist";
   int64_t channels = 0;                ///< of the images: 1 grey, 3 RGB, 0 the data's own
   std::string on_bad_sample = "stop";  ///< stop | skip: an image that cannot be read ends the run, or is counted
-  int64_t image_size = 96;             ///< pixels
+  int64_t image_size = 96;  ///< pixels
+  // How images become the network's input, see preprocessing() and Preprocessing.
+  std::string resize = "squash";  ///< squash | shortest
+  int64_t resize_size = 0;        ///< pixels; 0: as crop_pct says
+  double crop_pct = 1;
+  std::string interpolation = "bilinear";
+  std::vector<double> mean;  ///< of each channel, of the scale 0..1; empty: 0
+  std::vector<double> std;   ///< of each channel; empty: 1
   int64_t epochs = 10;
   int64_t batch_size = 256;
   double lr = 0.05;
@@ -60,6 +68,11 @@ struct TrainConfig {
 
 /// Throws UserError naming the flag, what came and what is accepted.
 void validate(const TrainConfig& config);
+
+/// What becomes of an image before it meets the network, in training and evaluation alike: the resize and the crop of
+/// its centre come first, and training's random crops and flips are of that square. The trained model keeps it.
+/// resize_size wins over crop_pct, which is then what it amounts to. Throws UserError for an unknown name.
+Preprocessing preprocessing(const TrainConfig& config);
 
 /// The model.* settings; num_classes stays 0, it comes with the data. Throws UserError for an unknown model.init.
 ModelOptions model_options(const TrainConfig& config);

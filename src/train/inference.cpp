@@ -1,6 +1,7 @@
 #include "train/inference.h"
 
 #include <cmath>
+#include <set>
 
 namespace resnet {
 
@@ -19,29 +20,64 @@ InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, con
   folded_ = run_inference_passes(*graph, options.passes);
   // The folded states follow from the model's own, which the graph no longer reads.
   for (const auto& [name, id] : graph->leaves()) {
-    if (graph->node(id).kind == NodeKind::state) session.add_state(name, graph->node(id).outputs[0]);
+    if (options.keep_model_states && graph->node(id).kind == NodeKind::state)
+      session.add_state(name, graph->node(id).outputs[0]);
   }
   program_ = &session.compile(std::move(graph), progress);
 }
 
 void InferenceProgram::refresh() {
+  auto read = [&](const std::string& name) { return session_.read_state(name); };
   for (const FoldedConvolution& f : folded_) {
-    const DType dtype = session_.state_type(f.folded_weight).dtype;
-    auto read = [&](const std::string& name) { return convert(session_.read_state(name), DType::f64); };
-    Tensor weight = read(f.weight);
-    const Tensor gamma = read(f.gamma), beta = read(f.beta), mean = read(f.mean), variance = read(f.variance);
-    Tensor bias = f.bias.empty() ? Tensor(DType::f64, beta.shape()) : read(f.bias);
-    const auto channels = static_cast<size_t>(weight.shape()[0]);
-    const size_t per_channel = static_cast<size_t>(weight.elements()) / channels;
-    for (size_t k = 0; k < channels; ++k) {
-      const double scale = gamma.as<double>()[k] / std::sqrt(variance.as<double>()[k] + f.epsilon);
-      for (size_t i = 0; i < per_channel; ++i) weight.as<double>()[k * per_channel + i] *= scale;
-      double& b = bias.as<double>()[k];
-      b = (b - mean.as<double>()[k]) * scale + beta.as<double>()[k];
-    }
-    session_.write_state(f.folded_weight, convert(weight, dtype));
-    session_.write_state(f.folded_bias, convert(bias, dtype));
+    write_folded(f, {.weight = read(f.weight),
+                     .bias = f.bias.empty() ? Tensor() : read(f.bias),
+                     .gamma = read(f.gamma),
+                     .beta = read(f.beta),
+                     .mean = read(f.mean),
+                     .variance = read(f.variance)});
   }
+}
+
+void InferenceProgram::load(std::map<std::string, Tensor> values) {
+  // Of a folded convolution nothing but the result is needed: its memory goes back before the next one's is taken.
+  auto take = [&](const std::string& name) {
+    const auto found = values.find(name);
+    check(found != values.end(), "InferenceProgram::load: a state without a value");
+    return std::move(values.extract(found).mapped());
+  };
+  std::set<std::string> written;
+  for (const FoldedConvolution& f : folded_) {
+    write_folded(f, {.weight = take(f.weight),
+                     .bias = f.bias.empty() ? Tensor() : take(f.bias),
+                     .gamma = take(f.gamma),
+                     .beta = take(f.beta),
+                     .mean = take(f.mean),
+                     .variance = take(f.variance)});
+    written.insert({f.folded_weight, f.folded_bias});
+  }
+  for (const int state : program_->plan().states) {
+    const std::string& name = program_->plan().buffers[static_cast<size_t>(state)].state;
+    if (!written.contains(name)) session_.write_state(name, take(name));
+  }
+}
+
+void InferenceProgram::write_folded(const FoldedConvolution& f, Unfolded from) {
+  const auto channels = static_cast<size_t>(from.weight.shape()[0]);
+  const size_t per_channel = static_cast<size_t>(from.weight.elements()) / channels;
+  Tensor bias(from.beta.type());
+  with_float(from.weight.dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    const auto number = [](const Tensor& tensor, size_t k) { return static_cast<double>(tensor.as<T>()[k]); };
+    T* weight = from.weight.as<T>().data();
+    for (size_t k = 0; k < channels; ++k) {
+      const double scale = number(from.gamma, k) / std::sqrt(number(from.variance, k) + f.epsilon);
+      for (size_t i = 0; i < per_channel; ++i, ++weight) *weight = static_cast<T>(static_cast<double>(*weight) * scale);
+      const double before = f.bias.empty() ? 0 : number(from.bias, k);
+      bias.as<T>()[k] = static_cast<T>((before - number(from.mean, k)) * scale + number(from.beta, k));
+    }
+  });
+  session_.write_state(f.folded_weight, from.weight);
+  session_.write_state(f.folded_bias, bias);
 }
 
 Tensor InferenceProgram::run(const Tensor& images) {

@@ -14,6 +14,9 @@ struct InferenceOptions {
   DType dtype = DType::f32;
   Shape images;  ///< [N,C,H,W]
   PassOptions passes;
+  /// The session keeps the weights that others are folded from, for refresh(); without them it holds what it computes
+  /// with and no more, and is filled by load().
+  bool keep_model_states = true;
 };
 
 /// A program [N,C,H,W] -> logits [N,K] over the session's states. Call refresh() after states changed.
@@ -24,6 +27,9 @@ class InferenceProgram {
 
   /// Recomputes the folded weights from the session's states (in double, then rounded).
   void refresh();
+  /// Sets what the program reads from a model's own values, folded as refresh() does. The session's other programs of
+  /// this model need no load of their own: states are shared by name.
+  void load(std::map<std::string, Tensor> values);
   /// Row-major images [n,C,H,W] of the program's dtype, n <= N (the rest of the batch is left as it was) -> logits
   /// [n,K].
   Tensor run(const Tensor& images);
@@ -33,6 +39,12 @@ class InferenceProgram {
   DType dtype() const { return dtype_; }
 
  private:
+  /// A convolution and the batch norm behind it, as the model has them. `bias` is a scalar where there is none.
+  struct Unfolded {
+    Tensor weight, bias, gamma, beta, mean, variance;
+  };
+  void write_folded(const FoldedConvolution& f, Unfolded from);
+
   Session& session_;
   Shape images_;
   DType dtype_;

@@ -54,21 +54,25 @@ std::vector<float> floats_of(const std::string& path, const std::map<std::string
   return floats;
 }
 
-/// What is the same in every file, whatever the model: the whole image goes to the square, as in torchvision's
-/// Resize((S, S)), and nothing is cropped.
-constexpr const char* kResize = "squash";
-constexpr const char* kCropShare = "1.0";
-
-/// Throws unless the file asks for the resize and crop that we do.
-void require_resize(const std::string& path, const std::map<std::string, std::string>& metadata) {
-  // The shorter side and a centre crop come with the preprocessing: until then a file may ask for them.
-  if (const auto asked = metadata.find("resize"); asked != metadata.end() && asked->second == "shortest") return;
+/// The resize and crop: all keys but the first two may be missing, as they are in older files.
+void read_resize(const std::string& path, const std::map<std::string, std::string>& metadata, Preprocessing& p) {
   const json crop = json_of(path, metadata, "crop_pct");
-  if (!crop.is_number() || crop.get<double>() != 1) {
-    throw bad_data(path, 8, "crop_pct", "'{}'; expected {}", escape_control(metadata.at("crop_pct")), kCropShare);
+  if (!crop.is_number()) {
+    throw bad_data(path, 8, "crop_pct", "'{}'; expected a number", escape_control(metadata.at("crop_pct")));
   }
-  const std::string& resize = value_of(path, metadata, "resize");
-  if (resize != kResize) throw bad_data(path, 8, "resize", "'{}'; expected {}", escape_control(resize), kResize);
+  p.crop_pct = crop.get<double>();
+  try {
+    p.resize = parse_resize_rule(value_of(path, metadata, "resize"));
+  } catch (const UserError& error) {
+    throw error.code() == ExitCode::bad_data ? error : bad_data(path, 8, "resize", "{}", error.what());
+  }
+  if (metadata.contains("resize_size")) p.resize_size = integer_of(path, metadata, "resize_size", 0, kMaxImageSize);
+  if (const auto turned = metadata.find("exif_orientation"); turned != metadata.end()) {
+    if (turned->second != "true" && turned->second != "false") {
+      throw bad_data(path, 8, "exif_orientation", "'{}'; expected true or false", escape_control(turned->second));
+    }
+    p.exif_orientation = turned->second == "true";
+  }
 }
 
 /// A model file as its header tells it.
@@ -108,9 +112,11 @@ std::map<std::string, std::string> to_metadata(const ModelDescription& model) {
       {"mean", json(p.mean).dump()},
       {"std", json(p.std).dump()},
       {"interpolation", name_of(p.interpolation)},
-      {"crop_pct", kCropShare},
-      {"resize", kResize},
+      {"crop_pct", json(p.crop_pct).dump()},
+      {"resize", name_of(p.resize)},
   };
+  if (p.resize_size != 0) metadata["resize_size"] = std::to_string(p.resize_size);
+  if (p.exif_orientation) metadata["exif_orientation"] = "true";
   for (const auto& [name, value] : changed_options(model.options)) metadata[std::string(kOptionPrefix) + name] = value;
   return metadata;
 }
@@ -152,7 +158,7 @@ ModelDescription from_metadata(const std::string& path, const std::map<std::stri
   } catch (const UserError& error) {
     throw bad_data(path, 8, "interpolation", "{}", error.what());
   }
-  require_resize(path, metadata);
+  read_resize(path, metadata, model.preprocessing);
   try {
     for (const auto& [key, value] : metadata) {
       if (key.starts_with(kOptionPrefix)) set_option(key.substr(kOptionPrefix.size()), value, model.options);

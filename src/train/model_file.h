@@ -20,7 +20,8 @@ struct ModelDescription {
 };
 
 /// `__metadata__`: format=pt, architecture, num_classes, class_names (JSON), input_size, mean, std,
-/// interpolation, crop_pct, resize, and model.* options that differ from the usual.
+/// interpolation, crop_pct, resize; resize_size and exif_orientation where they are not 0 and false; and model.*
+/// options that differ from the usual.
 std::map<std::string, std::string> to_metadata(const ModelDescription& model);
 /// Throws bad_data naming the key that is missing, malformed, or asks for a preprocessing we do not have.
 ModelDescription from_metadata(const std::string& path, const std::map<std::string, std::string>& metadata);

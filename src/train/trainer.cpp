@@ -72,7 +72,7 @@ class Trainer {
     description_.options.num_classes = train_set_.classes();
     description_.channels = train_set_.channels;
     description_.class_names = train_set_.class_names;
-    description_.preprocessing = {.image_size = config_.image_size};
+    description_.preprocessing = preprocessing(config_);
     validate(description_.preprocessing, description_.channels);
     spec_.input = {description_.channels, config_.image_size, config_.image_size};
     images_per_epoch_ = config_.limit > 0 ? config_.limit : train_set_.count;
@@ -435,13 +435,13 @@ class Trainer {
   void end_epoch() {
     const ModelFile model = model_file();
     inference_->refresh();
-    const Evaluation e = evaluate(
-        *inference_, test_set_, description_.preprocessing, static_cast<int>(config_.workers), 0,
-        [&](int64_t done, int64_t total) {
-          if (observer_.on_evaluate) observer_.on_evaluate(done, total);
-          return done == total || !stop_signal();
-        },
-        skips_bad_samples() ? BadSample::leave_out : BadSample::stop);
+    const Evaluation e = evaluate(*inference_, test_set_, description_.preprocessing,
+                                  {.workers = static_cast<int>(config_.workers),
+                                   .on_bad_sample = skips_bad_samples() ? BadSample::leave_out : BadSample::stop,
+                                   .progress = [&](int64_t done, int64_t total) {
+                                     if (observer_.on_evaluate) observer_.on_evaluate(done, total);
+                                     return done == total || !stop_signal();
+                                   }});
     state_.evaluation_pending = e.images + e.skipped < test_set_.count;
     if (state_.evaluation_pending) return save();
     if (e.images == 0) {

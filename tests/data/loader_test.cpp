@@ -377,6 +377,30 @@ TEST(Loader, leaves_signals_to_the_thread_that_made_it) {
   sigaction(SIGUSR1, &before, nullptr);
 }
 
+TEST(Loader, gives_the_views_of_an_image_one_after_the_other) {
+  const Dataset data = numbered(11);
+  for (const int workers : {0, 2}) {
+    LoaderOptions options = small(workers);
+    options.preprocessing.crop_pct = 0.8;
+    options.views = Views::ten_crop;
+    PreprocessScratch scratch;
+    std::vector<float> expected(100);
+    const std::vector<Batch> batches = collect(data, options);
+    ASSERT_EQ(batches.size(), 2u);
+    EXPECT_EQ(batches[1].images.shape(), (Shape{30, 1, 10, 10}));
+    for (const Batch& batch : batches) {
+      size_t at = 0;
+      for (const int64_t sample : batch.samples) {
+        for (const CropView& view : list_of(Views::ten_crop)) {
+          preprocess(data.image(sample), options.preprocessing, scratch, expected, {}, view);
+          EXPECT_TRUE(std::equal(expected.begin(), expected.end(),
+                                 batch.images.as<float>().begin() + static_cast<long>(100 * at++)));
+        }
+      }
+    }
+  }
+}
+
 TEST(Loader, refuses_options_out_of_range) {
   const Dataset data = numbered(10);
   const auto refuses = [&](auto change) {
@@ -392,6 +416,7 @@ TEST(Loader, refuses_options_out_of_range) {
   refuses([](LoaderOptions& options) { options.epochs = -1; });
   refuses([](LoaderOptions& options) { options.preprocessing.image_size = 0; });
   refuses([](LoaderOptions& options) { options.preprocessing.mean = {0.1f, 0.2f}; });
+  refuses([](LoaderOptions& options) { options.views = Views::ten_crop; });
   refuses([](LoaderOptions& options) { options.augmentation.random_crop_padding = 10; });
   refuses([](LoaderOptions& options) { options.augmentation.hflip_prob = 2; });
   refuses([](LoaderOptions& options) { options.start = {.epoch = -1, .sample = 0}; });

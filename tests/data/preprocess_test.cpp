@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cmath>
 #include <limits>
 
 #include "base/error.h"
@@ -90,6 +92,134 @@ TEST(Preprocess, gives_the_same_result_from_used_and_fresh_scratch_over_more_siz
   }
 }
 
+/// torchvision's Resize, then CenterCrop or one crop of FiveCrop, perhaps of the mirror image: made whole, step by
+/// step.
+std::vector<uint8_t> by_hand(const ImageView& image, const Preprocessing& p, const CropView& view) {
+  int64_t height = resized_side(p), width = height;
+  if (p.resize == ResizeRule::shortest) {
+    const int64_t shorter = std::min(image.height, image.width);
+    if (image.width <= image.height) {
+      height = resized_side(p) * image.height / shorter;
+    } else {
+      width = resized_side(p) * image.width / shorter;
+    }
+  }
+  const int64_t size = p.image_size;
+  std::vector<uint8_t> out, working;
+  for (int64_t c = 0; c < image.channels; ++c) {
+    const auto plane = static_cast<size_t>(image.height * image.width);
+    std::vector<uint8_t> resized(static_cast<size_t>(height * width));
+    Resizer(image.height, image.width, height, width, p.interpolation)
+        .resize(image.pixels.subspan(static_cast<size_t>(c) * plane, plane), resized, working);
+    const auto pad_top = std::max<int64_t>(0, size - height) / 2, pad_left = std::max<int64_t>(0, size - width) / 2;
+    const auto padded_height = std::max(size, height), padded_width = std::max(size, width);
+    const auto pixel = [&](int64_t y, int64_t x) -> uint8_t {
+      y -= pad_top;
+      x -= pad_left;
+      if (y < 0 || y >= height || x < 0 || x >= width) return 0;
+      return resized[static_cast<size_t>(y * width + (view.mirrored ? width - 1 - x : x))];
+    };
+    using enum CropView::Place;
+    const bool at_top = view.place == top_left || view.place == top_right;
+    const bool at_left = view.place == top_left || view.place == bottom_left;
+    // std::nearbyint rounds a half to the even neighbour, as Python's round() does.
+    const auto start = [&](int64_t padded, bool first) {
+      if (view.place == center) return static_cast<int64_t>(std::nearbyint(static_cast<double>(padded - size) / 2));
+      return first ? 0 : padded - size;
+    };
+    const int64_t top = start(padded_height, at_top), left = start(padded_width, at_left);
+    for (int64_t y = 0; y < size; ++y) {
+      for (int64_t x = 0; x < size; ++x) out.push_back(pixel(top + y, left + x));
+    }
+  }
+  return out;
+}
+
+TEST(Preprocess, resizes_and_crops_any_view_as_torchvision_does_step_by_step) {
+  PreprocessScratch scratch;
+  const std::vector<std::array<int64_t, 2>> sides = {{20, 31}, {31, 20}, {7, 7}, {1, 9}, {9, 1}, {40, 23}, {12, 13}};
+  for (const auto& [height, width] : sides) {
+    const std::vector<uint8_t> pixels = ramp(static_cast<size_t>(2 * height * width));
+    const ImageView image{.pixels = pixels, .channels = 2, .height = height, .width = width};
+    for (const ResizeRule rule : {ResizeRule::squash, ResizeRule::shortest}) {
+      for (const int64_t resize_size : {0, 10, 11, 12, 13, 16}) {
+        for (const Interpolation interpolation : {Interpolation::bilinear, Interpolation::bicubic}) {
+          const Preprocessing p{.image_size = 12,
+                                .resize = rule,
+                                .resize_size = resize_size,
+                                .crop_pct = resize_size == 0 ? 0.8 : 1,
+                                .interpolation = interpolation};
+          validate(p, 2);
+          for (const CropView& view : list_of(Views::ten_crop)) {
+            const bool corner = view.place != CropView::Place::center;
+            if (corner && resized_side(p) < p.image_size) continue;  // refused where views are chosen
+            std::vector<uint8_t> out(2 * 12 * 12);
+            preprocess_pixels(image, p, scratch, out, {}, view);
+            ASSERT_EQ(out, by_hand(image, p, view))
+                << height << "x" << width << " " << name_of(rule) << " " << resized_side(p) << " place "
+                << static_cast<int>(view.place) << (view.mirrored ? " mirrored" : "");
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Preprocess, knows_the_sizes_of_torchvision_and_timm) {
+  EXPECT_EQ(resized_side({.image_size = 224, .resize_size = 256}), 256);
+  EXPECT_EQ(resized_side({.image_size = 224, .crop_pct = 0.875}), 256);
+  EXPECT_EQ(resized_side({.image_size = 224, .crop_pct = 0.95}), 235) << "floor, not round";
+  EXPECT_EQ(resized_side({.image_size = 288, .crop_pct = 1}), 288);
+  EXPECT_EQ(resized_side({.image_size = 224, .resize_size = 232, .crop_pct = 0.5}), 232) << "pixels win";
+}
+
+TEST(Preprocess, a_line_of_pixels_needs_no_more_memory_than_the_crop) {
+  // 65535 x 1 pixels resized to a shorter side of 256 would be 16 million columns.
+  const std::vector<uint8_t> pixels(65535, 200);
+  const Preprocessing p{.image_size = 224, .resize = ResizeRule::shortest, .resize_size = 256};
+  PreprocessScratch scratch;
+  std::vector<uint8_t> out(224 * 224);
+  preprocess_pixels({.pixels = pixels, .channels = 1, .height = 1, .width = 65535}, p, scratch, out);
+  EXPECT_EQ(out, std::vector<uint8_t>(224 * 224, 200));
+}
+
+TEST(Preprocess, scales_the_padding_too) {
+  const std::vector<uint8_t> pixels(9, 255);
+  const Preprocessing p{.image_size = 4, .resize_size = 2, .mean = {0.5f}, .std = {0.25f}};
+  PreprocessScratch scratch;
+  std::vector<float> out(16);
+  preprocess({.pixels = pixels, .channels = 1, .height = 3, .width = 3}, p, scratch, out);
+  EXPECT_EQ(out, (std::vector<float>{-2, -2, -2, -2, -2, 2, 2, -2, -2, 2, 2, -2, -2, -2, -2, -2}));
+}
+
+TEST(Preprocess, lists_the_views_in_torchvisions_order) {
+  EXPECT_EQ(list_of(Views::one), std::vector<CropView>{CropView{}});
+  EXPECT_EQ(list_of(Views::flip), (std::vector<CropView>{{}, {.mirrored = true}}));
+  using enum CropView::Place;
+  EXPECT_EQ(list_of(Views::ten_crop), (std::vector<CropView>{{top_left, false},
+                                                             {top_right, false},
+                                                             {bottom_left, false},
+                                                             {bottom_right, false},
+                                                             {center, false},
+                                                             {top_left, true},
+                                                             {top_right, true},
+                                                             {bottom_left, true},
+                                                             {bottom_right, true},
+                                                             {center, true}}));
+  EXPECT_NO_THROW(validate(Views::ten_crop, {.image_size = 8, .crop_pct = 0.8}));
+  EXPECT_NO_THROW(validate(Views::ten_crop, {.image_size = 8, .resize = ResizeRule::shortest}));
+  EXPECT_NO_THROW(validate(Views::flip, {.image_size = 8, .resize_size = 4}));
+  EXPECT_THROW(validate(Views::ten_crop, {.image_size = 8}), UserError) << "ten times the same";
+  EXPECT_THROW(validate(Views::ten_crop, {.image_size = 8, .resize_size = 7}), UserError);
+}
+
+TEST(Preprocess, names_its_resize_rules_and_knows_the_names) {
+  for (const ResizeRule rule : {ResizeRule::squash, ResizeRule::shortest}) {
+    EXPECT_EQ(parse_resize_rule(name_of(rule)), rule);
+  }
+  EXPECT_THROW(parse_resize_rule("Squash"), UserError);
+}
+
 TEST(Preprocess, refuses_settings_that_make_no_sense) {
   const float infinity = std::numeric_limits<float>::infinity();
   EXPECT_NO_THROW(validate({.image_size = 1}, 1));
@@ -97,6 +227,12 @@ TEST(Preprocess, refuses_settings_that_make_no_sense) {
   EXPECT_THROW(validate({.image_size = 0}, 1), UserError);
   EXPECT_THROW(validate({.image_size = -96}, 1), UserError);
   EXPECT_THROW(validate({.image_size = kMaxImageSize + 1}, 1), UserError);
+  EXPECT_NO_THROW(validate({.image_size = 6, .crop_pct = 6.0 / kMaxImageSize}, 1));
+  EXPECT_THROW(validate({.resize_size = -1}, 1), UserError);
+  EXPECT_THROW(validate({.resize_size = kMaxImageSize + 1}, 1), UserError);
+  for (const double share : {0.0, -0.5, 1.0001, 1e-9, 5e-324, std::nan("")}) {
+    EXPECT_THROW(validate({.crop_pct = share}, 1), UserError) << share;
+  }
   EXPECT_THROW(validate({.mean = {0.5f, 0.5f, 0.5f}}, 1), UserError);
   EXPECT_THROW(validate({.std = {1.0f}}, 3), UserError);
   EXPECT_THROW(validate({.mean = {infinity}}, 1), UserError);
@@ -113,6 +249,11 @@ TEST(Preprocess, refuses_buffers_of_another_size) {
                InternalError);
   EXPECT_THROW(preprocess({.pixels = pixels, .channels = 1, .height = 3, .width = 4}, preprocessing, scratch, wrong),
                InternalError);
+  for (const int64_t side : {int64_t{0}, kMaxImageSide + 1}) {
+    const std::vector<uint8_t> line(static_cast<size_t>(side));
+    EXPECT_THROW(preprocess({.pixels = line, .channels = 1, .height = 1, .width = side}, preprocessing, scratch, out),
+                 UserError);
+  }
 }
 
 }  // namespace

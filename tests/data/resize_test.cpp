@@ -1,6 +1,7 @@
 #include "data/resize.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <random>
@@ -17,15 +18,20 @@ using namespace testing_data;
 struct Request {
   int64_t channels = 1, width = 1, height = 1, new_width = 1, new_height = 1;
   Bytes pixels;  // [height, width, channels], as Pillow has them
+  Interpolation interpolation = Interpolation::bilinear;
 
   std::string str() const {
-    return fmt::format("{} channels, {}x{} to {}x{}", channels, width, height, new_width, new_height);
+    return fmt::format("{} channels, {}x{} to {}x{}, {}", channels, width, height, new_width, new_height,
+                       name_of(interpolation));
   }
 };
 
+constexpr std::array kAll = {Interpolation::nearest, Interpolation::box,     Interpolation::bilinear,
+                             Interpolation::hamming, Interpolation::bicubic, Interpolation::lanczos};
+
 /// Resizes channel by channel and interleaves the result as Pillow does.
 Bytes resize(const Request& request) {
-  const Resizer resizer(request.height, request.width, request.new_height, request.new_width);
+  const Resizer resizer(request.height, request.width, request.new_height, request.new_width, request.interpolation);
   const auto channels = static_cast<size_t>(request.channels);
   Bytes plane(static_cast<size_t>(resizer.in_pixels()));
   Bytes resized(static_cast<size_t>(resizer.out_pixels()));
@@ -40,7 +46,8 @@ Bytes resize(const Request& request) {
 }
 
 void append_header(Bytes& bytes, const Request& request) {
-  for (const int64_t value : {request.channels, request.width, request.height, request.new_width, request.new_height}) {
+  for (const int64_t value : {request.channels, request.width, request.height, request.new_width, request.new_height,
+                              static_cast<int64_t>(request.interpolation)}) {
     for (const int shift : {0, 8, 16, 24}) bytes.push_back(static_cast<uint8_t>(value >> shift));
   }
 }
@@ -56,10 +63,13 @@ Bytes take(const Bytes& bytes, size_t& at, int64_t size) {
 
 Request take_request(const Bytes& bytes, size_t& at) {
   Request request;
-  for (int64_t* field : {&request.channels, &request.width, &request.height, &request.new_width, &request.new_height}) {
+  int64_t interpolation = 0;
+  for (int64_t* field : {&request.channels, &request.width, &request.height, &request.new_width, &request.new_height,
+                         &interpolation}) {
     const Bytes raw = take(bytes, at, 4);
     *field = raw[0] | raw[1] << 8 | raw[2] << 16 | raw[3] << 24;
   }
+  request.interpolation = kAll.at(static_cast<size_t>(interpolation));
   request.pixels = take(bytes, at, request.channels * request.width * request.height);
   return request;
 }
@@ -115,7 +125,7 @@ TEST(Resize, equals_pillow_byte_for_byte_over_random_sizes_up_down_mixed_and_unc
   SCOPED_TRACE(fmt::format("RESNET_TEST_SEED={}", seed));
   Rng rng(seed);
   std::vector<Request> requests;
-  for (int i = 0; i < 400; ++i) {
+  for (int i = 0; i < 600; ++i) {
     Request request;
     // Squared, so that small sides are as likely as large ones.
     const auto side = [&] { return 1 + static_cast<int64_t>(rng.uniform() * rng.uniform() * 200); };
@@ -124,6 +134,7 @@ TEST(Resize, equals_pillow_byte_for_byte_over_random_sizes_up_down_mixed_and_unc
     request.height = side();
     request.new_width = rng.below(8) == 0 ? request.width : side();
     request.new_height = rng.below(8) == 0 ? request.height : side();
+    request.interpolation = kAll[static_cast<size_t>(i) % kAll.size()];
     fill(request, rng);
     requests.push_back(request);
   }
@@ -134,12 +145,19 @@ TEST(Resize, equals_pillow_for_the_sizes_that_networks_use_and_for_extreme_ratio
   const uint64_t seed = draw_seed();
   SCOPED_TRACE(fmt::format("RESNET_TEST_SEED={}", seed));
   Rng rng(seed);
-  std::vector<Request> requests = {{1, 28, 28, 96, 96, {}},     {1, 28, 28, 224, 224, {}}, {3, 32, 32, 224, 224, {}},
+  const std::vector<Request> sizes = {{1, 28, 28, 96, 96, {}},     {1, 28, 28, 224, 224, {}}, {3, 32, 32, 224, 224, {}},
                                    {3, 500, 375, 224, 224, {}}, {1, 96, 96, 28, 28, {}},   {1, 28, 28, 28, 28, {}},
                                    {3, 640, 480, 96, 96, {}},   {1, 1, 1, 300, 200, {}},   {1, 5000, 1, 1, 1, {}},
                                    {1, 1, 5000, 1, 3, {}},      {1, 3000, 2, 7, 900, {}},  {3, 2, 3000, 900, 7, {}},
                                    {1, 65535, 1, 65534, 1, {}}, {1, 2, 2, 3001, 1, {}}};
-  for (Request& request : requests) fill(request, rng);
+  std::vector<Request> requests;
+  for (const Interpolation interpolation : kAll) {
+    for (Request request : sizes) {
+      request.interpolation = interpolation;
+      fill(request, rng);
+      requests.push_back(std::move(request));
+    }
+  }
   expect_equal_to_pillow(requests);
 }
 
@@ -150,15 +168,18 @@ TEST(Resize, equals_the_stored_answers_of_pillow) {
     const Request request = take_request(golden, at);
     EXPECT_EQ(resize(request), take(golden, at, answer_size(request))) << request.str();
   }
-  EXPECT_EQ(cases, 9);
+  EXPECT_EQ(cases, 60);
 }
 
 TEST(Resize, keeps_a_constant_image_constant) {
   for (const int level : {0, 1, 127, 254, 255}) {
     for (const int64_t side : {1, 3, 28, 77, 200}) {
       Request request{1, 31, 17, side, side + 5, Bytes(31 * 17, static_cast<uint8_t>(level))};
-      const Bytes out = resize(request);
-      EXPECT_EQ(std::count(out.begin(), out.end(), level), static_cast<long>(out.size())) << level << " " << side;
+      for (const Interpolation interpolation : kAll) {
+        request.interpolation = interpolation;
+        const Bytes out = resize(request);
+        EXPECT_EQ(std::count(out.begin(), out.end(), level), static_cast<long>(out.size())) << level << request.str();
+      }
     }
   }
 }
@@ -181,13 +202,73 @@ TEST(Resize, refuses_buffers_of_another_size) {
   EXPECT_THROW(resizer.resize(in, wrong, scratch), InternalError);
 }
 
-TEST(Resize, names_its_interpolation_and_knows_the_name) {
-  EXPECT_EQ(parse_interpolation(name_of(Interpolation::bilinear)), Interpolation::bilinear);
+TEST(Resize, makes_a_window_of_the_resized_image_with_the_bytes_of_a_crop) {
+  Rng rng(5);
+  std::vector<uint8_t> scratch;
+  for (int i = 0; i < 300; ++i) {
+    const auto side = [&] { return 1 + static_cast<int64_t>(rng.below(60)); };
+    const int64_t in_height = side(), in_width = side();
+    const int64_t height = rng.below(6) == 0 ? in_height : side();
+    const int64_t width = rng.below(6) == 0 ? in_width : side();
+    const Interpolation interpolation = kAll[static_cast<size_t>(i) % kAll.size()];
+    const auto part = [&](int64_t whole) {
+      const auto size = 1 + static_cast<int64_t>(rng.below(static_cast<uint64_t>(whole)));
+      return std::pair(static_cast<int64_t>(rng.below(static_cast<uint64_t>(whole - size + 1))), size);
+    };
+    const auto [top, rows] = part(height);
+    const auto [left, columns] = part(width);
+    Bytes in(static_cast<size_t>(in_height * in_width));
+    for (uint8_t& pixel : in) pixel = static_cast<uint8_t>(rng.below(256));
+    Bytes whole(static_cast<size_t>(height * width)), window(static_cast<size_t>(rows * columns));
+    Resizer(in_height, in_width, height, width, interpolation).resize(in, whole, scratch);
+    Resizer(in_height, in_width, height, width, interpolation,
+            {.top = top, .left = left, .height = rows, .width = columns})
+        .resize(in, window, scratch);
+    for (int64_t y = 0; y < rows; ++y) {
+      for (int64_t x = 0; x < columns; ++x) {
+        ASSERT_EQ(window[static_cast<size_t>(y * columns + x)],
+                  whole[static_cast<size_t>((top + y) * width + left + x)])
+            << name_of(interpolation) << " case " << i << ", row " << y << ", column " << x;
+      }
+    }
+  }
+}
+
+TEST(Resize, makes_a_window_of_an_image_too_large_to_hold) {
+  // A line of one row, resized to 8192 rows, has half a billion columns.
+  const Bytes in(65535, 77);
+  std::vector<uint8_t> scratch;
+  for (const Interpolation interpolation : kAll) {
+    const Resizer resizer(1, 65535, 8192, 65535 * int64_t{8192}, interpolation,
+                          {.top = 100, .left = 65535 * int64_t{4096}, .height = 8, .width = 9});
+    Bytes out(72);
+    resizer.resize(in, out, scratch);
+    EXPECT_EQ(out, Bytes(72, 77)) << name_of(interpolation);
+  }
+}
+
+TEST(Resize, refuses_a_window_that_is_not_inside) {
+  const auto make = [](const Window& window) { Resizer(5, 6, 7, 8, Interpolation::box, window); };
+  EXPECT_NO_THROW(make({.top = 0, .left = 0, .height = 7, .width = 8}));
+  EXPECT_NO_THROW(make({.top = 6, .left = 7, .height = 1, .width = 1}));
+  EXPECT_THROW(make({.top = 1, .left = 0, .height = 7, .width = 8}), UserError);
+  EXPECT_THROW(make({.top = 0, .left = 1, .height = 7, .width = 8}), UserError);
+  EXPECT_THROW(make({.top = -1, .left = 0, .height = 7, .width = 8}), UserError);
+  EXPECT_THROW(make({.top = 0, .left = 0, .height = 0, .width = 8}), UserError);
+  EXPECT_THROW(make({.top = INT64_MAX, .left = 0, .height = 1, .width = 8}), UserError);
+}
+
+TEST(Resize, names_its_interpolations_and_knows_the_names) {
+  for (const Interpolation interpolation : kAll) {
+    EXPECT_EQ(parse_interpolation(name_of(interpolation)), interpolation);
+  }
   try {
     parse_interpolation("bilinnear\n");
     ADD_FAILURE() << "was accepted";
   } catch (const UserError& error) {
-    EXPECT_STREQ(error.what(), "interpolation: found 'bilinnear\\x0a'; expected bilinear");
+    EXPECT_STREQ(error.what(),
+                 "interpolation: found 'bilinnear\\x0a'; expected one of nearest, box, bilinear, hamming, bicubic, "
+                 "lanczos");
   }
 }
 

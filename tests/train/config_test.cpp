@@ -16,6 +16,11 @@ TrainConfig unusual() {
   c.model = "resnet18";
   c.data = "a \"quoted\" \\ folder\n";
   c.image_size = 33;
+  c.resize = "shortest";
+  c.crop_pct = 0.875;
+  c.interpolation = "bicubic";
+  c.mean = {0.5, 1e-3, 2};
+  c.std = {0.25, 3, 0.1};
   c.epochs = 3;
   c.batch_size = 7;
   c.lr = 0.1 + 0.2;  // has no short decimal
@@ -70,8 +75,10 @@ TEST(Config, TomlRoundTripsEverySettingExactly) {
   const TrainConfig written = unusual();
   const std::string text = to_toml(written), defaults = to_toml(TrainConfig{});
   const auto lines = std::count(defaults.begin(), defaults.end(), '\n');  // a comment, then one a setting
-  EXPECT_EQ(differences(written, TrainConfig{}).size() + 1, static_cast<size_t>(lines))
-      << "every setting is off its default here";
+  // resize_size and crop_pct are not for use together.
+  EXPECT_EQ(differences(written, TrainConfig{}).size() + 2, static_cast<size_t>(lines))
+      << "every setting but resize_size is off its default here";
+  EXPECT_NE(text.find("\nmean = [0.5, 0.001, 2.0]\n"), std::string::npos) << text;
   EXPECT_NE(text.find("\nlr_milestones = [1, 82, 123]\n"), std::string::npos) << text;
   TrainConfig read;
   apply_toml("c.toml", text, read);
@@ -80,7 +87,48 @@ TEST(Config, TomlRoundTripsEverySettingExactly) {
   EXPECT_EQ(read.data, written.data);
   EXPECT_EQ(read.lr, written.lr);
   EXPECT_EQ(read.lr_milestones, written.lr_milestones);
+  EXPECT_EQ(read.mean, written.mean);
   EXPECT_NO_THROW(validate(read));
+}
+
+TEST(Config, ThePreprocessingIsTheLecturesUnlessAskedOtherwise) {
+  TrainConfig c;
+  EXPECT_EQ(preprocessing(c), Preprocessing{});
+  c.image_size = 224;
+  c.resize = "shortest";
+  c.resize_size = 256;
+  c.interpolation = "lanczos";
+  for (const char* setting : {"mean=0.485,0.456,0.406", "std=[0.229, 0.224, 1]"}) apply_setting(setting, c);
+  validate(c);
+  EXPECT_EQ(preprocessing(c), (Preprocessing{.image_size = 224,
+                                             .resize = ResizeRule::shortest,
+                                             .resize_size = 256,
+                                             .crop_pct = 0.875,
+                                             .interpolation = Interpolation::lanczos,
+                                             .mean = {0.485f, 0.456f, 0.406f},
+                                             .std = {0.229f, 0.224f, 1}}));
+  const auto refuses = [](const char* setting, const char* part) {
+    TrainConfig wrong;
+    apply_setting(setting, wrong);
+    expect_user_error([&] { validate(wrong); }, {part});
+  };
+  refuses("resize=crop", "squash or shortest");
+  refuses("interpolation=cubic", "bicubic");
+  refuses("crop_pct=0", "--crop-pct");
+  refuses("crop_pct=nan", "--crop-pct");
+  refuses("resize_size=9000", "--resize-size");
+  refuses("mean=inf", "--mean");
+  refuses("std=1,0,1", "--std");
+  refuses("std=1e-60", "--std");
+  c.std.pop_back();
+  expect_user_error([&] { validate(c); }, {"std", "2 values"});
+  c = {};
+  c.resize_size = 100;
+  c.crop_pct = 0.5;
+  expect_user_error([&] { validate(c); }, {"--crop-pct", "--resize-size"});
+  for (const std::string wrong : {"[7, \"8\"]", "[[7]]", "7", "[true]"}) {
+    expect_user_error([&] { apply_toml("c.toml", "mean = " + wrong, c); }, {"c.toml", "mean", "a list of numbers"});
+  }
 }
 
 TEST(Config, AListIsReplacedAsAWholeAndComparedAsAWhole) {

@@ -83,11 +83,55 @@ TEST(Evaluator, HugeLogitsDoNotOverflowTheLoss) {
   EXPECT_DOUBLE_EQ(p[2], 0);
 }
 
+TEST(Evaluator, TheCalibrationErrorIsThatDoneByHand) {
+  // Two classes: a logit of log(p / (1 - p)) over 0 has probability p.
+  const auto logit = [](double p) { return static_cast<float>(std::log(p / (1 - p))); };
+  const std::vector<float> logits{logit(0.61), 0, logit(0.65), 0, logit(0.95), 0, logit(0.97), 0, 0, 0};
+  const Evaluation e = evaluation_of(2, logits, {0, 1, 0, 0, 1});
+  ASSERT_EQ(e.calibration.size(), 15u);
+  EXPECT_EQ(e.calibration[9].images, 2) << "(9/15, 10/15]";
+  EXPECT_NEAR(e.calibration[9].confidence, 0.63, 1e-6);
+  EXPECT_NEAR(e.calibration[9].accuracy, 0.5, 1e-12);
+  EXPECT_EQ(e.calibration[14].images, 2);
+  EXPECT_EQ(e.calibration[7].images, 1) << "0.5 is in (7/15, 8/15]";
+  EXPECT_NEAR(e.ece, (2 * 0.13 + 2 * 0.04 + 1 * 0.5) / 5, 1e-6);
+  int64_t images = 0;
+  for (const CalibrationBin& bin : e.calibration) images += bin.images;
+  EXPECT_EQ(images, e.images);
+}
+
+TEST(Evaluator, ABinHoldsItsUpperEdgeAndCertaintyIsInTheLast) {
+  const Evaluation certain = evaluation_of(2, {1000, 0, 1000, 0}, {0, 0});
+  EXPECT_EQ(certain.calibration[14].images, 2);
+  EXPECT_EQ(certain.ece, 0);
+  const Evaluation third = evaluation_of(3, {1, 1, 1}, {0});  // 1/3 = 5/15
+  EXPECT_EQ(third.calibration[4].images, 1);
+  const Evaluation none = evaluation_of(2, {kNan, 0}, {1});
+  EXPECT_EQ(none.calibration[0].images, 1) << "no probabilities, no confidence";
+  EXPECT_EQ(none.ece, 1);
+}
+
+TEST(Evaluation, ViewsAreAveragedAsProbabilities) {
+  const Tensor logits = tensor<float>(DType::f32, {4, 2}, {0, 0, /**/ 2, 0, /**/ -1000, 1000, /**/ -1000, 1000});
+  const Tensor mean = mean_log_probabilities(logits, 2);
+  ASSERT_EQ(mean.shape(), (Shape{2, 2}));
+  const double p = 1 / (1 + std::exp(-2.0));
+  EXPECT_NEAR(std::exp(mean.as<double>()[0]), (0.5 + p) / 2, 1e-12);
+  EXPECT_NEAR(std::exp(mean.as<double>()[1]), (0.5 + 1 - p) / 2, 1e-12);
+  EXPECT_NEAR(mean.as<double>()[2], -2000, 1e-9) << "what is far too small for a double keeps its logarithm";
+  EXPECT_NEAR(mean.as<double>()[3], 0, 1e-12);
+  const Tensor single = mean_log_probabilities(logits, 1);
+  EXPECT_NEAR(single.as<double>()[2], 2 - std::log(std::exp(2.0) + 1), 1e-12);
+  const Tensor broken = mean_log_probabilities(tensor<float>(DType::f32, {2, 2}, {0, kNan, 1, 0}), 2);
+  EXPECT_TRUE(std::isnan(broken.as<double>()[0])) << "a NaN of one view is not averaged away";
+}
+
 TEST(Evaluator, NoImagesGiveZerosNotNans) {
   const Evaluation e = Evaluator({"a", "b"}).result();
   EXPECT_EQ(e.images, 0);
   EXPECT_EQ(e.loss, 0);
   EXPECT_EQ(e.per_class[0].recall, 0);
+  EXPECT_EQ(e.ece, 0);
 }
 
 }  // namespace

@@ -141,15 +141,23 @@ TEST(ModelFile, HostileMetadataIsBadDataNamingTheKey) {
       {"std", "[0,1]"},
       {"std", "[1,1,1]"},
       {"std", "NaN"},
-      {"interpolation", "bicubic"},
-      {"crop_pct", "0.875"},
+      {"interpolation", "Bicubic"},
       {"crop_pct", "1.0000001"},
+      {"crop_pct", "0"},
+      {"crop_pct", "1e-300"},
+      {"crop_pct", "-1"},
+      {"resize_size", "-1"},
+      {"resize_size", "8193"},
+      {"resize_size", "9e9"},
+      {"resize_size", "256.0"},
+      {"resize_size", ""},
+      {"exif_orientation", "True"},
+      {"exif_orientation", ""},
       {"crop_pct", "\"1.0\""},
       {"crop_pct", "[1.0]"},
       {"crop_pct", "true"},
       {"crop_pct", "x"},
       {"crop_pct", ""},
-      {"resize", "shortest"},
       {"resize", "Squash"},
       {"resize", "\x1b[2J"},
       {"resize", ""},
@@ -167,18 +175,38 @@ TEST(ModelFile, HostileMetadataIsBadDataNamingTheKey) {
   }
 }
 
-TEST(ModelFile, WhatIsNotOurResizeIsNamedAndAnyOneIsAFullCrop) {
+TEST(ModelFile, EveryPreprocessingRoundTripsAndOlderFilesHaveTheLectures) {
+  ModelDescription d = description();
+  d.preprocessing = {.image_size = 224,
+                     .resize = ResizeRule::shortest,
+                     .resize_size = 256,
+                     .crop_pct = 0.875,
+                     .interpolation = Interpolation::bicubic,
+                     .mean = {0.485f, 0.456f},
+                     .std = {0.229f, 0.224f},
+                     .exif_orientation = true};
+  EXPECT_EQ(from_metadata("m.safetensors", to_metadata(d)).preprocessing, d.preprocessing);
+  for (const char* rule : {"squash", "shortest"}) {
+    d.preprocessing.resize = parse_resize_rule(rule);
+    EXPECT_EQ(to_metadata(d).at("resize"), rule);
+  }
+  // What was written before there was a choice: no resize_size, no exif_orientation.
   Metadata metadata = to_metadata(description());
+  EXPECT_FALSE(metadata.contains("resize_size"));
+  EXPECT_FALSE(metadata.contains("exif_orientation"));
+  EXPECT_EQ(metadata.at("crop_pct"), "1.0");
+  EXPECT_EQ(metadata.at("resize"), "squash");
+  EXPECT_EQ(metadata.at("interpolation"), "bilinear");
   for (const char* one : {"1", "1.0", "1e0", "1.00"}) {
     metadata["crop_pct"] = one;
     EXPECT_EQ(from_metadata("m.safetensors", metadata).preprocessing, description().preprocessing) << one;
   }
-  metadata["crop_pct"] = "0.875";
-  expect_bad_data([&] { from_metadata("m.safetensors", metadata); }, "byte 8 (crop_pct): '0.875'; expected 1.0");
-  metadata["crop_pct"] = "1";
   metadata["resize"] = "short\nest";
   expect_bad_data([&] { from_metadata("m.safetensors", metadata); },
-                  "byte 8 (resize): 'short\\x0aest'; expected squash");
+                  "found 'short\\x0aest'; expected squash or shortest");
+  metadata["resize"] = "squash";
+  metadata["interpolation"] = "cubic";
+  expect_bad_data([&] { from_metadata("m.safetensors", metadata); }, "lanczos");
 }
 
 /// A model file of description() with the first values of seed 1.

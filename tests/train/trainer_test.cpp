@@ -254,7 +254,7 @@ TEST_F(Trainer, AugmentsTrainingAlone) {
   write_states(session, model.values);
   program.refresh();
   const Dataset test_set = load_dataset(data(), Split::test);
-  const Evaluation evaluation = evaluate(program, test_set, {.image_size = 16}, 0, 0);
+  const Evaluation evaluation = evaluate(program, test_set, {.image_size = 16}, {.workers = 0});
   EXPECT_NEAR(evaluation.loss, with.eval_loss, 1e-4 * with.eval_loss);
 }
 

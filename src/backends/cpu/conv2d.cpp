@@ -215,7 +215,7 @@ std::unique_ptr<Kernel> make_convolution(const NodeRequest& request, ConvPass pa
   std::string key = problem.key();
   if (context.algorithms == ConvAlgorithms::direct) key = "direct " + key;
   if (context.algorithms == ConvAlgorithms::winograd) key = "winograd " + key;
-  return choose_convolution(problem, key, candidates(problem, context), context.tuning);
+  return choose_convolution(problem, key, candidates(problem, context), context.tuning, context.measure);
 }
 
 }  // namespace

@@ -85,7 +85,8 @@ ConvProblem with_batch(ConvProblem p, int64_t batch) {
 }  // namespace
 
 std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std::string& key,
-                                           const std::vector<ConvCandidate>& candidates, TuningCache& tuning) {
+                                           const std::vector<ConvCandidate>& candidates, TuningCache& tuning,
+                                           bool measure) {
   std::string shortage;  // of memory, as a candidate told it
   auto make = [&](const ConvCandidate& candidate, const ConvProblem& p) -> std::unique_ptr<Kernel> {
     try {
@@ -100,6 +101,16 @@ std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std
       if (candidate.name != *known) continue;
       if (auto kernel = make(candidate, problem)) return kernel;
     }
+  }
+  auto none = [&]() -> std::unique_ptr<Kernel> {
+    if (!shortage.empty()) throw ResourceError(ExitCode::limit, "{}", shortage);
+    throw InternalError(fmt::format("conv2d: no algorithm for {}", key));
+  };
+  if (!measure) {
+    for (const ConvCandidate& candidate : candidates) {
+      if (auto kernel = make(candidate, problem)) return kernel;
+    }
+    return none();
   }
   constexpr int64_t kMeasuredBatch = 64;
   const ConvProblem measured = with_batch(problem, kMeasuredBatch);
@@ -120,8 +131,7 @@ std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std
     tuning.remember(key, made[i]->name);
     return kernel;
   }
-  if (!shortage.empty()) throw ResourceError(ExitCode::limit, "{}", shortage);
-  throw InternalError(fmt::format("conv2d: no algorithm for {}", key));
+  return none();
 }
 
 }  // namespace resnet::cpu

@@ -204,7 +204,8 @@ class CpuBackend : public Backend {
       : isa_(detected_isa()),
         identity_(describe_machine(isa_, options.threads)),
         tuning_(identity_),
-        context_{isa_, channel_block(isa_), options.threads, options.algorithms, simd::simd_kernels(isa_), tuning_} {}
+        context_{isa_,    channel_block(isa_), options.threads, options.algorithms, simd::simd_kernels(isa_),
+                 tuning_, options.measure} {}
 
   std::string name() const override { return "cpu"; }
   std::string identity() const override {

@@ -14,6 +14,9 @@ enum class ConvAlgorithms { automatic, direct, winograd };
 struct CpuBackendOptions {
   int threads = 1;
   ConvAlgorithms algorithms = ConvAlgorithms::automatic;
+  /// False: a convolution that the tuning cache does not know gets its first candidate, `direct` where that is allowed.
+  /// It needs no packed weights, so it is the fastest to a first answer; and the choice depends on nothing else.
+  bool measure = true;
 };
 
 /// Throws UserError when RESNET_CONV_ALGORITHM or RESNET_MAX_ISA holds an unknown value.

@@ -20,6 +20,7 @@ struct CpuContext {
   ConvAlgorithms algorithms;
   const simd::SimdKernels& simd;
   TuningCache& tuning;
+  bool measure = true;  ///< what the tuning cache does not know
 };
 
 using MakeKernel = std::unique_ptr<Kernel> (*)(const NodeRequest&, CpuContext&);

@@ -17,7 +17,7 @@ inline dnnl::engine& engine() {
 }
 
 inline dnnl::stream& stream() {
-  static dnnl::stream on_cpu(engine());
+  thread_local dnnl::stream on_cpu(engine());  // programs of several sessions may run at once, each on a thread
   return on_cpu;
 }
 

@@ -2,7 +2,9 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -69,7 +71,8 @@ std::string TuningCache::save() const {
   for (const auto& [problem, algorithm] : decided_) merged[problem] = algorithm;
   std::error_code error;
   std::filesystem::create_directories(std::filesystem::path(path_).parent_path(), error);  // opening tells if it failed
-  const std::string temporary = fmt::format("{}.{}.tmp", path_, ::getpid());
+  static std::atomic<uint64_t> saves{0};  // two threads of a process may save at once
+  const std::string temporary = fmt::format("{}.{}.{}.tmp", path_, ::getpid(), saves++);
   errno = 0;
   std::ofstream file(temporary);
   file << nlohmann::json(merged).dump(1) << '\n';
