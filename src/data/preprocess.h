@@ -11,17 +11,10 @@
 #include <vector>
 
 #include "data/augment.h"
+#include "data/image.h"
 #include "data/resize.h"
 
 namespace resnet {
-
-/// Pixels of one image, channel by channel: u8 [channels, height, width]. Borrowed.
-struct ImageView {
-  std::span<const uint8_t> pixels;
-  int64_t channels = 1;
-  int64_t height = 0;
-  int64_t width = 0;
-};
 
 /// What a model file records of its input; the defaults are the lecture's.
 struct Preprocessing {
