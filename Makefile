@@ -87,7 +87,8 @@ tidy: ## clang-tidy over src/
 	@cmake --preset tidy
 	@run-clang-tidy -quiet -p build/tidy -j $(JOBS) "^$(CURDIR)/src/"
 
-install: build ## install the program under PREFIX (/usr/local; DESTDIR is honoured)
+install: build ## install program, library and headers under PREFIX (/usr/local; DESTDIR is honoured)
+	@cmake --build build/release --target resnet_library -j $(JOBS)
 	@cmake --install build/release --prefix $(PREFIX)
 
 bench-training: build ## training speed and memory against PyTorch, paired and interleaved

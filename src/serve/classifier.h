@@ -44,6 +44,8 @@ class Classifier {
   const ModelDescription& description() const { return description_; }
   /// What programs take: f32, or f64 for a model in double on the reference backend.
   DType input_dtype() const { return dtype_; }
+  /// Images of the largest program: as many at a time are computed fastest.
+  int64_t max_batch() const { return batches_.back(); }
   /// Compute threads.
   int threads() const { return threads_; }
 
