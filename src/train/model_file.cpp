@@ -243,13 +243,11 @@ std::map<std::string, std::string> completed_metadata(const WeightsFile& file, c
   if (imagenet) {
     usual.preprocessing.mean = {0.485f, 0.456f, 0.406f};
     usual.preprocessing.std = {0.229f, 0.224f, 0.225f};
+    usual.preprocessing.resize = ResizeRule::shortest;
+    usual.preprocessing.resize_size = 256;
+    usual.preprocessing.crop_pct = 0.875;
   }
   std::map<std::string, std::string> metadata = to_metadata(usual);
-  if (imagenet) {
-    metadata["resize"] = "shortest";
-    metadata["resize_size"] = "256";
-    metadata["crop_pct"] = "0.875";
-  }
   for (const auto& [key, value] : said) metadata[key] = value;
   if (!known.class_names.empty()) {
     for (const char* key : {"class_names", "num_classes"}) {
