@@ -166,7 +166,8 @@ Command add_summary(CLI::App& app) {
   verb->add_option("MODEL", a->model, "name of an architecture, or a model file");
   verb->add_option("--input-size", a->input_size, "CHANNELSxHEIGHTxWIDTH, pixels; default the model's own");
   verb->add_option("--set", a->settings, "a model's option, as model.KEY=VALUE, e.g. model.blocks=[3,4,6,3]")
-      ->type_name("KEY=VALUE");
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
   verb->add_flag("--json", a->json, "print as JSON");
   verb->add_flag("--list", a->list, "list all architectures");
   verb->footer("Example: resnet summary lecture_resnet18 --input-size 1x96x96");

@@ -59,7 +59,7 @@ class Summary(ProgramTest):
         self.assertEqual(gated[1] - plain[1], matrices)
         self.assertEqual(gated[0] - plain[0], matrices + sum(b * (w + w // 16) for b, w in ((3, 256), (4, 512), (6, 1024), (3, 2048))))
         for setting in ("blocks=[1]", "model.blocks", "model.blocks=[0]"):
-            refused = self.run_program("summary", "resnet50", "--set", setting)
+            refused = self.call("summary", "resnet50", "--set", setting)
             self.assertEqual(refused.code, 2, refused.err)
 
     def test_the_table_for_people_ends_with_the_totals(self):

@@ -348,34 +348,39 @@ TEST(Pipeline, TimmsAndPreactivationNetsComeDownToTheExpectedNodes) {
     size_t folded;
   };
   const std::map<std::string, Expected> expected = {
-    // Every norm follows a convolution; the averages stay.
-    {"resnet50d",
-     {{{"conv2d", 55}, {"avg_pool", 3}, {"max_pool", 1}, {"global_avg_pool", 1}, {"reshape", 1}, {"linear", 1}}, 55}},
-    // The gate comes between the last norm and the sum: only a projected shortcut can take that with its relu.
-    {"seresnet50",
-     {{{"conv2d", 53 + 32},
-       {"sigmoid", 16},
-       {"scale", 16},
-       {"add", 12},
-       {"relu", 12},
-       {"max_pool", 1},
-       {"global_avg_pool", 17},
-       {"reshape", 1},
-       {"linear", 1}},
-      53}},
-    // norm2 and norm3 follow a convolution that nobody else reads; norm1 follows a sum, and takes its relu.
-    {"resnetv2_50",
-     {{{"conv2d", 54},
-       {"batch_norm_inference", 17},
-       {"add", 16},
-       {"max_pool", 1},
-       {"global_avg_pool", 1},
-       {"reshape", 1}},
-      32}},
-    // The stem's only reader is the first block's norm, as the block projects its shortcut.
-    {"wrn16_2_cifar",
-     {{{"conv2d", 16}, {"batch_norm_inference", 6}, {"add", 6}, {"global_avg_pool", 1}, {"reshape", 1}, {"linear", 1}},
-      7}};
+      // Every norm follows a convolution; the averages stay.
+      {"resnet50d",
+       {{{"conv2d", 55}, {"avg_pool", 3}, {"max_pool", 1}, {"global_avg_pool", 1}, {"reshape", 1}, {"linear", 1}}, 55}},
+      // The gate comes between the last norm and the sum: only a projected shortcut can take that with its relu.
+      {"seresnet50",
+       {{{"conv2d", 53 + 32},
+         {"sigmoid", 16},
+         {"scale", 16},
+         {"add", 12},
+         {"relu", 12},
+         {"max_pool", 1},
+         {"global_avg_pool", 17},
+         {"reshape", 1},
+         {"linear", 1}},
+        53}},
+      // norm2 and norm3 follow a convolution that nobody else reads; norm1 follows a sum, and takes its relu.
+      {"resnetv2_50",
+       {{{"conv2d", 54},
+         {"batch_norm_inference", 17},
+         {"add", 16},
+         {"max_pool", 1},
+         {"global_avg_pool", 1},
+         {"reshape", 1}},
+        32}},
+      // The stem's only reader is the first block's norm, as the block projects its shortcut.
+      {"wrn16_2_cifar",
+       {{{"conv2d", 16},
+         {"batch_norm_inference", 6},
+         {"add", 6},
+         {"global_avg_pool", 1},
+         {"reshape", 1},
+         {"linear", 1}},
+        7}}};
   for (const auto& [model, what] : expected) {
     const auto graph = inference_graph(model);
     const std::vector<FoldedConvolution> folded = run_inference_passes(*graph, {});
