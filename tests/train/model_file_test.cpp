@@ -73,7 +73,7 @@ TEST(ModelFile, OptionsOfAModelRoundTripUnderItsCanonicalName) {
       {"model.stem_padding", "0", "does not take"},
       {"model.stem_padding", "1x", "0 to 6"},
       {"model.", "1", "no such option"},
-      {"model.blocks", "[501]", "1 to 6 stages"},
+      {"model.blocks", "[201]", "1 to 6 stages"},
       {"model.blocks", "[3, 4, 6", "1 to 6 stages"},
       {"model.drop_path", "1", "[0, 1)"},
       {"architecture", "resnet21_cifar_a", "20 and 26"},
