@@ -143,7 +143,19 @@ int summarize_foreign(const WeightsFile& file, bool as_json) {
   return 0;
 }
 
-int run_summary(const std::string& name, const std::string& input_size, bool as_json, bool list) {
+/// The model.* settings of --set, over those of a model file.
+void apply_settings(const std::vector<std::string>& settings, ModelOptions& options) {
+  constexpr std::string_view kPrefix = "model.";
+  for (const std::string& setting : settings) {
+    const size_t equals = setting.find('=');
+    if (equals == std::string::npos || !setting.starts_with(kPrefix))
+      throw UserError("--set: '{}'; expected model.KEY=VALUE, such as model.blocks=[3,4,6,3]", escape_control(setting));
+    set_option(setting.substr(kPrefix.size(), equals - kPrefix.size()), setting.substr(equals + 1), options);
+  }
+}
+
+int run_summary(const std::string& name, const std::string& input_size, const std::vector<std::string>& settings,
+                bool as_json, bool list) {
   if (list) return list_models(as_json);
   if (name.empty())
     throw UserError("summary: no MODEL given; expected a name or a model file; see resnet summary --list");
@@ -160,6 +172,7 @@ int run_summary(const std::string& name, const std::string& input_size, bool as_
   } else {
     model = find_model(name);
   }
+  apply_settings(settings, options);
   if (!input_size.empty()) model.input = parse_size(input_size);
   const auto graph =
       make_inference_graph(model, {.model = options, .images = {1, model.input[0], model.input[1], model.input[2]}});
@@ -198,16 +211,20 @@ int run_summary(const std::string& name, const std::string& input_size, bool as_
 Command add_summary(CLI::App& app) {
   struct Arguments {
     std::string model, input_size;
+    std::vector<std::string> settings;
     bool json = false, list = false;
   };
   auto a = std::make_shared<Arguments>();
   CLI::App* verb = app.add_subcommand("summary", "A row per layer: output shape, parameters, multiply-adds; of a file also its tensors");
   verb->add_option("MODEL", a->model, "name of an architecture, a model file, or any weights (safetensors, .pth)");
   verb->add_option("--input-size", a->input_size, "CHANNELSxHEIGHTxWIDTH, pixels; default the model's own");
+  verb->add_option("--set", a->settings, "a model's option, as model.KEY=VALUE, e.g. model.blocks=[3,4,6,3]")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
   verb->add_flag("--json", a->json, "print as JSON");
   verb->add_flag("--list", a->list, "list all architectures");
   verb->footer("Example: resnet summary lecture_resnet18 --input-size 1x96x96");
-  return [a] { return run_summary(a->model, a->input_size, a->json, a->list); };
+  return [a] { return run_summary(a->model, a->input_size, a->settings, a->json, a->list); };
 }
 
 }  // namespace resnet::cli

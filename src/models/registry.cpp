@@ -309,7 +309,7 @@ constexpr const char* kOptionNames[] = {"stem_padding", "batch_norm", "zero_init
 
 /// "[3, 4, 6, 3]" or "3,4,6,3". The bounds keep a file's metadata from making us build any graph.
 StageLayout blocks_of_text(const std::string& text) {
-  constexpr int64_t kBlocks = 500;
+  constexpr int64_t kBlocks = 200;
   StageLayout layout;
   size_t stages = 0;
   std::string_view rest = text;

@@ -773,6 +773,86 @@ TEST_P(SimdTest, AvgPoolAndItsGradientMatchDouble) {
     }
 }
 
+TEST_P(SimdTest, ScaledMapsAndTheirFactorsGradientMatchDouble) {
+  uint64_t seed = 1511;
+  for (const MapSize& s : odd_sizes())
+    for (const bool per_image : {false, true}) {
+      SCOPED_TRACE(describe(s) + fmt::format(" per_image={} seed={}", per_image, ++seed));
+      const MapSize one{s.N, s.C, 1, 1};
+      const size_t factors = per_image ? static_cast<size_t>(s.N) : elements(one);
+      const Floats x = noise(seed, elements(s)), dy = noise(seed + 1, elements(s)), factor = noise(seed + 2, factors);
+      const size_t shared = x.size() / factors;
+      Doubles y(x.size()), y_bound(x.size()), ds(factors), ds_bound(factors);
+      for (size_t i = 0; i < x.size(); ++i) {
+        y[i] = static_cast<double>(x[i]) * static_cast<double>(factor[i / shared]);
+        y_bound[i] = kUnit * std::abs(y[i]);
+        ds[i / shared] += static_cast<double>(dy[i]) * static_cast<double>(x[i]);
+        ds_bound[i / shared] += 2 * kChain * kUnit * std::abs(static_cast<double>(dy[i]) * static_cast<double>(x[i]));
+      }
+      const Floats xb = blocked(s, x), dyb = blocked(s, dy), sb = per_image ? factor : blocked(one, factor);
+      for (int threads : {1, 2}) {
+        Floats yb(xb.size(), 7.0f), dsb(sb.size(), 7.0f), in_place = xb;
+        kernels.scale(
+            {.size = s, .x = xb.data(), .s = sb.data(), .per_image = per_image, .y = yb.data(), .threads = threads});
+        kernels.scale_backward({.size = s,
+                                .dy = dyb.data(),
+                                .x = xb.data(),
+                                .per_image = per_image,
+                                .ds = dsb.data(),
+                                .threads = threads});
+        kernels.scale({.size = s, .x = in_place.data(), .s = sb.data(), .per_image = per_image, .y = in_place.data()});
+        expect_within(plain(s, yb), y, y_bound, "y");
+        expect_within(per_image ? dsb : plain(one, dsb), ds, ds_bound, "ds");
+        EXPECT_EQ(in_place, yb);
+      }
+    }
+}
+
+TEST_P(SimdTest, BlurPoolAndItsGradientMatchDouble) {
+  uint64_t seed = 1561;
+  const double taps[3] = {0.25, 0.5, 0.25};
+  for (const MapSize& s : odd_sizes())
+    for (const int64_t stride : {1, 2, 3}) {
+      if (s.H < 2 || s.W < 2) continue;
+      SCOPED_TRACE(describe(s) + fmt::format(" stride={} seed={}", stride, ++seed));
+      const MapSize out{s.N, s.C, (s.H - 1) / stride + 1, (s.W - 1) / stride + 1};
+      const Floats x = noise(seed, elements(s)), dy = noise(seed + 1, elements(out));
+      Doubles y(dy.size()), y_bound(dy.size()), dx(x.size()), dx_bound(x.size());
+      const auto mirrored = [](int64_t i, int64_t size) { return i < 0 ? -i : i < size ? i : 2 * (size - 1) - i; };
+      for (int64_t map = 0; map < s.N * s.C; ++map)
+        for (int64_t o = 0; o < out.H * out.W; ++o)
+          for (int64_t t = 0; t < 9; ++t) {
+            const int64_t h = mirrored(o / out.W * stride + t / 3 - 1, s.H),
+                          w = mirrored(o % out.W * stride + t % 3 - 1, s.W);
+            const auto to = static_cast<size_t>(map * out.H * out.W + o),
+                       from = static_cast<size_t>((map * s.H + h) * s.W + w);
+            const double weight = taps[t / 3] * taps[t % 3];
+            y[to] += weight * static_cast<double>(x[from]);
+            y_bound[to] += 5 * kUnit * weight * std::abs(static_cast<double>(x[from]));
+            dx[from] += weight * static_cast<double>(dy[to]);
+            dx_bound[from] += 16 * kUnit * weight * std::abs(static_cast<double>(dy[to]));
+          }
+      const Floats xb = blocked(s, x), dyb = blocked(out, dy);
+      for (int threads : {1, 2}) {
+        Floats yb(dyb.size(), 7.0f), dxb(xb.size(), 7.0f);
+        BlurPool args{.size = s,
+                      .stride_h = stride,
+                      .stride_w = stride,
+                      .Ho = out.H,
+                      .Wo = out.W,
+                      .x = xb.data(),
+                      .y = yb.data(),
+                      .threads = threads};
+        kernels.blur_pool(args);
+        args.x = dyb.data();
+        args.y = dxb.data();
+        kernels.blur_pool_backward(args);
+        expect_within(plain(out, yb), y, y_bound, "y");
+        expect_within(plain(s, dxb), dx, dx_bound, "dx");
+      }
+    }
+}
+
 TEST_P(SimdTest, GlobalAvgPoolAndItsGradientMatchDouble) {
   uint64_t seed = 1611;
   for (const MapSize& s : odd_sizes()) {

@@ -39,13 +39,28 @@ class Summary(ProgramTest):
 
     def test_the_list_for_people_stays_short_and_tells_of_the_other_depths(self):
         lines = self.ok("summary", "--list").out.splitlines()
-        self.assertLess(len(lines), 50)
+        self.assertLess(len(lines), 70)
         self.assertLess(max(map(len, lines)), 121)
         self.assertTrue(any(line.startswith("resnet20_cifar_b") and "272,474" in line for line in lines))
-        self.assertIn("6n + 2", "\n".join(lines[-2:]))
+        for family in ("6n + 2", "preresnetN_cifar for N = 9n + 2", "wrnN_K_cifar"):
+            self.assertIn(family, "\n".join(lines[-3:]))
         alias = self.ok("summary", "resnet26_cifar", "--input-size", "1x28x28", "--json").json()
         self.assertEqual(alias["model"], "resnet26_cifar_a")
         self.assertEqual(sum(layer["op"] in ("conv2d", "linear") for layer in alias["layers"]), 26)
+
+    def test_a_stage_layout_of_ones_own_is_summed_up(self):
+        def summary(*words):
+            whole = self.ok("summary", *words, "--json").json()
+            return whole["parameters"], whole["macs"]
+        self.assertEqual(summary("resnet50", "--set", "model.blocks=[3,4,23,3]"), summary("resnet101"))
+        # Squeeze-and-excitation has two matrices and their biases a block, and works on single pixels.
+        matrices = sum(blocks * 2 * width * (width // 16) for blocks, width in ((3, 256), (4, 512), (6, 1024), (3, 2048)))
+        plain, gated = summary("resnet50"), summary("seresnet50")
+        self.assertEqual(gated[1] - plain[1], matrices)
+        self.assertEqual(gated[0] - plain[0], matrices + sum(b * (w + w // 16) for b, w in ((3, 256), (4, 512), (6, 1024), (3, 2048))))
+        for setting in ("blocks=[1]", "model.blocks", "model.blocks=[0]"):
+            refused = self.call("summary", "resnet50", "--set", setting)
+            self.assertEqual(refused.code, 2, refused.err)
 
     def test_the_table_for_people_ends_with_the_totals(self):
         lines = self.ok("summary", "lecture_resnet18").out.splitlines()

@@ -54,8 +54,8 @@ void run(const std::string& mode, const std::string& model_path, const std::stri
   write_states(session, values);
   Batch batch;
   batch.images = images;
-  for (const float label : convert(fed.tensors.at("labels"), DType::f32).as<float>())
-    batch.labels.push_back(static_cast<int32_t>(label));
+  const Tensor labels = convert(fed.tensors.at("labels"), DType::f32);
+  for (const float label : labels.as<float>()) batch.labels.push_back(static_cast<int32_t>(label));
   set_step_inputs(step, batch, 0);
   for (const DropPath& branch : drop_paths(spec, options))
     step.set_input(branch.input, convert(fed.tensors.at(branch.input), dtype));

@@ -342,6 +342,67 @@ TEST(Pipeline, TheDeepFamiliesComeDownToTheExpectedNodes) {
   }
 }
 
+TEST(Pipeline, TimmsAndPreactivationNetsComeDownToTheExpectedNodes) {
+  struct Expected {
+    Ops ops;
+    size_t folded;
+  };
+  const std::map<std::string, Expected> expected = {
+      // Every norm follows a convolution; the averages stay.
+      {"resnet50d",
+       {{{"conv2d", 55}, {"avg_pool", 3}, {"max_pool", 1}, {"global_avg_pool", 1}, {"reshape", 1}, {"linear", 1}}, 55}},
+      // The gate comes between the last norm and the sum: only a projected shortcut can take that with its relu.
+      {"seresnet50",
+       {{{"conv2d", 53 + 32},
+         {"sigmoid", 16},
+         {"scale", 16},
+         {"add", 12},
+         {"relu", 12},
+         {"max_pool", 1},
+         {"global_avg_pool", 17},
+         {"reshape", 1},
+         {"linear", 1}},
+        53}},
+      // norm2 and norm3 follow a convolution that nobody else reads; norm1 follows a sum, and takes its relu.
+      {"resnetv2_50",
+       {{{"conv2d", 54},
+         {"batch_norm_inference", 17},
+         {"add", 16},
+         {"max_pool", 1},
+         {"global_avg_pool", 1},
+         {"reshape", 1}},
+        32}},
+      // The stem's only reader is the first block's norm, as the block projects its shortcut.
+      {"wrn16_2_cifar",
+       {{{"conv2d", 16},
+         {"batch_norm_inference", 6},
+         {"add", 6},
+         {"global_avg_pool", 1},
+         {"reshape", 1},
+         {"linear", 1}},
+        7}}};
+  for (const auto& [model, what] : expected) {
+    const auto graph = inference_graph(model);
+    const std::vector<FoldedConvolution> folded = run_inference_passes(*graph, {});
+    EXPECT_EQ(ops_of(*graph), what.ops) << model;
+    EXPECT_EQ(folded.size(), what.folded) << model;
+    const std::string once = print(*graph);
+    EXPECT_TRUE(run_inference_passes(*graph, {}).empty());
+    EXPECT_EQ(print(*graph), once) << model;
+  }
+}
+
+TEST(FuseBatchNormTail, APreactivationsNormTakesItsReluAndNoSum) {
+  Graph g;
+  ModelBuilder builder{g, DType::f32, true, {}};
+  const ModelSpec spec = find_model("preresnet20_cifar");
+  g.set_output("y", spec.build(Scope(builder), g.input("x", f32_type({4, 3, 8, 8})), {}));
+  EXPECT_EQ(fuse_batch_norm_tail(g).matched, 6 * 3 + 1);
+  verify(g);
+  EXPECT_FALSE(ops_of(g).contains("relu"));
+  EXPECT_EQ(ops_of(g).at("add"), 6);
+}
+
 TEST(FuseBatchNormTail, FusesEveryNormOfADeepFamilyInTraining) {
   for (const char* model : {"resnet20_cifar_a", "plain20_cifar", "resnet20_mlp", "plain20_mlp"}) {
     Graph g;

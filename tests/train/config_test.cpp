@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "ops/evaluate.h"
 
@@ -53,6 +54,8 @@ TrainConfig unusual() {
   c.batch_norm = false;
   c.zero_init_residual = true;
   c.init = "xavier";
+  c.blocks = {3, 4, 6, 3};
+  c.drop_path = 0.1;
   return c;
 }
 
@@ -211,6 +214,23 @@ TEST(Config, TheModelsOptionsAreSettings) {
   const ModelOptions expected{
       .stem_padding = 1, .batch_norm = false, .zero_init_residual = true, .init = WeightInit::pytorch};
   EXPECT_EQ(model_options(c), expected);
+  apply_setting("model.blocks=[3,4,6,3]", c);
+  apply_setting("model.drop_path=0.25", c);
+  EXPECT_EQ(model_options(c).blocks, (StageLayout{3, 4, 6, 3}));
+  EXPECT_EQ(model_options(c).drop_path, 0.25);
+  apply_toml("c.toml", "[model]\nblocks = [2, 2]\ndrop_path = 0\n", c);
+  EXPECT_EQ(model_options(c).blocks, (StageLayout{2, 2}));
+  EXPECT_EQ(model_options(c).drop_path, 0);
+  for (const auto& blocks : {std::vector<int64_t>{3, 0}, {-1}, {201}, {1, 1, 1, 1, 1, 1, 1}}) {
+    c.blocks = blocks;
+    expect_user_error([&] { validate(c); }, {"model.blocks", "1 to 6 stages"});
+  }
+  c.blocks = {};
+  for (const double rate : {1.0, -0.5, std::nan("")}) {
+    c.drop_path = rate;
+    expect_user_error([&] { validate(c); }, {"model.drop_path", "[0, 1)"});
+  }
+  c.drop_path = 0;
   expect_user_error([&] { apply_setting("model.batch_norm=0", c); }, {"model.batch_norm", "true or false"});
   expect_user_error([&] { apply_setting("model.batchnorm=true", c); }, {"model.batchnorm", "model.batch_norm"});
   c.init = "normal";

@@ -55,7 +55,8 @@ TEST(ModelFile, OptionsOfAModelRoundTripUnderItsCanonicalName) {
   written.architecture = "resnet20_cifar";
   for (const ModelOptions& options :
        {ModelOptions{.num_classes = 3}, ModelOptions{.num_classes = 3, .batch_norm = false, .init = WeightInit::xavier},
-        ModelOptions{.num_classes = 3, .zero_init_residual = true}}) {
+        ModelOptions{.num_classes = 3, .zero_init_residual = true},
+        ModelOptions{.num_classes = 3, .blocks = {1, 2, 1, 1}, .drop_path = 0.2}}) {
     written.options = options;
     const Metadata metadata = to_metadata(written);
     const ModelDescription read = from_metadata("m.safetensors", metadata);
@@ -72,6 +73,9 @@ TEST(ModelFile, OptionsOfAModelRoundTripUnderItsCanonicalName) {
       {"model.stem_padding", "0", "does not take"},
       {"model.stem_padding", "1x", "0 to 6"},
       {"model.", "1", "no such option"},
+      {"model.blocks", "[201]", "1 to 6 stages"},
+      {"model.blocks", "[3, 4, 6", "1 to 6 stages"},
+      {"model.drop_path", "1", "[0, 1)"},
       {"architecture", "resnet21_cifar_a", "20 and 26"},
       {"architecture", "resnet999998_cifar_a", "10000"}};
   for (const auto& [key, value, part] : wrong) {

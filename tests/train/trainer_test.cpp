@@ -121,6 +121,29 @@ TEST_F(Trainer, AStoppedAndResumedRunEndsWithTheSameBytes) {
   EXPECT_TRUE(essence(path("parts")) == expected);
 }
 
+TEST_F(Trainer, AStoppedAndResumedRunDropsTheSameBranches) {
+  const auto with_depth = [&](TrainRequest r) {
+    r.config.model = "resnet8_cifar_a";
+    r.config.blocks = {1, 2};
+    r.config.drop_path = 0.5;
+    return r;
+  };
+  train(with_depth(request("whole")), {});
+  const auto expected = essence(path("whole"));
+  TrainRequest part = with_depth(request("parts"));
+  part.config.max_steps = 2;
+  train(part, {});
+  EXPECT_EQ(train(with_depth(resumed("parts")), {}).steps, 6);
+  EXPECT_TRUE(essence(path("parts")) == expected);
+  TrainRequest without = with_depth(request("without"));
+  without.config.drop_path = 0;
+  train(without, {});
+  EXPECT_FALSE(essence(path("without")) == expected) << "nothing was dropped";
+  TrainRequest other = with_depth(resumed("parts"));
+  other.config.drop_path = 0.25;
+  expect_error(ExitCode::refused, "model.drop_path", [&] { train(other, {}); });
+}
+
 TEST_F(Trainer, AResumedRunFollowsItsCheckpointsAlgorithmsWhateverTheCacheSays) {
   ScopedEnvironment tiles("RESNET_CONV_ALGORITHM", "winograd");  // of which there are several to choose from
   train(request("whole"), {});

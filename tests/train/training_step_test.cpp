@@ -90,6 +90,11 @@ Tensors train_one_step(const Net& net, const Setup& setup, uint64_t seed = 7) {
   for (int64_t n = 0; n < net.images[0]; ++n) labels.push_back(static_cast<int32_t>((1 + 2 * n) % 5));
   leaves["labels"] = i32({net.images[0]}, labels);
   leaves["lr"] = f32_scalar(0.01f);
+  for (const DropPath& branch : drop_paths(net.spec, net.options)) {
+    Tensor& factors = leaves[branch.input] = Tensor(DType::f32, {net.images[0]});
+    for (int64_t n = 0; n < net.images[0]; ++n)
+      factors.as<float>()[static_cast<size_t>(n)] = static_cast<float>(drop_path_factor(branch, seed, 0, n));
+  }
   return run(session, program, in_type(leaves, setup.dtype));
 }
 
@@ -209,6 +214,58 @@ TEST_F(WholeNet, AStepOfTheDeepFamiliesAgreesWithDouble) {
   expect_step_agrees(shallow("plain8_mlp", {.batch_norm = false, .init = WeightInit::xavier}), {}, 7 * 2 + 2);
 }
 
+TEST_F(WholeNet, AStepOfTimmsAndThePreactivationNetsAgreesWithDouble) {
+  ScopedEnvironment environment("RESNET_CONV_ALGORITHM", "direct");
+  const StageLayout two{1, 1};
+  const auto small = [&](const std::string& name, ModelOptions options) {
+    options.blocks = two;
+    Net net = shallow(name, options);
+    net.images = {6, 3, 33, 33};
+    return net;
+  };
+  // Convolutions with their norms, three each; biases and gates; the classifier's two.
+  expect_step_agrees(small("resnet18d", {}), {.threads = 2}, 3 * (3 + 4 + 1) + 2);
+  expect_step_agrees(small("seresnet50", {}), {}, 3 * (1 + 6 + 2) + 2 * 4 + 2);
+  expect_step_agrees(small("ecaresnet50d", {}), {.threads = 2}, 3 * (3 + 6 + 2) + 2 + 2);
+  expect_step_agrees(small("resnetblur50", {}), {.threads = 2}, 3 * (1 + 6 + 2) + 2);
+  // The stem and two projections have no norm of their own, the last norm no convolution.
+  expect_step_agrees(small("resnetv2_50", {}), {}, 3 * 6 + 1 + 2 + 2 + 2);
+  expect_step_agrees(small("preresnet11_cifar", {.drop_path = 0.4}), {.threads = 2}, 3 * 6 + 1 + 2 + 2 + 2);
+  expect_step_agrees(small("wrn10_2_cifar", {.drop_path = 0.4}), {}, 3 * 4 + 1 + 2 + 2 + 2);
+}
+
+TEST(DropPath, FactorsAreAPureFunctionOfSeedEpochSampleAndBranch) {
+  const DropPath branch{"layer1.1.drop_path", 0.25};
+  int dropped = 0;
+  std::map<std::string, int> same;
+  constexpr int kDraws = 20000;
+  for (int i = 0; i < kDraws; ++i) {
+    const double factor = drop_path_factor(branch, 7, i / 1000, i % 1000);
+    EXPECT_TRUE(factor == 0 || factor == 1 / 0.75);
+    EXPECT_EQ(factor, drop_path_factor(branch, 7, i / 1000, i % 1000));
+    dropped += factor == 0;
+    same["seed"] += factor == drop_path_factor(branch, 8, i / 1000, i % 1000);
+    same["epoch"] += factor == drop_path_factor(branch, 7, i / 1000 + 100, i % 1000);
+    same["sample"] += factor == drop_path_factor(branch, 7, i / 1000, i % 1000 + 5000);
+    same["branch"] += factor == drop_path_factor({"layer1.2.drop_path", 0.25}, 7, i / 1000, i % 1000);
+  }
+  // Five standard deviations of a binomial: sqrt(20000 * 0.25 * 0.75) = 61, sqrt(20000 * 0.625 * 0.375) = 68.
+  EXPECT_NEAR(dropped, 5000, 306);
+  for (const auto& [what, count] : same) EXPECT_NEAR(count, 12500, 342) << what << ": independent draws agree so often";
+}
+
+TEST_F(WholeNet, AStepWithStochasticDepthDropsBranchesOfSingleImages) {
+  Net net = shallow("resnet8_cifar_a", {.drop_path = 0.5});
+  const Tensors some = train_one_step(net, {.backend = "reference", .dtype = DType::f64});
+  net.options = {};
+  const Tensors none = train_one_step(net, {.backend = "reference", .dtype = DType::f64});
+  EXPECT_NE(scalar(some, "loss"), scalar(none, "loss"));
+  // The first block is never dropped, so what its layers see, and their statistics, are the same.
+  EXPECT_EQ(some.at("layer1.0.bn2.running_mean"), none.at("layer1.0.bn2.running_mean"));
+  EXPECT_EQ(some.at("layer2.0.bn2.running_mean"), none.at("layer2.0.bn2.running_mean"));
+  EXPECT_NE(some.at("layer3.0.bn2.running_mean"), none.at("layer3.0.bn2.running_mean"));
+}
+
 TEST_F(WholeNet, PassesChangeNothingButRounding) {
   const Net net = small_net();
   const Tensors with = train_one_step(net, {.backend = "reference", .dtype = DType::f64});
@@ -253,9 +310,11 @@ Tensor logits_of(const Net& net, const Setup& setup) {
 }
 
 TEST_F(WholeNet, InferenceLogitsAgreeWithDoubleFoldedOrNot) {
-  for (const Net& net :
-       {small_net(), published("lecture_resnet18", 32), published("resnet18", 32), shallow("resnet8_cifar_a"),
-        shallow("resnet8_cifar_b", {.batch_norm = false}), shallow("resnet8_mlp")}) {
+  for (const Net& net : {small_net(), published("lecture_resnet18", 32), published("resnet18", 32),
+                         shallow("resnet8_cifar_a"), shallow("resnet8_cifar_b", {.batch_norm = false}),
+                         shallow("resnet8_mlp"), shallow("ecaresnet50d", {.blocks = {1, 1}}),
+                         shallow("seresnet50", {.blocks = {1, 1}}), shallow("resnetv2_50", {.blocks = {1, 1}}),
+                         shallow("preresnet11_cifar", {.drop_path = 0.5}), shallow("wrn10_1_cifar")}) {
     const Tensor expected = logits_of(net, {.backend = "reference", .dtype = DType::f64, .passes = false});
     EXPECT_LE(relative_distance(logits_of(net, {.threads = 2}), expected), 1e-4) << net.spec.name;
     EXPECT_LE(relative_distance(logits_of(net, {.passes = false}), expected), 1e-4) << net.spec.name;
