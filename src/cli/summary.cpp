@@ -102,12 +102,15 @@ std::string contents_of(const WeightsFile& file) {
     rows.push_back({name, entry.stored->name, entry.shape.str(), grouped(static_cast<int64_t>(entry.bytes()))});
     bytes_in_all += entry.bytes();
   }
-  rows.push_back({fmt::format("{} tensors", file.entries().size()), "", "", grouped(static_cast<int64_t>(bytes_in_all))});
+  rows.push_back(
+      {fmt::format("{} tensors", file.entries().size()), "", "", grouped(static_cast<int64_t>(bytes_in_all))});
   std::string text = table(rows, 2);
   std::vector<std::vector<std::string>> metadata = {{"metadata", "value"}};
   for (const auto& [key, value] : file.metadata()) {
     constexpr size_t kShown = 80;
-    metadata.push_back({key, value.size() <= kShown ? value : fmt::format("{} ... ({} bytes)", value.substr(0, kShown), value.size())});
+    metadata.push_back({key, value.size() <= kShown
+                                 ? value
+                                 : fmt::format("{} ... ({} bytes)", value.substr(0, kShown), value.size())});
   }
   if (metadata.size() > 1) text += "\n" + table(metadata, 2);
   return text;
@@ -116,7 +119,8 @@ std::string contents_of(const WeightsFile& file) {
 json json_of(const WeightsFile& file) {
   json tensors = json::array();
   for (const auto& [name, entry] : file.entries()) {
-    tensors.push_back({{"name", name}, {"dtype", entry.stored->name}, {"shape", entry.shape.dims()}, {"bytes", entry.bytes()}});
+    tensors.push_back(
+        {{"name", name}, {"dtype", entry.stored->name}, {"shape", entry.shape.dims()}, {"bytes", entry.bytes()}});
   }
   return {{"format", file.format()}, {"tensors", tensors}, {"metadata", file.metadata()}};
 }
@@ -137,8 +141,8 @@ int summarize_foreign(const WeightsFile& file, bool as_json) {
     return 0;
   }
   const std::string wrapper = file.wrapper().empty() ? "" : fmt::format(", under '{}'", file.wrapper());
-  std::printf("%s: %s%s, of no architecture that it names; %s parameters\n%s", escape_control(file.path()).c_str(), file.format(),
-              wrapper.c_str(), grouped(parameters).c_str(), contents_of(file).c_str());
+  std::printf("%s: %s%s, of no architecture that it names; %s parameters\n%s", escape_control(file.path()).c_str(),
+              file.format(), wrapper.c_str(), grouped(parameters).c_str(), contents_of(file).c_str());
   return 0;
 }
 
@@ -200,7 +204,8 @@ Command add_summary(CLI::App& app) {
     bool json = false, list = false;
   };
   auto a = std::make_shared<Arguments>();
-  CLI::App* verb = app.add_subcommand("summary", "A row per layer: output shape, parameters, multiply-adds; of a file also its tensors");
+  CLI::App* verb = app.add_subcommand(
+      "summary", "A row per layer: output shape, parameters, multiply-adds; of a file also its tensors");
   verb->add_option("MODEL", a->model, "name of an architecture, a model file, or any weights (safetensors, .pth)");
   verb->add_option("--input-size", a->input_size, "CHANNELSxHEIGHTxWIDTH, pixels; default the model's own");
   verb->add_flag("--json", a->json, "print as JSON");

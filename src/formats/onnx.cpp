@@ -99,7 +99,8 @@ class OnnxWriter {
     Integers dims = shape.dims();
     if (!options_.dynamic_batch) return dims;
     if (dims.empty() || input_shape(0).rank() < 1 || dims[0] != input_shape(0)[0])
-      throw refused("makes {} of {}, which depends on the batch; expected --no-dynamic-batch", shape.str(), input_shape(0).str());
+      throw refused("makes {} of {}, which depends on the batch; expected --no-dynamic-batch", shape.str(),
+                    input_shape(0).str());
     dims[0] = 0;
     return dims;
   }
@@ -110,7 +111,9 @@ class OnnxWriter {
   static void require_utf8(const std::string& text) {
     for (size_t at = 0; at < text.size();) {
       const auto point = code_point_at(text, at);
-      if (!point) throw UserError(ExitCode::bad_data, "onnx: '{}' is not UTF-8; expected UTF-8 names and metadata", escape_control(text));
+      if (!point)
+        throw UserError(ExitCode::bad_data, "onnx: '{}' is not UTF-8; expected UTF-8 names and metadata",
+                        escape_control(text));
       at += point->bytes;
     }
   }
@@ -310,7 +313,8 @@ void OnnxWriter::write_node(int32_t id) {
     return initializer(node.name, found->second);
   }
   node_ = &node;
-  const auto form = std::find_if(std::begin(kForms), std::end(kForms), [&](const Form& f) { return f.op == node.op->name; });
+  const auto form =
+      std::find_if(std::begin(kForms), std::end(kForms), [&](const Form& f) { return f.op == node.op->name; });
   if (form == std::end(kForms)) throw refused("has no form in ONNX; expected one of {}", fmt::join(onnx_ops(), ", "));
   for (const auto& [output, name] : names_) {
     if (output.first == id && output.second != 0)
@@ -320,14 +324,16 @@ void OnnxWriter::write_node(int32_t id) {
   result_ = named != names_.end() ? named->second : fresh(layer());
   names_[{id, 0}] = result_;
   for (const Value& input : node.inputs) {
-    if (!names_.contains(key(input))) throw refused("reads result {} of a node; in ONNX only its first is", input.output);
+    if (!names_.contains(key(input)))
+      throw refused("reads result {} of a node; in ONNX only its first is", input.output);
   }
   form->write(*this);
 }
 
 }  // namespace
 
-void write_onnx(ByteSink& sink, const Graph& graph, const std::map<std::string, Tensor>& states, const OnnxOptions& options) {
+void write_onnx(ByteSink& sink, const Graph& graph, const std::map<std::string, Tensor>& states,
+                const OnnxOptions& options) {
   if (options.opset < kOldestOpset || options.opset > kNewestOpset)
     throw UserError("--opset: {}; expected {} to {}", options.opset, kOldestOpset, kNewestOpset);
   constexpr uint64_t kMostBytes = uint64_t{1} << 31;  // protobuf's limit on one message
@@ -336,7 +342,8 @@ void write_onnx(ByteSink& sink, const Graph& graph, const std::map<std::string, 
   onnx::ModelProto model;
   if (bytes < kMostBytes) model = OnnxWriter(graph, states, options).write();
   if (bytes >= kMostBytes || model.ByteSizeLong() >= kMostBytes) {
-    throw ResourceError(ExitCode::limit, "onnx: the model has {} bytes of weights; a file of ONNX holds less than {}", bytes, kMostBytes);
+    throw ResourceError(ExitCode::limit, "onnx: the model has {} bytes of weights; a file of ONNX holds less than {}",
+                        bytes, kMostBytes);
   }
   std::string text;
   check(model.SerializeToString(&text), "onnx: the message does not serialise");
