@@ -107,10 +107,8 @@ std::string contents_of(const WeightsFile& file) {
   std::string text = table(rows, 2);
   std::vector<std::vector<std::string>> metadata = {{"metadata", "value"}};
   for (const auto& [key, value] : file.metadata()) {
-    constexpr size_t kShown = 80;
-    metadata.push_back({key, value.size() <= kShown
-                                 ? value
-                                 : fmt::format("{} ... ({} bytes)", value.substr(0, kShown), value.size())});
+    const std::string shown = shown_name(value);  // a line at most
+    metadata.push_back({key, shown.size() < value.size() ? fmt::format("{} ({} bytes)", shown, value.size()) : shown});
   }
   if (metadata.size() > 1) text += "\n" + table(metadata, 2);
   return text;

@@ -241,12 +241,10 @@ std::map<std::string, std::string> completed_metadata(const WeightsFile& file, c
   }
   usual.class_names = known.class_names.empty() ? usual_class_names(classes, imagenet) : known.class_names;
   usual.preprocessing.image_size = spec.input[1];
-  if (imagenet) {
-    usual.preprocessing.mean = {0.485f, 0.456f, 0.406f};
-    usual.preprocessing.std = {0.229f, 0.224f, 0.225f};
-  }
   std::map<std::string, std::string> metadata = to_metadata(usual);
   if (imagenet) {
+    metadata["mean"] = "[0.485,0.456,0.406]";
+    metadata["std"] = "[0.229,0.224,0.225]";
     metadata["resize"] = "shortest";
     metadata["resize_size"] = "256";
     metadata["crop_pct"] = "0.875";
