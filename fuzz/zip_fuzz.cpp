@@ -32,10 +32,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   refused_or_read([&] {
     const resnet::ZipFile zip(path);
     uint64_t total = 0;
-    for (const auto& [name, entry] : zip.entries()) {
+    for (const auto& named : zip.entries()) {
+      const resnet::ZipEntry& entry = named.second;
       if (entry.begin > size || entry.bytes > size - entry.begin) std::abort();
       total += entry.bytes;
-      refused_or_read([&] { zip.read_text(name, size); });
+      refused_or_read([&] { zip.read_text(named.first, size); });
     }
     if (total > size) std::abort();
   });

@@ -66,7 +66,8 @@ void Progress::print(const std::string& line) {
 
 bool is_model_file(const std::string& model) {
   std::error_code unreadable;  // such as a name that is too long: then no architecture has it either
-  return model.ends_with(".safetensors") || model.ends_with(".pth") || model.ends_with(".pt") || std::filesystem::exists(model, unreadable);
+  return model.ends_with(".safetensors") || model.ends_with(".pth") || model.ends_with(".pt") ||
+         std::filesystem::exists(model, unreadable);
 }
 
 namespace {

@@ -41,12 +41,15 @@ int run_convert(const Arguments& a) {
     model.metadata = completed_metadata(file, known);
   } else if (!known.metadata.empty() || !known.class_names.empty() || !known.architecture.empty()) {
     if (to_torch) {
-      throw UserError("convert: --architecture, --class-names or --metadata for '{}'; a file of PyTorch has no place for them; "
-                      "leave them out",
-                      escape_control(a.out));
+      throw UserError(
+          "convert: --architecture, --class-names or --metadata for '{}'; a file of PyTorch has no place for them; "
+          "leave them out",
+          escape_control(a.out));
     }
-    throw UserError("convert: --class-names or --metadata, and '{}' names no architecture; expected --architecture NAME beside them",
-                    escape_control(a.in));
+    throw UserError(
+        "convert: --class-names or --metadata, and '{}' names no architecture; expected --architecture NAME beside "
+        "them",
+        escape_control(a.in));
   } else if (!to_torch) {
     model.metadata.emplace("format", "pt");  // other programs' readers ask for it
   }
@@ -56,23 +59,21 @@ int run_convert(const Arguments& a) {
   if (to_torch && !file.metadata().empty())
     note(fmt::format("{}: holds the tensors alone; the metadata of {} have no place in it", a.out, a.in));
   if (!to_torch && !is_model) {
-    note(fmt::format("{}: weights of no known architecture, for train --weights; --architecture NAME makes a model file", a.out));
+    note(fmt::format(
+        "{}: weights of no known architecture, for train --weights; --architecture NAME makes a model file", a.out));
   }
   uint64_t bytes_in_all = 0;
   for (const StoredTensor& tensor : model.tensors) bytes_in_all += tensor.size();
   if (a.json) {
-    json result = {{"input", a.in},
-                   {"format", file.format()},
-                   {"output", a.out},
-                   {"tensors", model.tensors.size()},
-                   {"bytes", bytes_in_all},
-                   {"architecture", nullptr}};
+    json result = {{"input", a.in},         {"format", file.format()},
+                   {"output", a.out},       {"tensors", model.tensors.size()},
+                   {"bytes", bytes_in_all}, {"architecture", nullptr}};
     if (const auto named = model.metadata.find("architecture"); named != model.metadata.end())
       result["architecture"] = named->second;
     std::printf("%s\n", result.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
   } else {
-    std::printf("%s\n", escape_control(fmt::format("{} ({}) -> {}: {} tensors, {}", a.in, file.format(), a.out, model.tensors.size(),
-                                                   bytes(bytes_in_all)))
+    std::printf("%s\n", escape_control(fmt::format("{} ({}) -> {}: {} tensors, {}", a.in, file.format(), a.out,
+                                                   model.tensors.size(), bytes(bytes_in_all)))
                             .c_str());
   }
   return 0;
@@ -83,7 +84,8 @@ int run_convert(const Arguments& a) {
 void require_free(const std::string& out, bool force) {
   std::error_code error;
   if (!force && std::filesystem::exists(std::filesystem::symlink_status(out, error)))
-    throw UserError(ExitCode::refused, "{}: is there already; expected a new name, or --force to replace it", escape_control(out));
+    throw UserError(ExitCode::refused, "{}: is there already; expected a new name, or --force to replace it",
+                    escape_control(out));
 }
 
 void note(const std::string& text) { std::fprintf(stderr, "resnet: note: %s\n", escape_control(text).c_str()); }
@@ -99,11 +101,13 @@ KnownOfWeights known_of_weights(const std::string& architecture, const std::stri
       std::string name = text.substr(at, end - at);
       if (name.ends_with('\r')) name.pop_back();
       if (name.empty())
-        throw bad_data(class_names, at, "class names", "an empty line; expected one name a line, in the order of the classes");
+        throw bad_data(class_names, at, "class names",
+                       "an empty line; expected one name a line, in the order of the classes");
       known.class_names.push_back(name);
       at = end + 1;
     }
-    if (known.class_names.empty()) throw bad_data(class_names, 0, "class names", "an empty file; expected one name a line");
+    if (known.class_names.empty())
+      throw bad_data(class_names, 0, "class names", "an empty file; expected one name a line");
   }
   for (const std::string& assignment : metadata) {
     const size_t equals = assignment.find('=');
@@ -114,8 +118,10 @@ KnownOfWeights known_of_weights(const std::string& architecture, const std::stri
   return known;
 }
 
-void add_known_of_weights(CLI::App& verb, std::string& architecture, std::string& class_names, std::vector<std::string>& metadata) {
-  verb.add_option("--architecture", architecture, "whose weights they are, where the file does not say")->type_name("NAME");
+void add_known_of_weights(CLI::App& verb, std::string& architecture, std::string& class_names,
+                          std::vector<std::string>& metadata) {
+  verb.add_option("--architecture", architecture, "whose weights they are, where the file does not say")
+      ->type_name("NAME");
   verb.add_option("--class-names", class_names, "a name a line; default ImageNet's for 1,000 classes, or numbers")
       ->type_name("FILE");
   verb.add_option("--metadata", metadata, "one key of the metadata, e.g. crop_pct=0.95 or input_size=[3,288,288]")
@@ -125,7 +131,8 @@ void add_known_of_weights(CLI::App& verb, std::string& architecture, std::string
 
 Command add_convert(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
-  CLI::App* verb = app.add_subcommand("convert", "Weights from one file format to another; every tensor keeps its bytes");
+  CLI::App* verb =
+      app.add_subcommand("convert", "Weights from one file format to another; every tensor keeps its bytes");
   verb->add_option("IN", a->in, "safetensors, or a .pth or .pt of torch.save; the content decides")->required();
   verb->add_option("OUT", a->out, "its ending decides: .safetensors, .pth or .pt")->required();
   add_known_of_weights(*verb, a->architecture, a->class_names, a->metadata);

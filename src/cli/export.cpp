@@ -24,8 +24,7 @@ struct Arguments {
 int run_export(const CLI::App& verb, const Arguments& a) {
   if (!a.out.ends_with(".onnx"))
     throw UserError("export: OUT '{}'; expected a name that ends in .onnx", escape_control(a.out));
-  if (a.options.opset < 13 || a.options.opset > 17)
-    throw UserError("--opset: {}; expected 13 to 17", a.options.opset);
+  if (a.options.opset < 13 || a.options.opset > 17) throw UserError("--opset: {}; expected 13 to 17", a.options.opset);
   if (a.batch_size < 1 || a.batch_size > 65536)
     throw UserError("--batch-size: {}; expected 1 to 65536 images", a.batch_size);
   if (a.dynamic_batch && verb.count("--batch-size") > 0)
@@ -58,9 +57,9 @@ int run_export(const CLI::App& verb, const Arguments& a) {
                             .dump(-1, ' ', false, json::error_handler_t::replace)
                             .c_str());
   } else {
-    std::printf("%s\n", escape_control(fmt::format("{} -> {}: opset {}, images [{},{},{},{}] -> logits [{},{}], {}", d.architecture,
-                                                   a.out, options.opset, batch, d.channels, size, size, batch,
-                                                   d.class_names.size(), bytes(written)))
+    std::printf("%s\n", escape_control(fmt::format("{} -> {}: opset {}, images [{},{},{},{}] -> logits [{},{}], {}",
+                                                   d.architecture, a.out, options.opset, batch, d.channels, size, size,
+                                                   batch, d.class_names.size(), bytes(written)))
                             .c_str());
   }
   return 0;

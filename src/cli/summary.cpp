@@ -103,12 +103,13 @@ std::string contents_of(const WeightsFile& file) {
     rows.push_back({name, entry.stored->name, entry.shape.str(), grouped(static_cast<int64_t>(entry.bytes()))});
     bytes_in_all += entry.bytes();
   }
-  rows.push_back({fmt::format("{} tensors", file.entries().size()), "", "", grouped(static_cast<int64_t>(bytes_in_all))});
+  rows.push_back(
+      {fmt::format("{} tensors", file.entries().size()), "", "", grouped(static_cast<int64_t>(bytes_in_all))});
   std::string text = table(rows, 2);
   std::vector<std::vector<std::string>> metadata = {{"metadata", "value"}};
   for (const auto& [key, value] : file.metadata()) {
-    constexpr size_t kShown = 80;
-    metadata.push_back({key, value.size() <= kShown ? value : fmt::format("{} ... ({} bytes)", value.substr(0, kShown), value.size())});
+    const std::string shown = shown_name(value);  // a line at most
+    metadata.push_back({key, shown.size() < value.size() ? fmt::format("{} ({} bytes)", shown, value.size()) : shown});
   }
   if (metadata.size() > 1) text += "\n" + table(metadata, 2);
   return text;
@@ -117,7 +118,8 @@ std::string contents_of(const WeightsFile& file) {
 json json_of(const WeightsFile& file) {
   json tensors = json::array();
   for (const auto& [name, entry] : file.entries()) {
-    tensors.push_back({{"name", name}, {"dtype", entry.stored->name}, {"shape", entry.shape.dims()}, {"bytes", entry.bytes()}});
+    tensors.push_back(
+        {{"name", name}, {"dtype", entry.stored->name}, {"shape", entry.shape.dims()}, {"bytes", entry.bytes()}});
   }
   return {{"format", file.format()}, {"tensors", tensors}, {"metadata", file.metadata()}};
 }
@@ -138,8 +140,8 @@ int summarize_foreign(const WeightsFile& file, bool as_json) {
     return 0;
   }
   const std::string wrapper = file.wrapper().empty() ? "" : fmt::format(", under '{}'", file.wrapper());
-  std::printf("%s: %s%s, of no architecture that it names; %s parameters\n%s", escape_control(file.path()).c_str(), file.format(),
-              wrapper.c_str(), grouped(parameters).c_str(), contents_of(file).c_str());
+  std::printf("%s: %s%s, of no architecture that it names; %s parameters\n%s", escape_control(file.path()).c_str(),
+              file.format(), wrapper.c_str(), grouped(parameters).c_str(), contents_of(file).c_str());
   return 0;
 }
 
@@ -215,7 +217,8 @@ Command add_summary(CLI::App& app) {
     bool json = false, list = false;
   };
   auto a = std::make_shared<Arguments>();
-  CLI::App* verb = app.add_subcommand("summary", "A row per layer: output shape, parameters, multiply-adds; of a file also its tensors");
+  CLI::App* verb = app.add_subcommand(
+      "summary", "A row per layer: output shape, parameters, multiply-adds; of a file also its tensors");
   verb->add_option("MODEL", a->model, "name of an architecture, a model file, or any weights (safetensors, .pth)");
   verb->add_option("--input-size", a->input_size, "CHANNELSxHEIGHTxWIDTH, pixels; default the model's own");
   verb->add_option("--set", a->settings, "a model's option, as model.KEY=VALUE, e.g. model.blocks=[3,4,6,3]")

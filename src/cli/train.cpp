@@ -82,8 +82,8 @@ TrainConfig effective_config(const CLI::App& verb, const Arguments& a, TrainConf
   return config;
 }
 
-/// Where settings start that nothing else gives: a model file among the weights says which architecture they are of, and
-/// for which images.
+/// Where settings start that nothing else gives: a model file among the weights says which architecture they are of,
+/// and for which images.
 TrainConfig usual_config(const std::string& weights) {
   TrainConfig config;
   if (weights.empty()) return config;
@@ -187,7 +187,8 @@ int run_train(const CLI::App& verb, const Arguments& arguments) {
   } else {
     request.output = arguments.output;
   }
-  const TrainConfig usual = request.resume ? config_of_run(request.output) : usual_config(verb.count("--model") > 0 ? "" : arguments.config.weights);
+  const TrainConfig usual = request.resume ? config_of_run(request.output)
+                                           : usual_config(verb.count("--model") > 0 ? "" : arguments.config.weights);
   request.config = effective_config(verb, arguments, usual);
   request.dump_gradients = arguments.dump_gradients;
   request.stop_signal = &install_stop_signals();
@@ -278,7 +279,8 @@ Command add_train(CLI::App& app) {
       ->type_name("[PATH]");
   verb->add_option("--weights", c.weights,
                    "initial weights, safetensors or .pth; a model file also gives --model and --image-size");
-  verb->add_flag("--reset-head", a.reset_head, "all of --weights but the classifier, which starts anew for these classes");
+  verb->add_flag("--reset-head", a.reset_head,
+                 "all of --weights but the classifier, which starts anew for these classes");
   verb->add_flag("--no-shuffle", a.no_shuffle, "take the images in the order of the file");
   verb->add_option("--max-steps", c.max_steps, "stop after N steps; 0: after the last epoch")->capture_default_str();
   verb->add_option("--limit", c.limit, "use the first N training images; 0: all")->capture_default_str();

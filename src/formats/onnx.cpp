@@ -99,7 +99,8 @@ class OnnxWriter {
     Integers dims = shape.dims();
     if (!options_.dynamic_batch) return dims;
     if (dims.empty() || input_shape(0).rank() < 1 || dims[0] != input_shape(0)[0])
-      throw refused("makes {} of {}, which depends on the batch; expected --no-dynamic-batch", shape.str(), input_shape(0).str());
+      throw refused("makes {} of {}, which depends on the batch; expected --no-dynamic-batch", shape.str(),
+                    input_shape(0).str());
     dims[0] = 0;
     return dims;
   }
@@ -110,7 +111,9 @@ class OnnxWriter {
   static void require_utf8(const std::string& text) {
     for (size_t at = 0; at < text.size();) {
       const auto point = code_point_at(text, at);
-      if (!point) throw UserError(ExitCode::bad_data, "onnx: '{}' is not UTF-8; expected UTF-8 names and metadata", escape_control(text));
+      if (!point)
+        throw UserError(ExitCode::bad_data, "onnx: '{}' is not UTF-8; expected UTF-8 names and metadata",
+                        escape_control(text));
       at += point->bytes;
     }
   }
@@ -190,78 +193,125 @@ void set(onnx::NodeProto& node, const char* name, double value) {
   attribute.set_f(static_cast<float>(value));
 }
 
+void set(onnx::NodeProto& node, const char* name, const char* value) {
+  onnx::AttributeProto& attribute = *node.add_attribute();
+  attribute.set_name(name);
+  attribute.set_type(onnx::AttributeProto::STRING);
+  attribute.set_s(value);
+}
+
 Integers both(Size2 size) { return {size.h, size.w}; }
 /// Before each axis, then behind each.
 Integers pads(Size2 pad) { return {pad.h, pad.w, pad.h, pad.w}; }
 
-/// relu?(y + residual?) behind `node`, whose last input a residual is.
-template <class Emit>
-void with_tail(OnnxWriter& w, bool residual, bool relu, Emit&& emit) {
-  std::string y = emit(residual || relu ? "/linear" : "");
-  if (residual) y = w.add("Add", {y, w.input(w.node().inputs.size() - 1)}, relu ? "/sum" : "").output(0);
-  if (relu) w.add("Relu", {y});
-}
+/// What is fused into a node's last write, relu?(y + residual?), as nodes of its own. A residual is the last input.
+class Tail {
+ public:
+  Tail(OnnxWriter& w, bool residual, bool relu) : w_(w), residual_(residual), relu_(relu) {}
+  /// Of y, for OnnxWriter::add.
+  const char* link() const { return residual_ || relu_ ? "/linear" : ""; }
+  void write(std::string y) const {
+    if (residual_) y = w_.add("Add", {y, w_.input(w_.node().inputs.size() - 1)}, relu_ ? "/sum" : "").output(0);
+    if (relu_) w_.add("Relu", {y});
+  }
+
+ private:
+  OnnxWriter& w_;
+  bool residual_, relu_;
+};
 
 // The forms, one an op; in the order of the table below.
 
+// Attributes are taken apart member by member: one that is added to them does not compile here until it has its place.
+
 void add_form(OnnxWriter& w) { w.add("Add", {w.input(0), w.input(1)}); }
 
-void pool_form(OnnxWriter& w, onnx::NodeProto& node) {
-  const auto& a = w.attributes<PoolAttrs>();
-  set(node, "kernel_shape", both(a.kernel));
-  set(node, "strides", both(a.stride));
-  set(node, "pads", pads(a.pad));
-}
-
 void avg_pool_form(OnnxWriter& w) {
+  const auto& [kernel, stride, pad, count_include_pad] = w.attributes<PoolAttrs>();
   onnx::NodeProto& node = w.add("AveragePool", {w.input(0)});
-  pool_form(w, node);
-  set(node, "count_include_pad", int64_t{w.attributes<PoolAttrs>().count_include_pad});
+  set(node, "kernel_shape", both(kernel));
+  set(node, "strides", both(stride));
+  set(node, "pads", pads(pad));
+  set(node, "count_include_pad", int64_t{count_include_pad});
 }
 
 void batch_norm_form(OnnxWriter& w) {
-  const auto& a = w.attributes<BatchNormAttrs>();
-  with_tail(w, a.residual, a.relu, [&](const char* link) {
-    onnx::NodeProto& node =
-        w.add("BatchNormalization", {w.input(0), w.input(1), w.input(2), w.input(3), w.input(4)}, link);
-    set(node, "epsilon", a.epsilon);
-    return node.output(0);
-  });
+  const auto& [epsilon, training, residual, relu] = w.attributes<BatchNormAttrs>();
+  if (training) throw w.refused("normalises by the batch; expected an inference graph");
+  const Tail tail(w, residual, relu);
+  onnx::NodeProto& node =
+      w.add("BatchNormalization", {w.input(0), w.input(1), w.input(2), w.input(3), w.input(4)}, tail.link());
+  set(node, "epsilon", epsilon);
+  tail.write(node.output(0));
+}
+
+/// Blur by a fixed kernel, each channel on its own, over a mirrored border.
+void blur_pool_form(OnnxWriter& w) {
+  const auto stride = w.attributes<PoolAttrs>().stride;  // kernel and pad are always these
+  const int64_t channels = w.input_shape(0)[1];
+  std::vector<double> kernel;
+  for (int64_t k = 0; k < channels; ++k) {
+    for (const double row : {0.25, 0.5, 0.25}) {
+      for (const double column : {0.25, 0.5, 0.25}) kernel.push_back(row * column);
+    }
+  }
+  onnx::NodeProto& mirrored = w.add("Pad", {w.input(0), w.integers("/pads", {0, 0, 1, 1, 0, 0, 1, 1})}, "/mirrored");
+  set(mirrored, "mode", "reflect");
+  onnx::NodeProto& node = w.add("Conv", {mirrored.output(0), w.reals("/kernel", {channels, 1, 3, 3}, kernel)});
+  set(node, "kernel_shape", Integers{3, 3});
+  set(node, "strides", both(stride));
+  set(node, "group", channels);
+}
+
+/// Along the channels: for ONNX they become the pixels of a row.
+void channel_conv_form(OnnxWriter& w) {
+  const int64_t channels = w.input_shape(0)[1], width = w.input_shape(1)[2];
+  const std::string row = w.add("Reshape", {w.input(0), w.integers("/row", {0, 1, channels})}, "/as_row").output(0);
+  onnx::NodeProto& node = w.add("Conv", {row, w.input(1)}, "/along");
+  set(node, "kernel_shape", Integers{width});
+  set(node, "pads", Integers{(width - 1) / 2, (width - 1) / 2});
+  w.add("Reshape", {node.output(0), w.integers("/maps", {0, channels, 1, 1})});
 }
 
 void conv2d_form(OnnxWriter& w) {
-  const auto& a = w.attributes<Conv2dAttrs>();
-  with_tail(w, a.residual, a.relu, [&](const char* link) {
-    std::vector<std::string> inputs = {w.input(0), w.input(1)};
-    if (a.bias) inputs.push_back(w.input(2));
-    onnx::NodeProto& node = w.add("Conv", inputs, link);
-    const Shape& weight = w.input_shape(1);
-    set(node, "kernel_shape", Integers{weight[2], weight[3]});
-    set(node, "strides", both(a.stride));
-    set(node, "pads", pads(a.pad));
-    set(node, "dilations", both(a.dilation));
-    set(node, "group", a.groups);
-    return node.output(0);
-  });
+  const auto& [stride, pad, dilation, groups, bias, residual, relu] = w.attributes<Conv2dAttrs>();
+  const Tail tail(w, residual, relu);
+  std::vector<std::string> inputs = {w.input(0), w.input(1)};
+  if (bias) inputs.push_back(w.input(2));
+  onnx::NodeProto& node = w.add("Conv", inputs, tail.link());
+  set(node, "kernel_shape", Integers{w.input_shape(1)[2], w.input_shape(1)[3]});
+  set(node, "strides", both(stride));
+  set(node, "pads", pads(pad));
+  set(node, "dilations", both(dilation));
+  set(node, "group", groups);
+  tail.write(node.output(0));
 }
 
 void global_avg_pool_form(OnnxWriter& w) { w.add("GlobalAveragePool", {w.input(0)}); }
 
 void linear_form(OnnxWriter& w) {
+  const auto& [bias] = w.attributes<LinearAttrs>();
   std::vector<std::string> inputs = {w.input(0), w.input(1)};
-  if (w.attributes<LinearAttrs>().bias) inputs.push_back(w.input(2));
+  if (bias) inputs.push_back(w.input(2));
   set(w.add("Gemm", inputs), "transB", int64_t{1});
 }
 
-void max_pool_form(OnnxWriter& w) { pool_form(w, w.add("MaxPool", {w.input(0)})); }
+void max_pool_form(OnnxWriter& w) {
+  const auto& [kernel, stride, pad, count_include_pad] = w.attributes<PoolAttrs>();
+  static_cast<void>(count_include_pad);  // means nothing to a maximum
+  onnx::NodeProto& node = w.add("MaxPool", {w.input(0)});
+  set(node, "kernel_shape", both(kernel));
+  set(node, "strides", both(stride));
+  set(node, "pads", pads(pad));
+}
 
 /// Axis 1 of a tensor of any rank: zeros before and behind it.
 void pad_channels_form(OnnxWriter& w) {
-  const auto& a = w.attributes<ChannelPadAttrs>();
+  const auto& [before, after] = w.attributes<ChannelPadAttrs>();
   const auto rank = static_cast<size_t>(w.input_shape(0).rank());
   Integers widths(2 * rank, 0);
-  widths[1] = a.before;
-  widths[rank + 1] = a.after;
+  widths[1] = before;
+  widths[rank + 1] = after;
   w.add("Pad", {w.input(0), w.integers("/pads", widths)});
 }
 
@@ -271,9 +321,18 @@ void reshape_form(OnnxWriter& w) {
   w.add("Reshape", {w.input(0), w.integers("/shape", w.shape_of_batch(w.output_shape()))});
 }
 
+/// A factor for each map, [N,C,1,1], which ONNX repeats over its pixels as we do.
+void scale_form(OnnxWriter& w) {
+  if (w.input_shape(1).rank() != 4)
+    throw w.refused("scales whole images, as training does; expected a factor for each map");
+  w.add("Mul", {w.input(0), w.input(1)});
+}
+
+void sigmoid_form(OnnxWriter& w) { w.add("Sigmoid", {w.input(0)}); }
+
 void slice_channels_form(OnnxWriter& w) {
-  const auto& a = w.attributes<ChannelPadAttrs>();
-  w.add("Slice", {w.input(0), w.integers("/starts", {a.before}), w.integers("/ends", {w.input_shape(0)[1] - a.after}),
+  const auto& [before, after] = w.attributes<ChannelPadAttrs>();
+  w.add("Slice", {w.input(0), w.integers("/starts", {before}), w.integers("/ends", {w.input_shape(0)[1] - after}),
                   w.integers("/axes", {1})});
 }
 
@@ -289,6 +348,8 @@ constexpr Form kForms[] = {
     {"add", add_form},
     {"avg_pool", avg_pool_form},
     {"batch_norm_inference", batch_norm_form},
+    {"blur_pool", blur_pool_form},
+    {"channel_conv", channel_conv_form},
     {"conv2d", conv2d_form},
     {"global_avg_pool", global_avg_pool_form},
     {"linear", linear_form},
@@ -296,6 +357,8 @@ constexpr Form kForms[] = {
     {"pad_channels", pad_channels_form},
     {"relu", relu_form},
     {"reshape", reshape_form},
+    {"scale", scale_form},
+    {"sigmoid", sigmoid_form},
     {"slice_channels", slice_channels_form},
 };
 
@@ -310,7 +373,8 @@ void OnnxWriter::write_node(int32_t id) {
     return initializer(node.name, found->second);
   }
   node_ = &node;
-  const auto form = std::find_if(std::begin(kForms), std::end(kForms), [&](const Form& f) { return f.op == node.op->name; });
+  const auto form =
+      std::find_if(std::begin(kForms), std::end(kForms), [&](const Form& f) { return f.op == node.op->name; });
   if (form == std::end(kForms)) throw refused("has no form in ONNX; expected one of {}", fmt::join(onnx_ops(), ", "));
   for (const auto& [output, name] : names_) {
     if (output.first == id && output.second != 0)
@@ -320,14 +384,16 @@ void OnnxWriter::write_node(int32_t id) {
   result_ = named != names_.end() ? named->second : fresh(layer());
   names_[{id, 0}] = result_;
   for (const Value& input : node.inputs) {
-    if (!names_.contains(key(input))) throw refused("reads result {} of a node; in ONNX only its first is", input.output);
+    if (!names_.contains(key(input)))
+      throw refused("reads result {} of a node; in ONNX only its first is", input.output);
   }
   form->write(*this);
 }
 
 }  // namespace
 
-void write_onnx(ByteSink& sink, const Graph& graph, const std::map<std::string, Tensor>& states, const OnnxOptions& options) {
+void write_onnx(ByteSink& sink, const Graph& graph, const std::map<std::string, Tensor>& states,
+                const OnnxOptions& options) {
   if (options.opset < kOldestOpset || options.opset > kNewestOpset)
     throw UserError("--opset: {}; expected {} to {}", options.opset, kOldestOpset, kNewestOpset);
   constexpr uint64_t kMostBytes = uint64_t{1} << 31;  // protobuf's limit on one message
@@ -336,7 +402,8 @@ void write_onnx(ByteSink& sink, const Graph& graph, const std::map<std::string, 
   onnx::ModelProto model;
   if (bytes < kMostBytes) model = OnnxWriter(graph, states, options).write();
   if (bytes >= kMostBytes || model.ByteSizeLong() >= kMostBytes) {
-    throw ResourceError(ExitCode::limit, "onnx: the model has {} bytes of weights; a file of ONNX holds less than {}", bytes, kMostBytes);
+    throw ResourceError(ExitCode::limit, "onnx: the model has {} bytes of weights; a file of ONNX holds less than {}",
+                        bytes, kMostBytes);
   }
   std::string text;
   check(model.SerializeToString(&text), "onnx: the message does not serialise");

@@ -21,9 +21,9 @@ struct OnnxOptions {
 };
 
 /// Writes the forward graph: its inputs and outputs keep their names, its states become initializers with the values
-/// of `states`, under the same names; a node is named after the layer. Throws UserError for an opset out of range, an op
-/// that has no form in ONNX, a node that needs the batch size while it is dynamic, text that is not UTF-8; ResourceError
-/// (limit) past the 2 GiB of a protobuf message.
+/// of `states`, under the same names; a node is named after the layer. Throws UserError for an opset out of range, an
+/// op that has no form in ONNX, a node that needs the batch size while it is dynamic, text that is not UTF-8;
+/// ResourceError (limit) past the 2 GiB of a protobuf message.
 void write_onnx(ByteSink& sink, const Graph& graph, const std::map<std::string, Tensor>& states,
                 const OnnxOptions& options);
 

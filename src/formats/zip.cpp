@@ -190,8 +190,8 @@ Listed read_listed(const std::string& path, ByteReader& directory) {
   if (method != 0 || packed != e.bytes) {
     throw bad_data(
         path, e.record, name.c_str(),
-        "compressed (method {}, {} bytes from {}); expected an entry stored as it is, as torch.save writes it; "
-        "read it with torch.load and save it again",
+        "compressed (method {}, {} bytes from {}); expected an entry stored as it is, as torch.save writes it, "
+        "not a repacked file or TorchScript; load it in Python and torch.save its state_dict()",
         method, e.bytes, packed);
   }
   if ((e.flags & ~(kDescriptor | kUtf8)) != 0 || disk != 0) {

@@ -262,7 +262,8 @@ void validate(const TrainConfig& c) {
           "f32 there; f64 runs with --backend reference");
   const auto passes = pass_names();
   if (c.reset_head && c.weights.empty())
-    throw UserError("--reset-head: there are no weights whose classifier to replace; expected --weights FILE beside it");
+    throw UserError(
+        "--reset-head: there are no weights whose classifier to replace; expected --weights FILE beside it");
   for (const std::string& name : disabled_passes(c)) {
     if (std::find(passes.begin(), passes.end(), name) == passes.end()) {
       throw UserError("--disable-pass: unknown pass '{}'; nearest: {}", escape_control(name),

@@ -33,8 +33,9 @@ void export_onnx(ByteSink& sink, const LoadedModel& model, const std::map<std::s
   const ModelDescription& description = model.description;
   const ModelSpec spec = find_model(description.architecture);
   const int64_t size = description.preprocessing.image_size;
-  const auto graph = make_inference_graph(
-      spec, {.model = description.options, .images = {options.batch > 0 ? options.batch : 1, description.channels, size, size}});
+  const auto graph =
+      make_inference_graph(spec, {.model = description.options,
+                                  .images = {options.batch > 0 ? options.batch : 1, description.channels, size, size}});
   std::map<std::string, Tensor> values;
   for (const auto& [name, value] : model.values) values[name] = convert(value, DType::f32);
   // Other runtimes fuse for themselves; what they cannot know is that a batch norm's statistics are constant.

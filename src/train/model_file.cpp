@@ -18,7 +18,8 @@ const std::string& value_of(const std::string& path, const std::map<std::string,
                             const char* key) {
   const auto found = metadata.find(key);
   if (found == metadata.end()) {
-    throw bad_data(path, 8, "__metadata__", "no '{}'; expected a model file written by resnet; for weights of others: resnet convert FILE "
+    throw bad_data(path, 8, "__metadata__",
+                   "no '{}'; expected a model file written by resnet; for weights of others: resnet convert FILE "
                    "OUT.safetensors --architecture NAME",
                    key);
   }
@@ -202,8 +203,8 @@ ModelDescription describe_model(const std::string& path) {
 
 namespace {
 
-/// Classes of the classifier in `file`; the architecture's usual number when there is none in its place, which
-/// require_fit tells better.
+/// Classes of the classifier in `file`; the architecture's usual number when there is none in its place, of which
+/// require_fit tells.
 int64_t classes_in(const WeightsFile& file, const ModelSpec& spec, const ModelOptions& options) {
   for (const std::string& name : head_states(spec, options)) {
     const auto found = file.entries().find(name);
@@ -227,8 +228,9 @@ std::map<std::string, std::string> completed_metadata(const WeightsFile& file, c
   for (const auto& [key, value] : known.metadata) said[key] = value;
   if (!known.architecture.empty()) said["architecture"] = known.architecture;
   if (!said.contains("architecture")) {
-    throw UserError("{}: names no architecture; expected --architecture NAME beside it; `resnet summary --list` shows all",
-                    file.path());
+    throw UserError(
+        "{}: names no architecture; expected --architecture NAME beside it; `resnet summary --list` shows all",
+        file.path());
   }
   const ModelSpec spec = find_model(said["architecture"]);
   ModelDescription usual{.architecture = spec.name, .channels = spec.input[0]};
@@ -237,7 +239,12 @@ std::map<std::string, std::string> completed_metadata(const WeightsFile& file, c
   }
   const bool imagenet = spec.input == Shape{3, 224, 224};
   const int64_t classes = classes_in(file, spec, usual.options);
-  if (classes > 1 << 24) throw bad_data(file.path(), 0, "classifier", "{} classes; expected {} at most", classes, 1 << 24);
+  if (classes > 1 << 24)
+    throw bad_data(file.path(), 0, "classifier", "{} classes; expected {} at most", classes, 1 << 24);
+  if (!known.class_names.empty() && static_cast<int64_t>(known.class_names.size()) != classes) {
+    throw UserError(ExitCode::refused, "{}: {} class names for a classifier of {} classes; expected one name for each",
+                    file.path(), known.class_names.size(), classes);
+  }
   usual.class_names = known.class_names.empty() ? usual_class_names(classes, imagenet) : known.class_names;
   usual.preprocessing.image_size = spec.input[1];
   if (imagenet) {

@@ -42,16 +42,16 @@ ModelDescription describe_model(const WeightsFile& file, const std::map<std::str
 
 /// What a user knows of weights whose file does not say it.
 struct KnownOfWeights {
-  std::string architecture;               ///< empty: as the file says
-  std::vector<std::string> class_names;   ///< empty: as the file says, ImageNet's for 1,000 classes, or numbers
+  std::string architecture;                     ///< empty: as the file says
+  std::vector<std::string> class_names;         ///< empty: as the file says, ImageNet's for 1,000 classes, or numbers
   std::map<std::string, std::string> metadata;  ///< single keys, over everything else
 };
 
 /// The metadata of a model file for the weights of `file`: the architecture's usual ones, over them what the file says,
-/// over them what is `known`. For the architectures of ImageNet, those of 3x224x224, the usual is torchvision's: shorter
-/// side to 256, centre of 224, bilinear, ImageNet's mean and standard deviation; for the others the whole image to the
-/// architecture's own size. The class count is the classifier's in the file. Throws UserError when no architecture is
-/// known, and as describe_model.
+/// over them what is `known`. For the architectures of ImageNet, those of 3x224x224, the usual is torchvision's:
+/// shorter side to 256, centre of 224, bilinear, ImageNet's mean and standard deviation; for the others the whole image
+/// to the architecture's own size. The class count is the classifier's in the file. Throws UserError when no
+/// architecture is known, and as describe_model.
 std::map<std::string, std::string> completed_metadata(const WeightsFile& file, const KnownOfWeights& known);
 
 }  // namespace resnet

@@ -29,8 +29,8 @@ Tensor initial_value(const StateSpec& state, uint64_t seed);
 std::vector<std::string> head_states(const ModelSpec& model, const ModelOptions& options);
 
 /// Throws UserError (bad_data) listing the first ten missing, unexpected and misshaped tensors of `file`, unless they
-/// are exactly `states`: in name and shape, stored as floats. PyTorch's `num_batches_tracked` is passed over, and so are
-/// the tensors named in `left_out`, whatever the file has of them. Reads no tensor.
+/// are exactly `states`: in name and shape, stored as floats. PyTorch's `num_batches_tracked` is passed over, and so
+/// are the tensors named in `left_out`, whatever the file has of them. Reads no tensor.
 void require_fit(const WeightsFile& file, const std::vector<StateSpec>& states,
                  const std::vector<std::string>& left_out = {});
 /// The tensors of `file` under the model's names, converted to its dtype, without those `left_out`. Throws as

@@ -3,12 +3,16 @@
 import ctypes
 import fcntl
 import gzip
+import io
 import json
 import os
+import pathlib
 import resource
 import shutil
 import signal
 import struct
+import zipfile
+import zlib
 
 import numpy as np
 import program
@@ -397,7 +401,7 @@ class Files(BadInput):
                 (whole + b"notjson!", "byte 8 (header)"),
                 (struct.pack("<Q", 200_000) + b"[" * 200_000, "(header)"),
                 (struct.pack("<Q", 200_005) + b'{"a":' + b"[" * 200_000, "byte"),
-                (b"PK\x03\x04" + bytes(100), "byte 0"),
+                (b"PK\x03\x04" + bytes(100), "byte 82 (zip end)"),
         ]:
             self.assert_bad_model(BAD_DATA, parts, content=content)
         self.assert_bad_model(BAD_DATA, "byte", data=self.weights[:-4])
@@ -405,7 +409,6 @@ class Files(BadInput):
 
     def test_model_files_with_wrong_metadata(self):
         for changes, parts in [
-                ({"architecture": None}, "'architecture'"),
                 ({"architecture": "resnet19"}, ("resnet19", "resnet18")),
                 ({"architecture": "resnet34"}, ("missing", "unexpected")),
                 ({"num_classes": None}, "'num_classes'"),
@@ -441,6 +444,13 @@ class Files(BadInput):
         ]:
             with self.subTest(changes=changes):
                 self.assert_bad_model(BAD_DATA, parts, header=self.with_metadata(**changes))
+
+    def test_weights_of_no_architecture_can_be_looked_at_but_not_used(self):
+        file = self.folder / "foreign.safetensors"
+        program.write_model(file, self.with_metadata(architecture=None), self.weights)
+        self.assertIn("of no architecture that it names", self.ok("summary", file.name).out)
+        self.assert_refused(BAD_DATA, ("foreign.safetensors", "'architecture'", "resnet convert"), "evaluate", file.name, "--data", "data")
+        file.unlink()
 
     def test_model_files_with_wrong_tensors(self):
         names = sorted(n for n in self.header if n != "__metadata__")
@@ -502,6 +512,87 @@ class Files(BadInput):
         self.assert_refused(IO, "none.safetensors", *self.train("--weights", "none.safetensors"))
         self.assert_refused(IO, "none.safetensors", "evaluate", "none.safetensors")
         self.assert_refused(IO, "directory", "evaluate", "data")
+
+
+class TorchFiles(BadInput):
+    """Files that look like torch.save's: fuzz/corpus/zip has one of each kind, these are those that are large."""
+
+    EXTRA_BYTES = 64 << 20
+
+    def setUp(self):
+        self.usual_bytes = self.ok("summary", "--list", "--json").peak_bytes
+
+    def assert_bad(self, content, parts, codes=(BAD_DATA, LIMIT), verbs=(("summary", "bad.pth"),)):
+        file = self.folder / "bad.pth"
+        file.write_bytes(content) if content is not None else None
+        for arguments in verbs:
+            before = snapshot(self.folder)
+            result = self.call(*arguments)
+            told = f"{parts} {arguments}\nexit code {result.code}\n{result.err}"
+            self.assertIn(result.code, codes, told)
+            lines = "".join(line for line in result.err.splitlines(keepends=True) if not line.startswith("reading "))
+            self.assertRegex(lines, r"^resnet: error: bad\.pth: byte \d+ \(.*\n$", told)
+            for part in [parts] if isinstance(parts, str) else parts:
+                self.assertIn(part, result.err, told)
+            self.assertEqual(snapshot(self.folder), before, told)
+            self.assertLess(result.cpu_seconds, CPU_SECONDS, told)
+            self.assertLess(result.peak_bytes, self.usual_bytes + self.EXTRA_BYTES, told)
+        file.unlink()
+
+    def test_one_of_each_kind(self):
+        corpus = sorted((pathlib.Path(__file__).parents[2] / "fuzz/corpus/zip").iterdir())
+        self.assertGreater(len(corpus), 40)
+        for file in corpus:
+            # What is read as anything but a zip archive has its tests elsewhere.
+            if file.name.startswith("ok-") or not file.read_bytes().startswith((b"PK\3\4", b"PK\5\6")):
+                continue
+            with self.subTest(file=file.name):
+                self.assert_bad(file.read_bytes(), ())
+
+    @staticmethod
+    def archive(pickled, more=()):
+        """A zip archive of stored entries around a pickle."""
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as archive:
+            for name, data in (("m/data.pkl", pickled), *more):
+                archive.writestr(zipfile.ZipInfo(name), data)
+        return content.getvalue()
+
+    def test_pickles_that_claim_much_or_call_something(self):
+        million = 1_000_000
+        for body, parts in [(b"N" * 7 * million, "600000 values"), (b"]" * 7 * million, "200000 containers"), (b"(" * 7 * million, "600000 values"),
+                            (b"](" + b"N" * 500_000 + b"e" + b"q\0" + b"h\0" * 90_000 + b".", "90001 values and 0 marks are left"), (b"N" + b"\x85" * 190_000 + b".", "a tuple"),
+                            (b"N" * 9 * million, "at most 8388608"), (b"X\xff\xff\xff\xff", "(BINUNICODE)"), (b"Nr\xff\xff\xff\xff", "(pickle LONG_BINPUT)"),
+                            (b"cposix\nsystem\nX\x0a\0\0\0touch calls\x85R.", "'posix.system'"), (b"c" + b"a" * million + b"\nb\n)R.", "(pickle GLOBAL)"),
+                            (b"ctorch.nn.modules.linear\nLinear\n)\x81}b.", "a whole model was pickled")]:
+            with self.subTest(parts=parts):
+                self.assert_bad(self.archive(b"\x80\2" + body), parts,
+                                verbs=(("summary", "bad.pth"), ("convert", "bad.pth", "out.safetensors"), self.train("--weights", "bad.pth")))
+        self.assertFalse((self.folder / "calls").exists())
+
+    def test_directories_that_claim_much(self):
+        self.assert_bad(self.archive(b"\x80\2N.", [(f"m/{k}", b"") for k in range(50_001)]), "50002 entries", codes=(LIMIT,))
+        self.assert_bad(self.archive(b"\x80\2N.", [(f"m/{'n' * 60_000}{k}", b"") for k in range(150)]), "in a directory of", codes=(LIMIT,))
+
+    def test_storages_of_gigabytes_that_lie_on_no_disk(self):
+        """A hole of 2 GiB before the directory, which an entry claims as its content."""
+        corpus = pathlib.Path(__file__).parents[2] / "fuzz/corpus/zip"
+        pickled = (corpus / "ok-torch").read_bytes()
+        begin, end = pickled.index(b"\x80\2"), pickled.index(b"PK\3\4", 4)
+        elements = 1 << 29
+        claims = pickled[begin:end].replace(b"J" + struct.pack("<i", 4), b"J" + struct.pack("<i", elements))
+        hole = 4 * elements
+        entry = lambda name, size, crc: struct.pack("<IHHHHHIIIHH", 0x04034b50, 20, 0, 0, 0, 0, crc, size, size, len(name), 0) + name
+        listed = lambda name, size, crc, at: struct.pack("<IHHHHHHIIIHHHHHII", 0x02014b50, 20, 20, 0, 0, 0, 0, crc, size, size, len(name), 0, 0, 0, 0, 0, at) + name
+        first = entry(b"m/data.pkl", len(claims), zlib.crc32(claims)) + claims
+        second = entry(b"m/data/0", hole, 0)
+        directory = listed(b"m/data.pkl", len(claims), zlib.crc32(claims), 0) + listed(b"m/data/0", hole, 0, len(first))
+        at = len(first) + len(second) + hole
+        with open(self.folder / "bad.pth", "wb") as file:
+            file.write(first + second)
+            file.seek(at)
+            file.write(directory + struct.pack("<IHHHHIIH", 0x06054b50, 0, 0, 2, 2, len(directory), at, 0))
+        self.assert_bad(None, "of which the tensors use 16", codes=(LIMIT,), verbs=(("summary", "bad.pth"), ("convert", "bad.pth", "out.safetensors")))
 
 
 class RunDirectories(BadInput):

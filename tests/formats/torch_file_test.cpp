@@ -39,8 +39,8 @@ class TorchFiles : public testing::Test {
       return t;
     };
     return {{},
-            {tensor("bn.num_batches_tracked", "I64", {}), tensor("empty", "F32", {0, 3}), tensor("half", "F16", {2, 3, 1}),
-             tensor("layer.weight", "F32", {300, 2, 3, 3})}};
+            {tensor("bn.num_batches_tracked", "I64", {}), tensor("empty", "F32", {0, 3}),
+             tensor("half", "F16", {2, 3, 1}), tensor("layer.weight", "F32", {300, 2, 3, 3})}};
   }
   std::string write(const std::string& bytes) {
     atomic_write_file(path_, bytes);
@@ -90,7 +90,8 @@ TEST_F(TorchFiles, SafetensorsAndBackKeepsEveryByte) {
   EXPECT_STREQ(middle.format(), "safetensors");
   write_torch(back, stored_model(middle));
   EXPECT_EQ(read_file(back), read_file(path_));
-  for (const auto& [name, entry] : torch.entries()) EXPECT_EQ(torch.stored_bytes(name), middle.stored_bytes(name)) << name;
+  for (const auto& [name, entry] : torch.entries())
+    EXPECT_EQ(torch.stored_bytes(name), middle.stored_bytes(name)) << name;
 }
 
 TEST_F(TorchFiles, CutAnywhereIsRefusedWithThePlace) {
@@ -146,15 +147,20 @@ std::pair<ExitCode, std::string> pickle_error(const std::string& body) {
 TEST(Pickles, NothingIsCalled) {
   // Each would run a program if it were unpickled by Python.
   const std::string argument("X\x02\x00\x00\x00id\x85R.", 10);
-  for (const std::string name : {"posix\nsystem", "os\nsystem", "builtins\neval", "__builtin__\nexec", "subprocess\nPopen", "a\nc"}) {
+  for (const std::string name :
+       {"posix\nsystem", "os\nsystem", "builtins\neval", "__builtin__\nexec", "subprocess\nPopen", "a\nc"}) {
     const auto [code, message] = pickle_error("c" + name + "\n" + argument);
     EXPECT_EQ(code, ExitCode::bad_data) << message;
     EXPECT_NE(message.find("w.pth: byte 102 (pickle GLOBAL)"), std::string::npos) << message;
     EXPECT_NE(message.find("torch.save(model.state_dict(), FILE)"), std::string::npos) << message;
   }
-  EXPECT_NE(pickle_error("ctorchvision.models.resnet\nResNet\n)\x81}b.").second.find("a whole model was pickled"), std::string::npos);
+  EXPECT_NE(pickle_error("ctorchvision.models.resnet\nResNet\n)\x81}b.").second.find("a whole model was pickled"),
+            std::string::npos);
   EXPECT_NE(pickle_error("ca\nname\n)R.").second.find("expected it to stand for itself"), std::string::npos);
-  const Pickle call("w.pth", "\x80\x02" "ca\nb\nK\x05\x85R.", 0, kAllowed);
+  const Pickle call("w.pth",
+                    "\x80\x02"
+                    "ca\nb\nK\x05\x85R.",
+                    0, kAllowed);
   ASSERT_EQ(call.root().kind, PickleKind::call);
   ASSERT_EQ(call.items(call.root()).size(), 2u);
   EXPECT_EQ(call.name(call.items(call.root())[0]), "a.b");

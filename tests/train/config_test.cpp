@@ -49,6 +49,7 @@ TrainConfig unusual() {
   c.backend = "reference";
   c.precision = "f64";
   c.weights = "w.safetensors";
+  c.reset_head = true;
   c.disabled_passes = "fuse_batch_norm_tail,fold_batch_norm";
   c.stem_padding = 0;
   c.batch_norm = false;

@@ -310,7 +310,7 @@ TEST(ModelState, WeightsThatDoNotFitAreListedTenOfAKind) {
   for (const StateSpec& state : states) file.tensors[state.name] = Tensor(state.type);
   file.tensors["bn1.num_batches_tracked"] = Tensor(DType::i32, {});
   write_safetensors(path, file);
-  EXPECT_EQ(match_weights(SafetensorsFile(path), states).size(), states.size()) << "PyTorch's counters are passed over";
+  EXPECT_EQ(match_weights(WeightsFile(path), states).size(), states.size()) << "PyTorch's counters are passed over";
   file.tensors["head\x1b.weight"] = Tensor(DType::f32, {1});
   file.tensors["fc.bias"] = Tensor(DType::f32, {10});
   file.tensors["fc.weight"] = Tensor(DType::i32, {1000, 512});
@@ -320,7 +320,7 @@ TEST(ModelState, WeightsThatDoNotFitAreListedTenOfAKind) {
   }
   write_safetensors(path, file);
   try {
-    match_weights(SafetensorsFile(path), states);
+    match_weights(WeightsFile(path), states);
     FAIL() << "nothing was thrown";
   } catch (const UserError& error) {
     const std::string text = error.what();
