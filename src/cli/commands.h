@@ -14,6 +14,7 @@ Command add_train(CLI::App& app);
 Command add_evaluate(CLI::App& app);
 Command add_summary(CLI::App& app);
 Command add_benchmark(CLI::App& app);
+Command add_data(CLI::App& app);
 Command add_lab(CLI::App& app);
 
 /// From here on SIGINT and SIGTERM set what is returned to their number, and a second one ends the process at once;

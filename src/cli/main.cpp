@@ -155,6 +155,7 @@ int main(int argc, char** argv) {
   commands.emplace_back("evaluate", resnet::cli::add_evaluate(app));
   commands.emplace_back("summary", resnet::cli::add_summary(app));
   commands.emplace_back("benchmark", resnet::cli::add_benchmark(app));
+  commands.emplace_back("data", resnet::cli::add_data(app));
   commands.emplace_back("lab", resnet::cli::add_lab(app));
   accept_whole_numbers_only(app);
   try {
