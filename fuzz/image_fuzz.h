@@ -7,8 +7,8 @@
 #include "base/error.h"
 #include "data/decode.h"
 
-/// Decodes bytes as a file of one format, grey or RGB and turned or not by the first byte. Only the file can be at fault
-/// here; a bug of ours ends the run.
+/// Decodes bytes as a file of one format, grey or RGB and turned or not by the first byte. Only the file can be at
+/// fault here; a bug of ours ends the run.
 inline int fuzz_image(resnet::ImageFormat format, const uint8_t* bytes, size_t size) {
   if (size == 0) return 0;
   const std::span<const std::byte> file(reinterpret_cast<const std::byte*>(bytes) + 1, size - 1);
