@@ -151,10 +151,6 @@ ImageView Dataset::image(int64_t index) const {
 ImageView Dataset::image(int64_t index, Image& scratch) const {
   if (!in_memory()) {
     scratch = read_image(path_of(index), {.channels = channels, .exif_orientation = exif_orientation});
-    if (std::max(scratch.height, scratch.width) > kMaxImageSide) {
-      throw ResourceError(ExitCode::limit, "{}: has {} x {} pixels; at most {} pixels a side are read",
-                          escape_control(path_of(index)), scratch.width, scratch.height, kMaxImageSide);
-    }
     return scratch.view();
   }
   if (stored_channels == 0 || stored_channels == channels) return image(index);

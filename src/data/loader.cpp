@@ -257,9 +257,8 @@ class Loader::Ring {
       try {
         return Found{.sample = sample, .image = dataset_.image(sample, scratch.decoded)};
       } catch (const Error& error) {
-        // A bug of ours, or a machine without memory, is no property of the file.
-        const bool of_the_file = error.code() == ExitCode::bad_data || error.code() == ExitCode::io ||
-                                 (error.code() == ExitCode::limit && !dataset_.in_memory());
+        // Content, a limit, a missing file. A bug of ours or a machine without memory is no property of the file.
+        const bool of_the_file = dynamic_cast<const UserError*>(&error) != nullptr || error.code() == ExitCode::io;
         if (options_.on_bad_sample == BadSample::stop || !of_the_file) throw;
         if (sample == wanted) batch.bad.push_back({wanted, error.what()});
       }

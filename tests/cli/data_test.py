@@ -74,6 +74,16 @@ class DataTest(ProgramTest):
         self.assertEqual(self.train("mixed", "mixed-run", "--epochs", 1).code, 0)
         self.assertEqual(self.ok("evaluate", "mixed-run/best.safetensors", "--data", "mixed", "--json").json()["images"], 49)
 
+    def test_training_says_when_photos_would_be_turned(self):
+        data = self.copy_of_photos("turned")
+        exif = Image.Exif()
+        exif[0x112] = 8
+        Image.open(ROCKET).resize((40, 20)).save(data / "train/2/turned.jpg", exif=exif)
+        result = self.train("turned", "turned-run", "--max-steps", 1)
+        self.assertEqual(result.code, 0, result.err)
+        self.assertIn("turned: 1 of the 97 images looked at carry an EXIF orientation", result.err)
+        self.assertNotIn("EXIF", self.train("photos", "upright-run", "--max-steps", 1).err)
+
     def test_a_bad_image_stops_training_with_its_name(self):
         data = self.copy_of_photos("stop")
         bad = data / "train/1/0040.png"
