@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the fuzzers, fuzz/corpus/{idx,safetensors,pickle,zip}/: one small file for each thing the readers look at.
+"""Writes the seeds of the fuzzers, fuzz/corpus/NAME/ for each: one small file for each thing the readers look at.
 
 Intact files are called ok-*, the others after what is wrong with them. Files that a fuzzer found are kept beside them.
 """
 import gzip
+import io
 import json
 import pathlib
 import struct
 import zlib
+
+from PIL import Image
 
 CORPUS = pathlib.Path(__file__).resolve().parent / "corpus"
 
@@ -200,6 +203,95 @@ def zip_files():
         "twice-a-name": torch(state_dict((b"w", tensor()), (b"w", tensor()))), "name-not-utf8": torch(state_dict((b"\xff", tensor()))), "no-tensors": torch(state_dict()),
         "value-is-no-tensor": torch(state_dict((b"w", b"N"))), "root-is-a-list": torch(HEAD + b"]."),
     })
+def cifar():
+    """The fuzzer's first byte is the kind it asks for: 0 CIFAR-10, 1 CIFAR-100."""
+    pixels = bytes(i * 7 & 255 for i in range(3072))
+    write("cifar", {
+        "ok-ten": b"\0" + b"\3" + pixels + b"\x09" + pixels, "ok-hundred": b"\1" + b"\x13\x63" + pixels, "empty": b"\0", "no-kind": b"",
+        "label-ten": b"\0\x0a" + pixels, "fine-100": b"\1\0\x64" + pixels, "coarse-20": b"\1\x14\0" + pixels,
+        "byte-missing": b"\0\3" + pixels[:-1], "byte-more": b"\0\3" + pixels + b"\0", "hundred-as-ten": b"\0" + b"\1\1" + pixels,
+        "label-only": b"\0\1"})
+
+
+def picture(mode, size=(9, 7)):
+    image = Image.new("RGBA", size)
+    image.putdata([(x * 23 & 255, y * 31 & 255, (x * y * 5) & 255, 255 - x * 20 & 255) for y in range(size[1]) for x in range(size[0])])
+    return image if mode == "RGBA" else image.convert("LA") if mode == "LA" else image.convert("RGB").convert(mode)
+
+
+def saved(image, kind, **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def with_choices(files):
+    """The image fuzzers' first byte: bit 0 RGB, bit 1 turned by EXIF."""
+    return {name: bytes([i % 4]) + content for i, (name, content) in enumerate(sorted(files.items()))}
+
+
+def exif_block(value):
+    return b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x112, 3, 1, value, 0, 0)
+
+
+def jpeg():
+    plain, progressive = saved(picture("RGB"), "JPEG"), saved(picture("RGB"), "JPEG", progressive=True)
+    app1 = lambda body: plain[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + plain[2:]
+    frame = plain.index(b"\xff\xc0")
+    scan = progressive.rindex(b"\xff\xda")
+    resized = lambda h, w: plain[:frame + 5] + struct.pack(">HH", h, w) + plain[frame + 9:]
+    write("jpeg", with_choices({
+        "ok-rgb": plain, "ok-grey": saved(picture("L"), "JPEG"), "ok-cmyk": saved(picture("CMYK"), "JPEG"), "ok-444": saved(picture("RGB"), "JPEG", subsampling=0),
+        "ok-422": saved(picture("RGB"), "JPEG", subsampling=1), "ok-progressive": progressive, "ok-optimized": saved(picture("RGB"), "JPEG", optimize=True),
+        "ok-17x33": saved(picture("RGB", (17, 33)), "JPEG"), "ok-turned": app1(b"Exif\0\0" + exif_block(6)), "exif-cut": app1(b"Exif\0\0" + exif_block(6)[:20]),
+        "exif-huge-offset": app1(b"Exif\0\0II*\0" + struct.pack("<I", 2**32 - 1)), "exif-count": app1(b"Exif\0\0" + exif_block(3)[:8] + b"\xff\xff" + exif_block(3)[10:]),
+        "empty": b"", "start-only": plain[:2], "start-and-marker": plain[:3], "header-only": plain[:frame + 12], "cut": plain[:-30], "no-end": plain[:-2],
+        "progressive-cut": progressive[:-20], "no-scan": plain[:plain.index(b"\xff\xda")] + b"\xff\xd9", "scan-empty": plain[:plain.index(b"\xff\xda") + 14] + b"\xff\xd9",
+        "huge": resized(65535, 65535), "wide": resized(1, 65500), "no-height": resized(0, 9), "twelve-bits": plain[:frame + 4] + b"\x0c" + plain[frame + 5:],
+        "two-components": plain[:frame + 9] + b"\2" + plain[frame + 10:], "two-frames": plain[:frame] + plain[frame:frame + 19] + plain[frame:],
+        "segment-past-the-end": plain[:2] + b"\xff\xe0\xff\xff" + plain[4:], "segment-length-0": plain[:2] + b"\xff\xe0\0\0" + plain[4:],
+        "junk-between-markers": plain[:2] + b"\0\1\2\3" + plain[2:], "scans": progressive[:-2] + progressive[scan:-2] * 40 + b"\xff\xd9",
+        "arithmetic": plain[:frame + 1] + b"\xc9" + plain[frame + 2:], "lossless": plain[:frame + 1] + b"\xc3" + plain[frame + 2:],
+        "restart": plain[:frame] + b"\xff\xdd\0\4\0\1" + plain[frame:], "png": saved(picture("RGB"), "PNG")}))
+
+
+def png():
+    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    header = lambda w, h, depth, colour, interlace=0: chunk(b"IHDR", struct.pack(">2I5B", w, h, depth, colour, 0, 0, interlace))
+    start, end = b"\x89PNG\r\n\x1a\n", chunk(b"IEND", b"")
+    rows = lambda w, h, bits: b"".join(bytes([y % 5]) + bytes((x * 11 + y) & 255 for x in range((w * bits + 7) // 8)) for y in range(h))
+    data = lambda raw: chunk(b"IDAT", zlib.compress(raw))
+    file = lambda w, h, depth, colour, bits, extra=b"": start + header(w, h, depth, colour) + extra + data(rows(w, h, bits)) + end
+    plain = file(9, 7, 8, 2, 24)
+    adam7 = b"".join(rows((9 - x + dx - 1) // dx, (7 - y + dy - 1) // dy, 24)
+                     for x, y, dx, dy in ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)))
+    palette = chunk(b"PLTE", bytes(range(48)))
+    bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1 << 20)))
+    write("png", with_choices({
+        **{f"ok-grey-{d}": file(9, 7, d, 0, d) for d in (1, 2, 4, 8, 16)}, **{f"ok-palette-{d}": file(9, 7, d, 3, d, palette if d > 2 else chunk(b"PLTE", bytes(range(3 << d)))) for d in (1, 2, 4, 8)},
+        "ok-rgb": plain, "ok-rgb-16": file(9, 7, 16, 2, 48), "ok-la": file(9, 7, 8, 4, 16), "ok-la-16": file(9, 7, 16, 4, 32), "ok-rgba": file(9, 7, 8, 6, 32), "ok-rgba-16": file(9, 7, 16, 6, 64),
+        "ok-adam7": start + header(9, 7, 8, 2, 1) + data(adam7) + end, "ok-turned": start + header(9, 7, 8, 2) + chunk(b"eXIf", exif_block(8)) + data(rows(9, 7, 24)) + end,
+        "ok-transparent": file(9, 7, 8, 2, 24, chunk(b"tRNS", bytes(6))), "ok-text-bomb": file(9, 7, 8, 2, 24, bomb), "ok-many-chunks": start + header(9, 7, 8, 2) + b"".join(
+            chunk(b"IDAT", zlib.compress(rows(9, 7, 24))[i:i + 3]) for i in range(0, len(zlib.compress(rows(9, 7, 24))), 3)) + end,
+        "empty": b"", "signature-only": start, "header-only": start + header(9, 7, 8, 2), "cut": plain[:-40], "no-end": plain[:-12], "no-data": start + header(9, 7, 8, 2) + end,
+        "header-checksum": plain[:29] + b"\0\0\0\0" + plain[33:], "data-checksum": plain[:-16] + b"\0\0\0\0" + plain[-12:], "no-palette": file(9, 7, 8, 3, 8), "palette-of-4-bytes": file(9, 7, 8, 3, 8, chunk(b"PLTE", bytes(4))),
+        "huge": start + header(2**31 - 1, 2**31 - 1, 16, 6) + data(b"") + end, "no-width": start + header(0, 7, 8, 2) + end, "wide-for-its-data": start + header(60000, 4, 8, 2) + data(b"\0") + end,
+        "depth-3": start + header(9, 7, 3, 0) + data(rows(9, 7, 3)) + end, "filter-9": start + header(9, 1, 8, 0) + data(b"\x09" + bytes(9)) + end, "rows-too-many": start + header(9, 7, 8, 2) + data(rows(9, 70, 24)) + end,
+        "rows-missing": start + header(9, 7, 8, 2) + data(rows(9, 3, 24)) + end, "not-deflate": start + header(9, 7, 8, 2) + chunk(b"IDAT", bytes(40)) + end, "chunk-past-the-end": start + header(9, 7, 8, 2) + b"\xff\xff\xff\xffIDAT",
+        "jpeg": saved(picture("RGB"), "JPEG")}))
+
+
+def webp():
+    lossy, lossless = saved(picture("RGB"), "WEBP", quality=60), saved(picture("RGBA"), "WEBP", lossless=True)
+    exif = Image.Exif()
+    exif[0x112] = 5
+    animated = saved(picture("RGB"), "WEBP", save_all=True, append_images=[picture("RGB").transpose(Image.ROTATE_180)], duration=9)
+    turned = saved(picture("RGB"), "WEBP", exif=exif.tobytes())
+    at = turned.index(b"VP8X") + 12
+    write("webp", with_choices({
+        "ok-lossy": lossy, "ok-lossless": lossless, "ok-alpha": saved(picture("RGBA"), "WEBP", quality=60), "ok-animated": animated, "ok-turned": turned,
+        "empty": b"", "riff-only": lossy[:12], "cut": lossy[:-20], "lossless-cut": lossless[:-9], "animated-cut": animated[:-30], "size-too-large": lossy[:4] + b"\xff\xff\xff\x7f" + lossy[8:],
+        "canvas-huge": turned[:at] + b"\xff" * 6 + turned[at + 6:], "bytes-after": lossy + bytes(30), "png": saved(picture("RGB"), "PNG")}))
 
 
 if __name__ == "__main__":
@@ -207,3 +299,7 @@ if __name__ == "__main__":
     safetensors()
     pickle()
     zip_files()
+    cifar()
+    jpeg()
+    png()
+    webp()

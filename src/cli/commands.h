@@ -16,6 +16,7 @@ Command add_train(CLI::App& app);
 Command add_evaluate(CLI::App& app);
 Command add_summary(CLI::App& app);
 Command add_benchmark(CLI::App& app);
+Command add_data(CLI::App& app);
 Command add_lab(CLI::App& app);
 Command add_convert(CLI::App& app);
 Command add_export(CLI::App& app);

@@ -1,7 +1,6 @@
 #include "data/dataset.h"
 
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -18,6 +17,7 @@
 #include "data/image_folder.h"
 #include "data/image_list.h"
 #include "data/pixel_rows.h"
+#include "data/sha256.h"
 
 namespace resnet {
 
@@ -115,46 +115,10 @@ bool has_idx_files(const std::string& folder) {
   return false;
 }
 
-/// train.csv, train.tsv or train.txt in the folder; empty where there is none.
-std::string list_in_folder(const std::string& folder) {
-  for (const char* name : {"train.csv", "train.tsv", "train.txt"}) {
-    std::string path = folder + "/" + name;
-    if (exists(path)) return path;
-  }
-  return "";
-}
-
 bool same_folder(const struct stat& status, const char* path) {
   struct stat other {};
   return stat(path, &other) == 0 && other.st_dev == status.st_dev && other.st_ino == status.st_ino;
 }
-
-class Sha256 {
- public:
-  Sha256() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
-    if (!context_ || EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) != 1) fail();
-  }
-  void add(const void* bytes, size_t size) {
-    if (EVP_DigestUpdate(context_.get(), bytes, size) != 1) fail();
-  }
-  /// Little-endian, so that every machine has the same fingerprint.
-  void add(int64_t value) {
-    std::array<uint8_t, 8> bytes{};
-    for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(static_cast<uint64_t>(value) >> (8 * i));
-    add(bytes.data(), bytes.size());
-  }
-  uint64_t first_64_bits() {
-    std::array<uint8_t, EVP_MAX_MD_SIZE> digest{};
-    if (EVP_DigestFinal_ex(context_.get(), digest.data(), nullptr) != 1) fail();
-    uint64_t bits = 0;
-    for (size_t i = 0; i < 8; ++i) bits = bits << 8 | digest[i];
-    return bits;
-  }
-
- private:
-  [[noreturn]] static void fail() { throw ResourceError(ExitCode::limit, "fingerprint: SHA-256 is not available"); }
-  std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context_;
-};
 
 }  // namespace
 
@@ -187,10 +151,6 @@ ImageView Dataset::image(int64_t index) const {
 ImageView Dataset::image(int64_t index, Image& scratch) const {
   if (!in_memory()) {
     scratch = read_image(path_of(index), {.channels = channels, .exif_orientation = exif_orientation});
-    if (std::max(scratch.height, scratch.width) > kMaxImageSide) {
-      throw ResourceError(ExitCode::limit, "{}: has {} x {} pixels; at most {} pixels a side are read",
-                          escape_control(path_of(index)), scratch.width, scratch.height, kMaxImageSide);
-    }
     return scratch.view();
   }
   if (stored_channels == 0 || stored_channels == channels) return image(index);
@@ -243,6 +203,22 @@ uint64_t Dataset::fingerprint() const {
   return hash.first_64_bits();
 }
 
+std::string list_in_folder(const std::string& folder) {
+  for (const char* name : {"train.csv", "train.tsv", "train.txt"}) {
+    std::string path = folder + "/" + name;
+    if (exists(path)) return path;
+  }
+  return "";
+}
+
+FolderKind kind_of_folder(const std::string& folder) {
+  if (has_idx_files(folder)) return FolderKind::idx;
+  if (is_cifar_folder(folder, CifarKind::cifar10)) return FolderKind::cifar10;
+  if (is_cifar_folder(folder, CifarKind::cifar100)) return FolderKind::cifar100;
+  if (!list_in_folder(folder).empty()) return FolderKind::list;
+  return is_image_folder(folder) ? FolderKind::images : FolderKind::unknown;
+}
+
 namespace {
 
 Dataset load_fashion_mnist(Split split) {
@@ -264,18 +240,17 @@ constexpr const char* kKinds =
     "val/CLASS/..., or a list of path,label";
 
 Dataset load_folder(const std::string& path, const struct stat& status, Split split, const DatasetOptions& options) {
-  // The package's own folder is the same data, so it has the same class names.
-  if (has_idx_files(path)) {
-    return load_idx_folder(
-        path, split, same_folder(status, kFashionMnistFolder) ? kFashionMnistClasses : std::vector<std::string>{});
+  switch (kind_of_folder(path)) {
+    // The package's own folder is the same data, so it has the same class names.
+    case FolderKind::idx:
+      return load_idx_folder(
+          path, split, same_folder(status, kFashionMnistFolder) ? kFashionMnistClasses : std::vector<std::string>{});
+    case FolderKind::cifar10: return load_cifar_folder(path, CifarKind::cifar10, split);
+    case FolderKind::cifar100: return load_cifar_folder(path, CifarKind::cifar100, split);
+    case FolderKind::list: return load_image_list(list_in_folder(path), split, options.missing_files);
+    case FolderKind::images: return load_image_folder(path, split, options.progress);
+    case FolderKind::unknown: break;
   }
-  for (const CifarKind kind : {CifarKind::cifar10, CifarKind::cifar100}) {
-    if (is_cifar_folder(path, kind)) return load_cifar_folder(path, kind, split);
-  }
-  if (const std::string list = list_in_folder(path); !list.empty()) {
-    return load_image_list(list, split, options.missing_files);
-  }
-  if (is_image_folder(path)) return load_image_folder(path, split, options.progress);
   throw ResourceError(ExitCode::io, "{}: holds no data set; expected {}", escape_control(path), kKinds);
 }
 

@@ -75,6 +75,12 @@ struct DatasetOptions {
   ScanProgress progress = {};
 };
 
+/// What a folder holds, by the files in it; see load_dataset().
+enum class FolderKind : uint8_t { idx, cifar10, cifar100, list, images, unknown };
+FolderKind kind_of_folder(const std::string& folder);
+/// train.csv, train.tsv or train.txt in the folder; empty where there is none.
+std::string list_in_folder(const std::string& folder);
+
 /// Reads a data set by name, "fashion-mnist", or from a path:
 /// - a folder with the files of MNIST: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
 ///   t10k-labels-idx1-ubyte, each plain or as .gz (the plain one first). A name wins over a folder of that name;

@@ -1,5 +1,6 @@
 #include "data/decode.h"
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <string_view>
@@ -93,8 +94,14 @@ Image decode_image(std::span<const std::byte> file, const std::string& name, con
   const ImageInfo info = probe(file, shown);
   const auto pixels = checked_multiply({static_cast<uint64_t>(info.width), static_cast<uint64_t>(info.height)});
   if (!pixels || *pixels > options.max_pixels) {
-    throw ResourceError(ExitCode::limit, "{}: has {} x {} pixels; at most {} in all are read", shown, info.width,
-                        info.height, options.max_pixels);
+    throw UserError(ExitCode::limit, "{}: has {} x {} pixels; at most {} in all are read", shown, info.width,
+                    info.height, options.max_pixels);
+  }
+  // One row must not be a memory bomb of its own.
+  constexpr int64_t kMaxSide = 65535;
+  if (std::max(info.width, info.height) > kMaxSide) {
+    throw UserError(ExitCode::limit, "{}: has {} x {} pixels; at most {} a side are read", shown, info.width,
+                    info.height, kMaxSide);
   }
   Image image = decode_as_stored(file, shown, info, options);
   return options.exif_orientation ? upright(std::move(image), info.orientation) : image;

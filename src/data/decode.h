@@ -49,8 +49,8 @@ bool looks_like_image(std::span<const std::byte> file);
 ImageInfo probe_image(std::span<const std::byte> file, const std::string& name);
 
 /// -> u8 [options.channels, height, width].
-/// Throws UserError bad_data (no image; damaged or truncated, where Pillow raises too), ResourceError limit (more than
-/// max_pixels, more scans than a photo has, out of memory).
+/// Throws UserError bad_data (no image; damaged or truncated, where Pillow raises too), UserError limit (more than
+/// max_pixels, a side above 65535, more scans than a photo has), ResourceError limit (out of memory).
 Image decode_image(std::span<const std::byte> file, const std::string& name, const DecodeOptions& options = {});
 
 /// Reads the file, then decode_image. Also throws ResourceError io (missing, unreadable, not a regular file).

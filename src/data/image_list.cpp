@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <unordered_map>
+#include <utility>
 
 #include "base/error.h"
 #include "data/file_bytes.h"
@@ -136,6 +137,19 @@ List rows_with(const List& list, std::initializer_list<const char*> splits) {
   return part;
 }
 
+struct PathParts {
+  std::string folder;  ///< with its "/", or empty
+  std::string stem, ending;
+};
+
+PathParts parts_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const size_t start = slash == std::string::npos ? 0 : slash + 1;
+  const std::string file = path.substr(start);
+  const size_t dot = std::min(file.rfind('.'), file.size());
+  return {.folder = path.substr(0, start), .stem = file.substr(0, dot), .ending = file.substr(dot)};
+}
+
 struct Parts {
   std::optional<List> train;  ///< whose classes count
   List own;
@@ -163,11 +177,7 @@ Parts find_parts(const std::string& path, Split split) {
     if (parts.train->rows.empty()) parts.train.reset();
     return parts;
   }
-  const size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "" : path.substr(0, slash + 1);
-  const std::string file = path.substr(folder.size());
-  const size_t dot = std::min(file.rfind('.'), file.size());
-  const std::string stem = file.substr(0, dot), ending = file.substr(dot);
+  const auto [folder, stem, ending] = parts_of(path);
   if (stem != "train" || split == Split::train) {
     if (split == Split::validation) {
       throw UserError(
@@ -231,6 +241,27 @@ std::vector<ListRow> parse_image_list(std::string_view text, const std::string& 
   return rows;
 }
 
+std::vector<ListSplit> image_list_splits(const std::string& path) {
+  std::vector<ListSplit> splits;
+  List list = read_list(path);
+  const bool has_splits =
+      std::any_of(list.rows.begin(), list.rows.end(), [](const ListRow& r) { return !r.split.empty(); });
+  const auto [folder, stem, ending] = parts_of(path);
+  if (has_splits || stem != "train") {
+    for (const char* name : {"", "train", "val", "validation", "test"}) {
+      List part = rows_with(list, {name});
+      if (!part.rows.empty()) splits.push_back({name, std::move(part.rows)});
+    }
+    return splits;
+  }
+  splits.push_back({stem, std::move(list.rows)});
+  for (const char* name : {"val", "validation", "test"}) {
+    const std::string beside = folder + name + ending;
+    if (is_file(beside)) splits.push_back({name, read_list(beside).rows});
+  }
+  return splits;
+}
+
 Dataset load_image_list(const std::string& path, Split split, bool missing_files) {
   const Parts parts = find_parts(path, split);
   const List& list = parts.own;
@@ -248,8 +279,7 @@ Dataset load_image_list(const std::string& path, Split split, bool missing_files
   for (const std::string& name : dataset.class_names) {
     number_of_class.emplace(name, static_cast<int32_t>(number_of_class.size()));
   }
-  const size_t slash = list.path.rfind('/');
-  dataset.root = slash == std::string::npos ? "" : list.path.substr(0, slash + 1);
+  dataset.root = parts_of(list.path).folder;
   for (const ListRow& row : list.rows) {
     const auto label = number_of_class.find(row.label);
     if (label == number_of_class.end()) {

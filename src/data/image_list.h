@@ -24,6 +24,16 @@ struct ListRow {
 /// bad_data with line, byte and field.
 std::vector<ListRow> parse_image_list(std::string_view text, const std::string& name);
 
+/// The rows of one split: of a list with a third column by that, of train.EXT and the lists beside it by their names.
+/// Any other list has one split, without a name.
+struct ListSplit {
+  std::string name;  ///< "train", "val", "validation", "test" or ""
+  std::vector<ListRow> rows;
+};
+
+/// All splits of a list, the empty ones left out. Throws as load_image_list().
+std::vector<ListSplit> image_list_splits(const std::string& path);
+
 /// A split of a list. Paths are relative to the list's folder. Labels that are all whole numbers (at most 99,999) are
 /// the classes 0 to the largest of them; other labels are names, numbered in the order of their bytes. Which rows:
 /// - with a third column, those of the split (test: else those of val or validation, and the other way round);

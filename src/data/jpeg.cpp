@@ -261,8 +261,8 @@ class Decoding {
 
   [[noreturn]] void fail() const {
     if (jpeg_.errors().too_many_scans) {
-      throw ResourceError(ExitCode::limit, "{}: byte {} (scan): found more than {} scans; at most that many are read",
-                          name_, jpeg_.offset(), jpeg_.max_scans());
+      throw UserError(ExitCode::limit, "{}: byte {} (scan): found more than {} scans; at most that many are read",
+                      name_, jpeg_.offset(), jpeg_.max_scans());
     }
     if (jpeg_.errors().base.msg_code == JERR_OUT_OF_MEMORY) {
       throw ResourceError(ExitCode::limit, "{}: not enough memory for {} x {} pixels; expected a smaller image", name_,

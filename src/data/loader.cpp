@@ -1,8 +1,5 @@
 #include "data/loader.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <algorithm>
 #include <condition_variable>
 #include <cstring>
@@ -17,6 +14,7 @@
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "base/rng.h"
+#include "data/signals_blocked.h"
 
 namespace resnet {
 
@@ -39,22 +37,6 @@ std::vector<int64_t> shuffled_order(int64_t count, uint64_t seed, uint64_t epoch
 namespace {
 
 constexpr int kMaxWorkers = 256;
-
-/// Signals are the main thread's business: threads started within this scope take none.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  sigset_t before_;
-};
 
 void validate(const Dataset& dataset, const LoaderOptions& options) {
   if (options.batch_size < 1) throw UserError("batch size: found {}; expected at least 1", options.batch_size);
@@ -279,9 +261,8 @@ class Loader::Ring {
       try {
         return Found{.sample = sample, .image = dataset_.image(sample, scratch.decoded)};
       } catch (const Error& error) {
-        // A bug of ours, or a machine without memory, is no property of the file.
-        const bool of_the_file = error.code() == ExitCode::bad_data || error.code() == ExitCode::io ||
-                                 (error.code() == ExitCode::limit && !dataset_.in_memory());
+        // Content, a limit, a missing file. A bug of ours or a machine without memory is no property of the file.
+        const bool of_the_file = dynamic_cast<const UserError*>(&error) != nullptr || error.code() == ExitCode::io;
         if (options_.on_bad_sample == BadSample::stop || !of_the_file) throw;
         if (sample == wanted) batch.bad.push_back({wanted, error.what()});
       }

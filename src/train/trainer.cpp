@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/rng.h"
+#include "data/turned_images.h"
 #include "formats/checkpoint_directory.h"
 #include "runtime/backends.h"
 #include "train/training_step.h"
@@ -63,6 +64,7 @@ class Trainer {
         }};
     train_set_ = load_dataset(config_.data, Split::train, options);
     test_set_ = load_dataset(config_.data, Split::validation, options);
+    warn_of_turned_images();
     if (config_.limit > train_set_.count) {
       throw UserError("--limit: {} images, but {} has {}; expected no more than that", config_.limit, config_.data,
                       train_set_.count);
@@ -136,6 +138,17 @@ class Trainer {
     }
     state_.data_fingerprint = data_fingerprint();
     describe_machine();
+  }
+
+  void warn_of_turned_images() const {
+    constexpr int64_t kLookAt = 256;
+    if (!observer_.on_warning || train_set_.exif_orientation) return;
+    const TurnedImages found = look_for_turned_images(train_set_, kLookAt);
+    if (found.turned == 0) return;
+    observer_.on_warning(fmt::format(
+        "{}: {} of the {} images looked at carry an EXIF orientation; they are taken as they are stored, as PIL and "
+        "torchvision do",
+        config_.data, found.turned, found.looked_at));
   }
 
   bool skips_bad_samples() const { return config_.on_bad_sample == "skip"; }

@@ -117,11 +117,11 @@ TEST(Dataset, rejects_images_that_no_network_could_take) {
 TEST(Dataset, names_the_file_that_a_folder_lacks) {
   const TempFolder folder;
   expect_error(folder.path(), Split::train, ExitCode::io,
-               {folder.path(), "neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz"});
+               {folder.path(), "holds no data set", "train-images-idx3-ubyte", "CIFAR", "train/CLASS"});
   write_mnist_files(folder, {0}, {0});
   std::remove((folder / "t10k-labels-idx1-ubyte.gz").c_str());
   expect_error(folder.path(), Split::test, ExitCode::io,
-               {"neither t10k-labels-idx1-ubyte nor t10k-labels-idx1-ubyte.gz"});
+               {folder.path(), "neither t10k-labels-idx1-ubyte nor t10k-labels-idx1-ubyte.gz"});
 }
 
 TEST(Dataset, prefers_the_plain_file_to_its_gz) {
@@ -138,7 +138,7 @@ TEST(Dataset, answers_an_unknown_name_with_the_known_ones_and_the_accepted_forms
   expect_error("", Split::train, ExitCode::usage, {"data ''"});
   expect_error("./no/such/folder", Split::train, ExitCode::io, {"./no/such/folder", "No such file"});
   expect_error(std::string(5000, 'x'), Split::train, ExitCode::io, {"File name too long"});
-  expect_error("/dev/null", Split::train, ExitCode::io, {"/dev/null: is no folder", "fashion-mnist"});
+  expect_error("/dev/null", Split::train, ExitCode::io, {"/dev/null: is neither a folder nor a file", "fashion-mnist"});
 }
 
 TEST(Dataset, has_a_fingerprint_that_changes_with_every_part) {

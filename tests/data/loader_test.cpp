@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "data/png_bytes.h"
 
 namespace resnet {
 namespace {
@@ -445,6 +446,82 @@ TEST(Loader, has_nothing_to_give_for_no_epochs) {
     options.epochs = 0;
     EXPECT_TRUE(collect(data, options).empty());
   }
+}
+
+/// `count` files of one class, each of one grey value: its index; those in `bad` are cut short.
+Dataset files_with_bad_ones(const testing_data::TempFolder& folder, int count, const std::set<int>& bad) {
+  for (int i = 0; i < count; ++i) {
+    const testing_data::Bytes png = testing_data::grey_png(4, 4, static_cast<uint8_t>(i));
+    testing_data::write_below(folder, fmt::format("train/a/{:03}.png", i),
+                              bad.count(i) ? testing_data::cut(png, 46) : png);
+  }
+  return load_dataset(folder.path(), Split::train, {.channels = 1});
+}
+
+TEST(Loader, names_a_bad_file_and_stops) {
+  const testing_data::TempFolder folder;
+  const Dataset data = files_with_bad_ones(folder, 20, {11});
+  LoaderOptions options = small();
+  options.shuffle = false;
+  Loader loader(data, options);
+  ASSERT_NE(loader.next(), nullptr);
+  try {
+    loader.next();
+    FAIL() << "a bad file was accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_data);
+    EXPECT_NE(std::string(error.what()).find("train/a/011.png: byte "), std::string::npos) << error.what();
+  }
+}
+
+TEST(Loader, replaces_a_bad_file_by_the_next_good_one_for_any_number_of_workers) {
+  const testing_data::TempFolder folder;
+  const Dataset data = files_with_bad_ones(folder, 20, {0, 11, 12, 19});
+  for (const int workers : {0, 1, 3}) {
+    LoaderOptions options = small(workers);
+    options.on_bad_sample = BadSample::replace;
+    options.epochs = 2;
+    std::vector<int64_t> bad;
+    for (const Batch& batch : collect(data, options)) {
+      EXPECT_TRUE(batch.size() == 8 || batch.last_of_epoch);
+      for (const Batch::Bad& b : batch.bad) bad.push_back(b.sample);
+      for (size_t i = 0; i < batch.samples.size(); ++i) {
+        EXPECT_EQ(data.labels[static_cast<size_t>(batch.samples[i])], batch.labels[i]);
+        EXPECT_FLOAT_EQ(batch.images.as<float>()[i * 100] * 255, static_cast<float>(batch.samples[i]));
+      }
+    }
+    // In the order of the schedule; each epoch meets each of them once.
+    std::vector<int64_t> expected;
+    for (const uint64_t epoch : {0u, 1u}) {
+      for (const int64_t sample : shuffled_order(20, options.seed, epoch)) {
+        if (sample == 0 || sample == 11 || sample == 12 || sample == 19) expected.push_back(sample);
+      }
+    }
+    EXPECT_EQ(bad, expected) << workers;
+  }
+  LoaderOptions in_order = small();
+  in_order.shuffle = false;
+  in_order.on_bad_sample = BadSample::replace;
+  in_order.batch_size = 20;
+  in_order.limit = 13;
+  // 0 by 1; 11 by 12, which is bad, by 0, which is bad (the limit wraps around), by 1; 12 likewise.
+  EXPECT_EQ(collect(data, in_order)[0].samples, (std::vector<int64_t>{1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1, 1}));
+}
+
+TEST(Loader, leaves_bad_files_out_even_if_nothing_is_left) {
+  const testing_data::TempFolder folder;
+  const Dataset data = files_with_bad_ones(folder, 20, {3, 8, 9, 10, 11, 12, 13, 14, 15});
+  LoaderOptions options = small(2);
+  options.shuffle = false;
+  options.on_bad_sample = BadSample::leave_out;
+  const std::vector<Batch> batches = collect(data, options);
+  ASSERT_EQ(batches.size(), 3u);
+  EXPECT_EQ(batches[0].samples, (std::vector<int64_t>{0, 1, 2, 4, 5, 6, 7}));
+  EXPECT_EQ(batches[0].images.shape()[0], 7);
+  EXPECT_FLOAT_EQ(batches[0].images.as<float>()[300] * 255, 4);
+  EXPECT_EQ(batches[1].size(), 0);
+  EXPECT_EQ(batches[1].bad.size(), 8u);
+  EXPECT_EQ(batches[2].samples, (std::vector<int64_t>{16, 17, 18, 19}));
 }
 
 }  // namespace

@@ -1,0 +1,195 @@
+#include "data/decode.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <chrono>
+#include <fstream>
+
+#include "base/error.h"
+#include "data/exif.h"
+#include "data/png_bytes.h"
+
+namespace resnet {
+namespace {
+
+using namespace testing_data;
+
+std::span<const std::byte> as_file(const Bytes& bytes) {
+  return {reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()};
+}
+
+/// Peak resident memory, bytes; it only ever grows.
+size_t peak_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<size_t>(usage.ru_maxrss) * 1024;
+}
+
+/// Refused with `code` and a message with all `parts`, within a second and 64 MiB.
+void expect_refused(const Bytes& file, ExitCode code, const std::vector<std::string>& parts,
+                    const DecodeOptions& options = {}) {
+  const size_t before = peak_bytes();
+  const auto start = std::chrono::steady_clock::now();
+  try {
+    decode_image(as_file(file), "photo", options);
+    ADD_FAILURE() << "accepted; expected " << parts.front();
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    EXPECT_EQ(error.code(), code) << message;
+    for (const std::string& part : parts) EXPECT_NE(message.find(part), std::string::npos) << message << "\n" << part;
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(1)) << parts.front();
+  EXPECT_LT(peak_bytes() - before, size_t{64} << 20) << parts.front();
+}
+
+Bytes rocket() { return read_bytes(RESNET_SOURCE_DIR "/tests/data/photos/rocket.jpg"); }
+
+/// The rocket with another size in its frame header (SOF0).
+Bytes rocket_that_claims(uint16_t width, uint16_t height) {
+  Bytes file = rocket();
+  for (size_t i = 2; i + 8 < file.size(); ++i) {
+    if (file[i] != 0xff || file[i + 1] != 0xc0) continue;
+    file[i + 5] = static_cast<uint8_t>(height >> 8);
+    file[i + 6] = static_cast<uint8_t>(height);
+    file[i + 7] = static_cast<uint8_t>(width >> 8);
+    file[i + 8] = static_cast<uint8_t>(width);
+    return file;
+  }
+  throw std::runtime_error("the rocket has no frame header");
+}
+
+TEST(DecodeImage, gives_channels_one_after_the_other) {
+  const Bytes file = png_file(2, 1, 2, {0, 10, 20, 30, 40, 50, 60});
+  const Image image = decode_image(as_file(file), "photo");
+  EXPECT_EQ(image.channels, 3);
+  EXPECT_EQ(image.height, 1);
+  EXPECT_EQ(image.width, 2);
+  EXPECT_EQ(image.pixels, (Bytes{10, 40, 20, 50, 30, 60}));
+  // Pillow: (10 * 19595 + 20 * 38470 + 30 * 7471 + 0x8000) >> 16 = 18
+  EXPECT_EQ(decode_image(as_file(file), "photo", {.channels = 1}).pixels, (Bytes{18, 48}));
+}
+
+TEST(DecodeImage, names_what_is_no_image) {
+  expect_refused({}, ExitCode::bad_data,
+                 {"photo: byte 0 (format): found an empty file", "expected a JPEG, PNG or WebP"});
+  expect_refused(text_bytes("GIF89a...."), ExitCode::bad_data, {"found a GIF"});
+  expect_refused(text_bytes("BM123456"), ExitCode::bad_data, {"found a BMP"});
+  expect_refused({1, 2, 3, 4, 5}, ExitCode::bad_data, {"0x01 0x02 0x03 0x04"});
+}
+
+TEST(DecodeImage, refuses_a_photo_cut_at_every_kilobyte) {
+  const Bytes file = rocket();
+  for (size_t size = 3; size < file.size() - 16; size += 1024) {
+    expect_refused(cut(file, size), ExitCode::bad_data, {"photo: byte ", "the file ends"});
+  }
+}
+
+TEST(DecodeImage, refuses_headers_that_claim_more_than_is_allowed_or_there) {
+  expect_refused(rocket_that_claims(65535, 65535), ExitCode::limit, {"65535 x 65535 pixels", "at most 178956970"});
+  expect_refused(rocket_that_claims(13376, 13379), ExitCode::limit, {"at most 178956970"});
+  // 178,943,…: allowed, but more blocks than the file has bits for.
+  Bytes short_file = rocket_that_claims(13376, 13376);
+  short_file.resize(60000);
+  expect_refused(short_file, ExitCode::bad_data, {"(size): found 13376 x 13376 pixels in a file of 60000 bytes"});
+  expect_refused(rocket_that_claims(0, 10), ExitCode::bad_data, {"(size): found 0 x 10"});
+  expect_refused(png_file(65535, 65535, 2, {0}), ExitCode::limit, {"65535 x 65535"});
+  expect_refused(png_file(13000, 13000, 2, {0, 1, 2}), ExitCode::bad_data, {"(pixel data)", "13000 x 13000"});
+  expect_refused(png_file(100000000, 1, 2, {0, 1, 2}), ExitCode::limit, {"100000000 x 1 pixels; at most 65535 a side"});
+  expect_refused(grey_png(30, 30, 7), ExitCode::limit, {"30 x 30 pixels; at most 800"}, {.max_pixels = 800});
+}
+
+TEST(DecodeImage, does_not_take_memory_for_a_large_photo_that_ends_at_once) {
+  // As many bytes as the claim needs at the least, but the scan is damaged early: what came first is all that is
+  // touched.
+  Bytes file = rocket_that_claims(12000, 9000);
+  file.resize(9000);
+  file.resize(400000, 0xff);
+  expect_refused(file, ExitCode::bad_data, {"the file ends"});
+}
+
+TEST(DecodeImage, never_inflates_what_is_no_pixel) {
+  Bytes rows;
+  for (int y = 0; y < 4; ++y) rows = rows + Bytes{0, 1, 2, 3, 4};
+  const Bytes bomb = text_bytes("Comment") + Bytes{0, 0} + zlib_packed(Bytes(size_t{48} << 20));
+  const Bytes file = png_file(4, 4, 0, rows, png_chunk("zTXt", bomb) + png_chunk("iCCP", bomb));
+  const size_t before = peak_bytes();
+  EXPECT_EQ(decode_image(as_file(file), "photo", {.channels = 1}).pixels.size(), 16u);
+  EXPECT_LT(peak_bytes() - before, size_t{8} << 20);
+}
+
+TEST(DecodeImage, reads_no_more_pixels_than_the_header_says) {
+  Bytes rows;
+  for (int y = 0; y < 2; ++y) rows = rows + Bytes{0, 1, 2};
+  rows.resize(size_t{32} << 20);
+  const Image image = decode_image(as_file(png_file(2, 2, 0, rows)), "photo", {.channels = 1});
+  EXPECT_EQ(image.pixels, (Bytes{1, 2, 1, 2}));
+}
+
+TEST(DecodeImage, ends_a_scan_bomb) {
+  // A progressive JPEG whose last scan is there a thousand times.
+  const Bytes seed = read_bytes(RESNET_SOURCE_DIR "/fuzz/corpus/jpeg/ok-progressive");
+  const Bytes file(seed.begin() + 1, seed.end());  // the fuzzer's first byte is no part of it
+  size_t scan = 0;
+  for (size_t i = 0; i + 1 < file.size(); ++i) {
+    if (file[i] == 0xff && file[i + 1] == 0xda) scan = i;
+  }
+  ASSERT_GT(scan, 0u);
+  Bytes bomb = cut(file, file.size() - 2);
+  for (int i = 0; i < 1000; ++i) bomb.insert(bomb.end(), file.begin() + static_cast<long>(scan), file.end() - 2);
+  bomb = bomb + Bytes{0xff, 0xd9};
+  expect_refused(bomb, ExitCode::limit, {"(scan): found more than 500 scans"});
+}
+
+TEST(DecodeImage, escapes_the_name) {
+  try {
+    decode_image({}, "a\x1b[31m", {});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(std::string(error.what()).find('\x1b'), std::string::npos);
+  }
+}
+
+TEST(ReadImage, tells_a_missing_file_from_a_damaged_one) {
+  const TempFolder folder;
+  const auto code_of = [](const std::string& path) {
+    try {
+      read_image(path);
+      return ExitCode::ok;
+    } catch (const Error& error) {
+      return error.code();
+    }
+  };
+  EXPECT_EQ(code_of(folder / "none.png"), ExitCode::io);
+  EXPECT_EQ(code_of(folder.path()), ExitCode::io);
+  EXPECT_EQ(code_of(folder.write("short.png", cut(grey_png(9, 9, 1), 46))), ExitCode::bad_data);
+  EXPECT_EQ(code_of(folder.write("jpeg-by-name.jpg", grey_png(9, 9, 1))), ExitCode::ok);
+}
+
+TEST(Upright, turns_each_orientation_into_what_it_says) {
+  // 1 2 3    The stored image; what is upright follows from EXIF's table (row 0 and column 0 are which sides).
+  // 4 5 6
+  const Image stored{.pixels = {1, 2, 3, 4, 5, 6}, .channels = 1, .height = 2, .width = 3};
+  const std::vector<Bytes> expected = {{1, 2, 3, 4, 5, 6}, {3, 2, 1, 6, 5, 4}, {6, 5, 4, 3, 2, 1}, {4, 5, 6, 1, 2, 3},
+                                       {1, 4, 2, 5, 3, 6}, {4, 1, 5, 2, 6, 3}, {6, 3, 5, 2, 4, 1}, {3, 6, 2, 5, 1, 4}};
+  for (int orientation = 1; orientation <= 8; ++orientation) {
+    const Image image = upright(stored, orientation);
+    EXPECT_EQ(image.pixels, expected[static_cast<size_t>(orientation - 1)]) << orientation;
+    EXPECT_EQ(image.width, orientation >= 5 ? 2 : 3);
+  }
+}
+
+TEST(ExifOrientation, is_1_where_the_block_is_damaged) {
+  const Bytes good = {'I', 'I', 42, 0, 8, 0, 0, 0, 1, 0, 0x12, 1, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0};
+  EXPECT_EQ(exif_orientation(as_file(good)), 6);
+  for (size_t size = 0; size < 22; ++size) EXPECT_EQ(exif_orientation(as_file(cut(good, size))), 1) << size;
+  Bytes wrong = good;
+  wrong[18] = 9;
+  EXPECT_EQ(exif_orientation(as_file(wrong)), 1);
+  wrong = good;
+  for (size_t i = 4; i < 8; ++i) wrong[i] = 0xff;
+  EXPECT_EQ(exif_orientation(as_file(wrong)), 1);
+}
+
+}  // namespace
+}  // namespace resnet
