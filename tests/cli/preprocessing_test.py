@@ -7,9 +7,12 @@ of torchvision's resnet18; test-time augmentation against torch.
 import hashlib
 import json
 import math
+import os
 import pathlib
 import sys
 import warnings
+
+os.environ["OMP_WAIT_POLICY"] = "passive"  # before torch is there: waiting threads would take the program's time
 
 import numpy as np
 import program
@@ -81,7 +84,7 @@ class Goldens(ProgramTest):
     def setUpClass(cls):
         super().setUpClass()
         cls.files = write_files(cls.folder / "photos")
-        torch.set_num_threads(2)
+        torch.set_num_threads(1)
         cls.nets = {channels: network(channels, 5, channels) for channels in (1, 3)}
 
     def hold_against_torchvision(self, transform, channels=3, exif=False, files=None, **preprocessing):
