@@ -34,7 +34,7 @@ GoldenImage observe(Classifier& classifier, const std::string& path, const std::
 /// Throws as atomic_write_file().
 void write_golden(const std::string& path, const Golden& golden);
 /// The images alone. Throws bad_data naming the image and field that is missing or malformed, also when `classes` is
-/// not the number of logits; io when missing; limit above 256 MiB.
+/// not the number of logits; io when missing; limit above 32 MiB.
 std::vector<GoldenImage> read_golden(const std::string& path, size_t classes);
 
 /// How far `now` is from `then`.

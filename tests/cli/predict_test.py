@@ -299,7 +299,7 @@ class Verify(Predicting):
         def changed(**fields):
             return json.dumps({**good, "images": [{**good["images"][0], **fields}]})
 
-        for text, part in (("", "golden"), ("{", "golden"), ("[" * 100000, "golden"), ("[]", "format"), ("{}", "format"),
+        for text, part in (("", "golden"), ("{", "golden"), ("[" * 100000, "golden"), ("[" + "0," * 15_000_000 + "0]", "golden"), ("[]", "format"), ("{}", "format"),
                            (json.dumps({**good, "format": "resnet golden 2"}), "format"), (json.dumps({**good, "images": []}), "images"),
                            (json.dumps({**good, "images": {}}), "images"), (json.dumps({**good, "images": [7]}), "file"),
                            (changed(file=7), "file"), (changed(file=""), "file"), (changed(sha256="0"), "sha256"),
@@ -310,6 +310,7 @@ class Verify(Predicting):
             self.assertEqual(result.code, BAD_DATA, f"{text[:200]}\n{result.err}")
             self.assertIn(f"bad.json: byte 0 ({part})", result.err)
             self.assertLess(result.cpu_seconds, 2)
+            self.assertLess(result.peak_bytes, 250 << 20)
         self.assertEqual(self.call("verify", "m.safetensors", "--against", "gone.json").code, IO)
         self.assertEqual(self.call("verify", "m.safetensors", "photos/01.png").code, USAGE)
         self.assertEqual(self.call("verify", "m.safetensors", "photos/01.png", "--against", "good.json").code, USAGE)
