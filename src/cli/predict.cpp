@@ -202,7 +202,7 @@ int run_predict(const Arguments& a) {
     if (stop != 0 && done < files) return 128 + stop;
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     const double rate = static_cast<double>(done) / seconds;
-    if (done < files) {
+    if (done < files && seconds > 1) {  // a handful of images needs no progress
       progress.update(fmt::format("predicting {}/{}  {:.0f} img/s  {} left", done, files, rate,
                                   duration(static_cast<double>(files - done) / rate)));
     }
