@@ -14,6 +14,8 @@ using Command = std::function<int()>;
 
 Command add_train(CLI::App& app);
 Command add_evaluate(CLI::App& app);
+Command add_predict(CLI::App& app);
+Command add_verify(CLI::App& app);
 Command add_summary(CLI::App& app);
 Command add_benchmark(CLI::App& app);
 Command add_data(CLI::App& app);

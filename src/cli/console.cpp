@@ -70,9 +70,6 @@ bool is_model_file(const std::string& model) {
          std::filesystem::exists(model, unreadable);
 }
 
-namespace {
-
-/// Code points; a byte that is no UTF-8 counts as one.
 size_t characters(const std::string& text) {
   size_t count = 0;
   for (size_t at = 0; at < text.size(); ++count) {
@@ -81,8 +78,6 @@ size_t characters(const std::string& text) {
   }
   return count;
 }
-
-}  // namespace
 
 std::string table(std::vector<std::vector<std::string>> rows, size_t left) {
   std::vector<size_t> widths;

@@ -32,6 +32,9 @@ class Progress {
   std::chrono::steady_clock::time_point last_{};
 };
 
+/// Code points of `text`, for aligning; a byte that is no UTF-8 counts as one.
+size_t characters(const std::string& text);
+
 /// Whether MODEL on the command line is a file rather than an architecture's name.
 bool is_model_file(const std::string& model);
 

@@ -145,7 +145,7 @@ int main(int argc, char** argv) {
   catch_stop_signals();
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is a write error, not a death
   std::signal(SIGXFSZ, SIG_IGN);
-  CLI::App app{"Residual networks on a CPU: train, evaluate, inspect, measure."};
+  CLI::App app{"Residual networks on a CPU: train, evaluate, predict, inspect, measure."};
   app.set_version_flag("--version", "resnet " RESNET_VERSION);
   app.require_subcommand(1);
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
@@ -153,6 +153,8 @@ int main(int argc, char** argv) {
   std::vector<std::pair<std::string, resnet::cli::Command>> commands;
   commands.emplace_back("train", resnet::cli::add_train(app));
   commands.emplace_back("evaluate", resnet::cli::add_evaluate(app));
+  commands.emplace_back("predict", resnet::cli::add_predict(app));
+  commands.emplace_back("verify", resnet::cli::add_verify(app));
   commands.emplace_back("summary", resnet::cli::add_summary(app));
   commands.emplace_back("convert", resnet::cli::add_convert(app));
   commands.emplace_back("export", resnet::cli::add_export(app));

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
+#include <cstring>
 #include <numbers>
 
 #include "base/error.h"
@@ -83,25 +85,62 @@ template <int width>
   }
 }
 
+/// in [8, in_stride] -> out [8, out_stride], out(x, y) = in(y, x) for 8 x 8 pixels: neighbours, then pairs, then fours
+/// change places (Warren, Hacker's Delight, Sec. 7-3), eight at a time in a word.
+[[gnu::always_inline]] inline void transpose_8x8(const uint8_t* in, int64_t in_stride, uint8_t* out,
+                                                 int64_t out_stride) {
+  uint64_t rows[8];
+  for (int y = 0; y < 8; ++y) std::memcpy(&rows[y], in + y * in_stride, 8);
+  const auto exchange = [&rows](int y, int apart, int bits, uint64_t low) __attribute__((always_inline)) {
+    const uint64_t moved = ((rows[y] >> bits) ^ rows[y + apart]) & low;
+    rows[y + apart] ^= moved;
+    rows[y] ^= moved << bits;
+  };
+  for (int y = 0; y < 8; y += 2) exchange(y, 1, 8, 0x00ff00ff00ff00ff);
+  for (const int y : {0, 1, 4, 5}) exchange(y, 2, 16, 0x0000ffff0000ffff);
+  for (int y = 0; y < 4; ++y) exchange(y, 4, 32, 0x00000000ffffffff);
+  for (int x = 0; x < 8; ++x) std::memcpy(out + x * out_stride, &rows[x], 8);
+}
+
+/// in [rows, in_stride] -> out [columns, out_stride]
+[[gnu::always_inline]] inline void transpose(const uint8_t* in, int64_t in_stride, int64_t rows, int64_t columns,
+                                             uint8_t* out, int64_t out_stride) {
+  // The words above are read from the low byte up.
+  constexpr bool kWords = std::endian::native == std::endian::little;
+  const int64_t whole_rows = kWords ? rows / 8 * 8 : 0;
+  const int64_t whole_columns = kWords ? columns / 8 * 8 : 0;
+  for (int64_t y = 0; y < whole_rows; y += 8) {
+    for (int64_t x = 0; x < whole_columns; x += 8) {
+      transpose_8x8(in + y * in_stride + x, in_stride, out + x * out_stride + y, out_stride);
+    }
+  }
+  for (int64_t y = 0; y < rows; ++y) {
+    for (int64_t x = y < whole_rows ? whole_columns : 0; x < columns; ++x) {
+      out[x * out_stride + y] = in[y * in_stride + x];
+    }
+  }
+}
+
 /// in [rows, in_stride], whose pixel 0 is the image's column taps.first_read() -> out [rows, taps.size()].
 /// tile: at least kRun * (taps.end_read() - taps.first_read()) bytes.
 [[gnu::always_inline]] inline void along_x(const uint8_t* in, int64_t in_stride, uint8_t* out, int64_t rows,
                                            const ResizeTaps& taps, uint8_t* tile) {
+  constexpr int64_t kColumns = 8;  // of results that go back into rows together
   const int64_t first = taps.first_read();
   const int64_t columns = taps.end_read() - first;
   for (int64_t top = 0; top < rows; top += kRun) {
     // kRun rows turned into columns: then pixels that share their weights are neighbours.
     const int64_t some = std::min<int64_t>(kRun, rows - top);
     if (some < kRun) std::fill_n(tile, columns * kRun, uint8_t{0});
-    for (int64_t y = 0; y < some; ++y) {
-      const uint8_t* row = in + (top + y) * in_stride;
-      for (int64_t x = 0; x < columns; ++x) tile[x * kRun + y] = row[x];
-    }
-    for (int64_t x = 0; x < taps.size(); ++x) {
-      uint8_t column[kRun];
-      const ResizeTaps::Span span = taps.span(x);
-      weigh<kRun>(tile + (span.first - first) * kRun, kRun, column, taps.weights(x), span.count);
-      for (int64_t y = 0; y < some; ++y) out[(top + y) * taps.size() + x] = column[y];
+    transpose(in + top * in_stride, in_stride, some, columns, tile, kRun);
+    for (int64_t left = 0; left < taps.size(); left += kColumns) {
+      uint8_t results[kColumns * kRun];
+      const int64_t few = std::min(kColumns, taps.size() - left);
+      for (int64_t x = 0; x < few; ++x) {
+        const ResizeTaps::Span span = taps.span(left + x);
+        weigh<kRun>(tile + (span.first - first) * kRun, kRun, results + x * kRun, taps.weights(left + x), span.count);
+      }
+      transpose(results, kRun, few, some, out + top * taps.size() + left, taps.size());
     }
   }
 }

@@ -69,7 +69,7 @@ class Summary(ProgramTest):
 
     def test_help_of_each_verb_shows_an_example_and_the_defaults(self):
         whole = self.ok("--help").out
-        for verb, default in [("train", "256"), ("evaluate", "256"), ("summary", "own"), ("benchmark", "inference")]:
+        for verb, default in [("train", "256"), ("evaluate", "256"), ("predict", "32"), ("verify", "0.0001"), ("summary", "own"), ("benchmark", "inference")]:
             with self.subTest(verb=verb):
                 result = self.ok(verb, "--help")
                 self.assertIn(f"Example: resnet {verb}", result.out)

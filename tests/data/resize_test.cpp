@@ -64,8 +64,8 @@ Bytes take(const Bytes& bytes, size_t& at, int64_t size) {
 Request take_request(const Bytes& bytes, size_t& at) {
   Request request;
   int64_t interpolation = 0;
-  for (int64_t* field : {&request.channels, &request.width, &request.height, &request.new_width, &request.new_height,
-                         &interpolation}) {
+  for (int64_t* field :
+       {&request.channels, &request.width, &request.height, &request.new_width, &request.new_height, &interpolation}) {
     const Bytes raw = take(bytes, at, 4);
     *field = raw[0] | raw[1] << 8 | raw[2] << 16 | raw[3] << 24;
   }
@@ -146,10 +146,10 @@ TEST(Resize, equals_pillow_for_the_sizes_that_networks_use_and_for_extreme_ratio
   SCOPED_TRACE(fmt::format("RESNET_TEST_SEED={}", seed));
   Rng rng(seed);
   const std::vector<Request> sizes = {{1, 28, 28, 96, 96, {}},     {1, 28, 28, 224, 224, {}}, {3, 32, 32, 224, 224, {}},
-                                   {3, 500, 375, 224, 224, {}}, {1, 96, 96, 28, 28, {}},   {1, 28, 28, 28, 28, {}},
-                                   {3, 640, 480, 96, 96, {}},   {1, 1, 1, 300, 200, {}},   {1, 5000, 1, 1, 1, {}},
-                                   {1, 1, 5000, 1, 3, {}},      {1, 3000, 2, 7, 900, {}},  {3, 2, 3000, 900, 7, {}},
-                                   {1, 65535, 1, 65534, 1, {}}, {1, 2, 2, 3001, 1, {}}};
+                                      {3, 500, 375, 224, 224, {}}, {1, 96, 96, 28, 28, {}},   {1, 28, 28, 28, 28, {}},
+                                      {3, 640, 480, 96, 96, {}},   {1, 1, 1, 300, 200, {}},   {1, 5000, 1, 1, 1, {}},
+                                      {1, 1, 5000, 1, 3, {}},      {1, 3000, 2, 7, 900, {}},  {3, 2, 3000, 900, 7, {}},
+                                      {1, 65535, 1, 65534, 1, {}}, {1, 2, 2, 3001, 1, {}}};
   std::vector<Request> requests;
   for (const Interpolation interpolation : kAll) {
     for (Request request : sizes) {
