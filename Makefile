@@ -16,7 +16,7 @@ RUN ?= runs/lecture
 TRAIN_ARGS ?= --image-size 32 --epochs 2 --batch-size 128 --lr 0.05 --momentum 0.9 --weight-decay 5e-4 --lr-scheduler cosineannealinglr
 
 .PHONY: all packages build train test asan tsan coverage fuzz format format-check tidy layers install bench-training \
-        bench-inference clean help
+        bench-inference bench-cold-start clean help
 .DEFAULT_GOAL := all
 
 all: build ## install missing packages and build build/release/resnet
@@ -98,6 +98,11 @@ bench-training: build ## training speed and memory against PyTorch, paired and i
 bench-inference: build ## inference speed against PyTorch, ONNX Runtime, OpenVINO and ncnn, paired and interleaved
 	@tools/install_packages.sh build test
 	@/usr/bin/python3 bench/peers.py inference
+
+bench-cold-start: build ## time from a process's start to its first answer, beside PyTorch
+	@tools/install_packages.sh build test
+	@cmake --build build/release --target resnet_library -j $(JOBS)
+	@/usr/bin/python3 bench/cold_start.py
 
 clean: ## remove build/ (trained runs stay)
 	@rm -rf build

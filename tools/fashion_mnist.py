@@ -40,3 +40,17 @@ def small_copy(folder, train, test):
     for split, count in (("train", train), ("t10k", test)):
         for name in (f"{split}-images-idx3-ubyte.gz", f"{split}-labels-idx1-ubyte.gz"):
             write_idx(folder / name, read_idx(FOLDER / name, count))
+
+
+def png_folder(folder, train, test):
+    """The first `train` and `test` images as an ImageFolder of PNGs: folder/train/CLASS/00000.png, folder/test/...
+
+    Classes are named by their digit, so that byte order is the labels' order; files by their place in the idx file.
+    """
+    for split, name, count in (("train", "train", train), ("t10k", "test", test)):
+        images = read_idx(FOLDER / f"{split}-images-idx3-ubyte.gz", count)
+        labels = read_idx(FOLDER / f"{split}-labels-idx1-ubyte.gz", count)
+        for label in range(10):
+            (folder / name / str(label)).mkdir(parents=True, exist_ok=True)
+        for i, (pixels, label) in enumerate(zip(images, labels)):
+            Image.fromarray(pixels).save(folder / name / str(label) / f"{i:05}.png")

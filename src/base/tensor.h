@@ -3,38 +3,59 @@
 #include <cstring>
 #include <memory>
 #include <span>
+#include <utility>
 
+#include "base/aligned_memory.h"
 #include "base/error.h"
 #include "base/shape.h"
 
 namespace resnet {
 
-/// Row-major tensor in host memory that owns its bytes; new tensors are zero. Copying is deep.
+/// Row-major tensor in host memory that owns its bytes; new tensors are zero. Copying is deep. One made by default, or
+/// moved from, has no bytes.
 class Tensor {
  public:
   Tensor() = default;
-  explicit Tensor(TensorType type) : type_(std::move(type)), bytes_(size_bytes_of(type_)) {}
+  /// Throws ResourceError (limit) when there is no memory for it.
+  explicit Tensor(TensorType type) : type_(std::move(type)), size_bytes_(size_bytes_of(type_)), memory_(size_bytes_) {}
   Tensor(DType dtype, Shape shape) : Tensor(TensorType{dtype, std::move(shape)}) {}
+  Tensor(const Tensor& other) : type_(other.type_), size_bytes_(other.size_bytes_), memory_(other.size_bytes_) {
+    if (size_bytes_ > 0) std::memcpy(data(), other.data(), size_bytes_);
+  }
+  Tensor(Tensor&& other) noexcept
+      : type_(std::exchange(other.type_, {})),
+        size_bytes_(std::exchange(other.size_bytes_, 0)),
+        memory_(std::move(other.memory_)) {}
+  Tensor& operator=(Tensor other) noexcept {
+    std::swap(type_, other.type_);
+    std::swap(size_bytes_, other.size_bytes_);
+    std::swap(memory_, other.memory_);
+    return *this;
+  }
 
   const TensorType& type() const { return type_; }
   const Shape& shape() const { return type_.shape; }
   DType dtype() const { return type_.dtype; }
   int64_t elements() const { return type_.shape.elements(); }
-  size_t size_bytes() const { return bytes_.size(); }
-  bool operator==(const Tensor&) const = default;  ///< type and bits
-  std::byte* data() { return bytes_.data(); }
-  const std::byte* data() const { return bytes_.data(); }
+  size_t size_bytes() const { return size_bytes_; }
+  /// Type and bits.
+  bool operator==(const Tensor& other) const {
+    return type_ == other.type_ && size_bytes_ == other.size_bytes_ &&
+           (size_bytes_ == 0 || std::memcmp(data(), other.data(), size_bytes_) == 0);
+  }
+  std::byte* data() { return memory_.data(); }
+  const std::byte* data() const { return memory_.data(); }
 
   /// The elements as T; throws InternalError when T is not the dtype.
   template <class T>
   std::span<T> as() {
     require<T>();
-    return {reinterpret_cast<T*>(bytes_.data()), static_cast<size_t>(elements())};
+    return {reinterpret_cast<T*>(memory_.data()), static_cast<size_t>(elements())};
   }
   template <class T>
   std::span<const T> as() const {
     require<T>();
-    return {reinterpret_cast<const T*>(bytes_.data()), static_cast<size_t>(elements())};
+    return {reinterpret_cast<const T*>(memory_.data()), static_cast<size_t>(elements())};
   }
 
  private:
@@ -50,7 +71,8 @@ class Tensor {
   }
 
   TensorType type_;
-  std::vector<std::byte> bytes_;
+  size_t size_bytes_ = 0;
+  AlignedMemory memory_;
 };
 
 /// f32 <-> f64 by value; other pairs throw InternalError.

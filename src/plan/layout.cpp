@@ -1,11 +1,13 @@
 #include "plan/layout.h"
 
+#include <algorithm>
+
 namespace resnet {
 namespace {
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-/// Calls f(row-major index, storage index) for every element.
+/// Calls f(row-major index, storage index) for every element, block by block: a block's storage stays in the cache.
 template <class F>
 void for_each_element(const Shape& shape, const Layout& layout, F&& f) {
   if (layout.kind == Layout::Kind::plain) {
@@ -18,14 +20,18 @@ void for_each_element(const Shape& shape, const Layout& layout, F&& f) {
   const int64_t inner = shape[1];
   const int64_t area = shape[2] * shape[3];
   const int64_t inner_blocks = (inner + b - 1) / b;
-  for (int64_t o = 0; o < outer; ++o) {
-    for (int64_t i = 0; i < inner; ++i) {
-      for (int64_t p = 0; p < area; ++p) {
-        const int64_t row_major = (o * inner + i) * area + p;
-        const int64_t stored = layout.kind == Layout::Kind::channels
-                                   ? ((o * inner_blocks + i / b) * area + p) * b + i % b
-                                   : ((((o / b) * inner_blocks + i / b) * area + p) * b + i % b) * b + o % b;
-        f(row_major, stored);
+  const bool weights = layout.kind == Layout::Kind::weights;
+  const int64_t outer_block = weights ? b : 1;
+  const int64_t pitch = b * outer_block;  // from one pixel to the next in a block
+  for (int64_t o0 = 0; o0 < outer; o0 += outer_block) {
+    for (int64_t i0 = 0; i0 < inner; i0 += b) {
+      const int64_t block = (o0 / outer_block * inner_blocks + i0 / b) * area * pitch;
+      for (int64_t o = o0; o < std::min(o0 + outer_block, outer); ++o) {
+        for (int64_t i = i0; i < std::min(i0 + b, inner); ++i) {
+          const int64_t row_major = (o * inner + i) * area;
+          const int64_t stored = block + (i - i0) * outer_block + (o - o0);
+          for (int64_t p = 0; p < area; ++p) f(row_major + p, stored + p * pitch);
+        }
       }
     }
   }
@@ -67,7 +73,8 @@ void to_layout(const Tensor& tensor, const Layout& layout, void* storage) {
     std::memcpy(storage, tensor.data(), tensor.size_bytes());
     return;
   }
-  std::memset(storage, 0, storage_bytes(tensor.type(), layout));
+  const size_t bytes = storage_bytes(tensor.type(), layout);
+  if (bytes != tensor.size_bytes()) std::memset(storage, 0, bytes);
   with_size(tensor.dtype(), [&](auto tag) {
     using T = decltype(tag);
     const T* from = reinterpret_cast<const T*>(tensor.data());

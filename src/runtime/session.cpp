@@ -1,39 +1,13 @@
 #include "runtime/session.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <utility>
 
-#include "base/align.h"
 #include "base/memory.h"
 
 namespace resnet {
-
-AlignedMemory::AlignedMemory(size_t bytes) : bytes_(bytes) {
-  if (bytes == 0) return;
-  constexpr size_t kHugePage = size_t{2} << 20;
-  const size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
-  bytes_ = align_up(bytes, alignment);
-  data_ = static_cast<std::byte*>(std::aligned_alloc(alignment, bytes_));
-  if (!data_) throw ResourceError(ExitCode::limit, "memory: {} bytes are not to be had; try a smaller batch", bytes);
-  // Large pages save a few per cent on arenas; where the system has none the advice is ignored.
-  if (bytes >= kHugePage) madvise(data_, bytes_, MADV_HUGEPAGE);
-  std::memset(data_, 0, bytes_);
-}
-
-AlignedMemory::~AlignedMemory() { std::free(data_); }
-
-AlignedMemory::AlignedMemory(AlignedMemory&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
-
-AlignedMemory& AlignedMemory::operator=(AlignedMemory&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(bytes_, other.bytes_);
-  return *this;
-}
 
 const Buffer& Program::buffer(const std::map<std::string, int>& names, const std::string& name) const {
   const auto found = names.find(name);

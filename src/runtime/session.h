@@ -7,27 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "base/aligned_memory.h"
 #include "base/tensor.h"
 #include "plan/plan.h"
 
 namespace resnet {
-
-/// Memory aligned for SIMD and large pages, zero at first.
-class AlignedMemory {
- public:
-  AlignedMemory() = default;
-  /// Throws ResourceError (limit) when it is not to be had.
-  explicit AlignedMemory(size_t bytes);
-  ~AlignedMemory();
-  AlignedMemory(AlignedMemory&& other) noexcept;
-  AlignedMemory& operator=(AlignedMemory&& other) noexcept;
-  std::byte* data() const { return data_; }
-  size_t size() const { return bytes_; }
-
- private:
-  std::byte* data_ = nullptr;
-  size_t bytes_ = 0;
-};
 
 class Session;
 

@@ -1,13 +1,11 @@
 // Convolution and its gradients: the candidates (oneDNN direct, oneDNN Winograd, our stem's, our Winograd with each
 // tile) among which conv2d_choice.cpp chooses.
 
-#include <cstdlib>
-
+#include "ops/conv2d.h"
 #include "backends/cpu/conv2d_choice.h"
 #include "backends/cpu/conv2d_stem.h"
 #include "backends/cpu/winograd.h"
-#include "base/align.h"
-#include "ops/conv2d.h"
+#include "base/aligned_memory.h"
 
 namespace resnet::cpu {
 
@@ -68,10 +66,7 @@ class WinogradKernel : public Kernel {
               .tile = tile,
               .threads = context.threads} {
     if (!problem.constant_weights) return;
-    packed_bytes_ = kernels_.packed_weight_bytes(size_, pass());
-    packed_.reset(static_cast<float*>(std::aligned_alloc(kAlignment, align_up(packed_bytes_))));
-    if (!packed_)
-      throw ResourceError(ExitCode::limit, "winograd: {} bytes for packed weights are not to be had", packed_bytes_);
+    packed_ = AlignedMemory(kernels_.packed_weight_bytes(size_, pass()));
   }
 
   /// Why it cannot do the problem; empty when it can.
@@ -94,12 +89,12 @@ class WinogradKernel : public Kernel {
   }
 
   size_t scratch_bytes() const override { return kernels_.scratch_bytes(size_, pass(), problem_.constant_weights); }
-  size_t held_bytes() const override { return packed_bytes_; }
+  size_t held_bytes() const override { return packed_.size(); }
   void constants_changed() override { ready_ = false; }
   std::string algorithm() const override { return fmt::format("winograd f{}", size_.tile); }
 
   void run(const KernelCall& call) override {
-    const float* packed = packed_ ? packed_weights(input(call, 1)) : nullptr;
+    const float* packed = packed_.data() ? packed_weights(input(call, 1)) : nullptr;
     switch (problem_.pass) {
       case ConvPass::forward: {
         const Conv2dAttrs& a = problem_.attrs;
@@ -138,20 +133,16 @@ class WinogradKernel : public Kernel {
   }
 
   const float* packed_weights(const float* w) {
-    if (!ready_) kernels_.pack_weights(size_, pass(), w, packed_.get());
+    auto* packed = reinterpret_cast<float*>(packed_.data());
+    if (!ready_) kernels_.pack_weights(size_, pass(), w, packed);
     ready_ = true;
-    return packed_.get();
+    return packed;
   }
-
-  struct Free {
-    void operator()(float* p) const { std::free(p); }
-  };
 
   ConvProblem problem_;
   const WinogradKernels& kernels_;
   WinogradProblem size_;
-  std::unique_ptr<float, Free> packed_;  ///< of constant weights
-  size_t packed_bytes_ = 0;
+  AlignedMemory packed_;  ///< of constant weights
   bool ready_ = false;
 };
 

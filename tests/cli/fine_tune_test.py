@@ -1,0 +1,57 @@
+#!/usr/bin/python3
+"""An ImageNet-shaped file, a new head, a folder of photos: fine-tuning learns from PNGs what it learns from idx files."""
+import pathlib
+import sys
+
+import program
+import torch
+import torchvision
+from program import ProgramTest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
+import fashion_mnist
+
+TRAIN, TEST = 1536, 512
+
+
+class FineTune(ProgramTest):
+    def setUp(self):
+        super().setUp()
+        torch.manual_seed(0)
+        torch.save(torchvision.models.resnet18().state_dict(), self.folder / "imagenet.pth")
+        self.ok("convert", "imagenet.pth", "imagenet.safetensors", "--architecture", "resnet18")
+        for kind in ("idx", "png"):
+            (self.folder / kind).mkdir()
+        fashion_mnist.small_copy(self.folder / "idx", TRAIN, TEST)
+        fashion_mnist.png_folder(self.folder / "png", TRAIN, TEST)
+
+    def train(self, data, *more):
+        return self.ok("train", "--model", "resnet18", "--weights", "imagenet.safetensors", "--reset-head", "--data", data,
+                       "--channels", 3, "--image-size", 32, "--batch-size", 64, "--epochs", 2, "--lr", 0.02, "--momentum", 0.9, "--seed", 3,
+                       "--output", f"run-{data}", *more).json()
+
+    def test_png_files_reach_what_idx_files_reach(self):
+        idx, png = self.train("idx"), self.train("png")
+        # The images are the same, their order is not: files go class by class.
+        self.assertGreater(idx["eval_top1"], 0.6)
+        self.assertGreater(png["eval_top1"], 0.6)
+        self.assertLess(abs(idx["eval_top1"] - png["eval_top1"]), 0.08)
+        model = self.folder / "run-png" / "best.safetensors"
+        first = sorted((self.folder / "png" / "test" / "9").iterdir())[0]
+        answer = self.ok("predict", model, first, "--json").json()
+        self.assertEqual(len(answer["predictions"]), 5)
+        evaluated = self.ok("evaluate", model, "--data", "png", "--json").json()
+        self.assertEqual(evaluated["images"], TEST)
+        self.assertEqual(evaluated["top1"], png["best_top1"])
+
+    def test_without_a_new_head_the_class_count_is_refused(self):
+        done = self.call("train", "--model", "resnet18", "--weights", "imagenet.safetensors", "--data", "png", "--image-size", 32,
+                                "--channels", 3, "--output", "run")
+        self.assertEqual(done.code, 3, done.err)
+        self.assertIn("fc.weight", done.err)
+        self.assertIn("--reset-head", done.err)
+        self.assertFalse((self.folder / "run").exists())
+
+
+if __name__ == "__main__":
+    program.main()
