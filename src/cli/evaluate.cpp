@@ -18,7 +18,8 @@ namespace {
 using nlohmann::json;
 
 struct Arguments {
-  std::string model, data = "fashion-mnist", split = "test", backend = "cpu", dump_logits, tta = "none", plots;
+  std::string model, data = "fashion-mnist", split = "test", backend = "cpu", dump_logits, tta = "none", plots,
+                     on_bad_sample = "stop";
   int64_t batch_size = 256, threads = 0, workers = 1, limit = 0;
   bool json = false;
 };
@@ -31,6 +32,13 @@ Views parse_views(const std::string& name) {
     if (name == known) return views;
   }
   throw UserError("--tta: '{}'; expected none, flip or ten-crop", escape_control(name));
+}
+
+Split parse_split(const std::string& name) {
+  for (const Split split : {Split::train, Split::validation, Split::test}) {
+    if (name == name_of(split)) return split;
+  }
+  throw UserError("--split: '{}'; expected test, validation or train", escape_control(name));
 }
 
 void print_json(const Evaluation& e, const std::string& tta) {
@@ -48,6 +56,7 @@ void print_json(const Evaluation& e, const std::string& tta) {
                            {"accuracy", bin.accuracy}});
   }
   std::printf("%s\n", json{{"images", e.images},
+                           {"skipped", e.skipped},
                            {"loss", e.loss},
                            {"top1", e.top1},
                            {"top5", e.top5},
@@ -63,6 +72,7 @@ void print_json(const Evaluation& e, const std::string& tta) {
 void print_text(const Evaluation& e) {
   std::printf("%s images: loss %.4f, top-1 %.2f %%, top-5 %.2f %%, calibration error %.2f %%\n\n",
               grouped(e.images).c_str(), e.loss, 100 * e.top1, 100 * e.top5, 100 * e.ece);
+  if (e.skipped > 0) std::printf("%s images could not be read and are left out\n\n", grouped(e.skipped).c_str());
   std::vector<std::vector<std::string>> scores = {{"class", "precision", "recall", "F1", "images"}};
   for (const ClassScore& s : e.per_class) {
     scores.push_back({s.name, fmt::format("{:.3f}", s.precision), fmt::format("{:.3f}", s.recall),
@@ -106,17 +116,22 @@ int run_evaluate(const Arguments& a) {
     throw UserError("--batch-size: {}; expected 1 to 65536 images", a.batch_size);
   if (a.threads < 0 || a.threads > 1024) throw UserError("--threads: {}; expected 0 (all) to 1024", a.threads);
   if (a.workers < 0 || a.workers > 64) throw UserError("--workers: {}; expected 0 to 64", a.workers);
-  if (a.split != "train" && a.split != "test")
-    throw UserError("--split: '{}'; expected train or test", escape_control(a.split));
+  const Split split = parse_split(a.split);
+  if (a.on_bad_sample != "stop" && a.on_bad_sample != "skip")
+    throw UserError("--on-bad-sample: '{}'; expected stop or skip", escape_control(a.on_bad_sample));
+  const bool skips = a.on_bad_sample == "skip";
   const Views views = parse_views(a.tta);
   const LoadedModel model = load_model(a.model);
   const ModelDescription& d = model.description;
   Progress progress;
-  const Dataset data =
-      load_dataset(a.data, a.split == "train" ? Split::train : Split::test,
-                   {.channels = d.channels, .class_names = d.class_names, .progress = [&](int64_t files) {
-                      progress.update(fmt::format("reading {}: {} files", a.data, grouped(files)));
-                    }});
+  const Dataset data = load_dataset(a.data, split,
+                                    {.channels = d.channels,
+                                     .exif_orientation = d.preprocessing.exif_orientation,
+                                     .missing_files = skips,
+                                     .class_names = d.class_names,
+                                     .progress = [&](int64_t files) {
+                                       progress.update(fmt::format("reading {}: {} files", a.data, grouped(files)));
+                                     }});
   if (data.classes() != static_cast<int64_t>(d.class_names.size()) || data.channels != d.channels) {
     throw UserError(
         ExitCode::refused,
@@ -150,11 +165,16 @@ int run_evaluate(const Arguments& a) {
                                 duration(static_cast<double>(total - done) / rate)));
     return stop == 0;
   };
-  const Evaluation e =
-      evaluate(program, data, d.preprocessing,
-               {.workers = static_cast<int>(a.workers), .limit = a.limit, .views = views, .progress = report});
+  const Evaluation e = evaluate(program, data, d.preprocessing,
+                                {.workers = static_cast<int>(a.workers),
+                                 .limit = a.limit,
+                                 .views = views,
+                                 .on_bad_sample = skips ? BadSample::leave_out : BadSample::stop,
+                                 .progress = report});
   progress.clear();
-  if (stop != 0 && e.images < images) return 128 + stop;
+  if (stop != 0 && e.images + e.skipped < images) return 128 + stop;
+  if (e.images == 0)
+    throw UserError(ExitCode::bad_data, "{}: none of its {} images can be read; expected at least one", a.data, images);
   if (!a.dump_logits.empty()) write_logits(a.dump_logits, program, data, d.preprocessing, images);
   if (!a.plots.empty()) write_plots(e, a.plots);
   a.json ? print_json(e, a.tta) : print_text(e);
@@ -169,7 +189,9 @@ Command add_evaluate(CLI::App& app) {
   verb->add_option("MODEL", a->model, "model file (.safetensors)")->required();
   verb->add_option("--data", a->data, "fashion-mnist, a folder of idx or CIFAR files or of images, or a list")
       ->capture_default_str();
-  verb->add_option("--split", a->split, "test or train")->capture_default_str();
+  verb->add_option("--split", a->split, "test, validation or train")->capture_default_str();
+  verb->add_option("--on-bad-sample", a->on_bad_sample, "an image that cannot be read: stop, or skip and count it")
+      ->capture_default_str();
   verb->add_option("-b,--batch-size", a->batch_size, "images at a time")->capture_default_str();
   verb->add_option("--limit", a->limit, "the first N images; 0: all")->capture_default_str();
   verb->add_option("--threads", a->threads, "compute threads; 0: all CPUs there are")->capture_default_str();

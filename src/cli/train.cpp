@@ -49,6 +49,7 @@ TrainConfig effective_config(const CLI::App& verb, const Arguments& a, TrainConf
   override_with(verb, "--interpolation", g.interpolation, config.interpolation);
   override_with(verb, "--mean", g.mean, config.mean);
   override_with(verb, "--std", g.std, config.std);
+  override_with(verb, "--exif-orientation", g.exif_orientation, config.exif_orientation);
   override_with(verb, "--epochs", g.epochs, config.epochs);
   override_with(verb, "--batch-size", g.batch_size, config.batch_size);
   override_with(verb, "--lr", g.lr, config.lr);
@@ -247,6 +248,7 @@ Command add_train(CLI::App& app) {
   verb->add_option("--mean", c.mean, "of each channel, of the scale 0..1, e.g. 0.485,0.456,0.406; default 0")
       ->delimiter(',');
   verb->add_option("--std", c.std, "of each channel, e.g. 0.229,0.224,0.225; default 1")->delimiter(',');
+  verb->add_flag("--exif-orientation", c.exif_orientation, "turn photos upright as their EXIF says; kept in the model");
   verb->add_option("--epochs", c.epochs, "passes over the training images")->capture_default_str();
   verb->add_option("-b,--batch-size", c.batch_size, "images a step")->capture_default_str();
   verb->add_option("--lr", c.lr, "learning rate")->capture_default_str();

@@ -40,6 +40,7 @@ const std::vector<Setting>& settings() {
       {"interpolation", &TrainConfig::interpolation},
       {"mean", &TrainConfig::mean},
       {"std", &TrainConfig::std},
+      {"exif_orientation", &TrainConfig::exif_orientation},
       {"epochs", &TrainConfig::epochs},
       {"batch_size", &TrainConfig::batch_size},
       {"lr", &TrainConfig::lr},
@@ -279,7 +280,8 @@ Preprocessing preprocessing(const TrainConfig& config) {
                   .crop_pct = config.crop_pct,
                   .interpolation = parse_interpolation(config.interpolation),
                   .mean = {config.mean.begin(), config.mean.end()},
-                  .std = {config.std.begin(), config.std.end()}};
+                  .std = {config.std.begin(), config.std.end()},
+                  .exif_orientation = config.exif_orientation};
   // Readers of the model file that know crop_pct alone should do nearly the same.
   if (p.resize_size > p.image_size) {
     p.crop_pct = static_cast<double>(p.image_size) / static_cast<double>(p.resize_size);

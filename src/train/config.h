@@ -18,14 +18,15 @@ struct TrainConfig {
   std::string data = "fashion-mnist";
   int64_t channels = 0;                ///< of the images: 1 grey, 3 RGB, 0 the data's own
   std::string on_bad_sample = "stop";  ///< stop | skip: an image that cannot be read ends the run, or is counted
-  int64_t image_size = 96;  ///< pixels
+  int64_t image_size = 96;             ///< pixels
   // How images become the network's input, see preprocessing() and Preprocessing.
   std::string resize = "squash";  ///< squash | shortest
   int64_t resize_size = 0;        ///< pixels; 0: as crop_pct says
   double crop_pct = 1;
   std::string interpolation = "bilinear";
-  std::vector<double> mean;  ///< of each channel, of the scale 0..1; empty: 0
-  std::vector<double> std;   ///< of each channel; empty: 1
+  std::vector<double> mean;       ///< of each channel, of the scale 0..1; empty: 0
+  std::vector<double> std;        ///< of each channel; empty: 1
+  bool exif_orientation = false;  ///< photos are turned upright as their EXIF says
   int64_t epochs = 10;
   int64_t batch_size = 256;
   double lr = 0.05;

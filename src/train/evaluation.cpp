@@ -128,7 +128,8 @@ Evaluation evaluate(InferenceProgram& program, const Dataset& dataset, const Pre
                           .dtype = program.dtype(),
                           .workers = options.workers,
                           .preprocessing = preprocessing,
-                          .views = options.views});
+                          .views = options.views,
+                          .on_bad_sample = options.on_bad_sample});
   int64_t done = 0;
   int64_t skipped = 0;
   while (const Batch* batch = loader.next()) {

@@ -57,11 +57,13 @@ class Trainer {
 
   void load_data() {
     if (observer_.on_prepare) observer_.on_prepare("reading " + config_.data, 0, 0);
-    const DatasetOptions options{
-        .channels = config_.channels, .missing_files = skips_bad_samples(), .progress = [&](int64_t files) {
-          if (!observer_.on_prepare) return;
-          observer_.on_prepare(fmt::format("reading {}: {} files", config_.data, files), 0, 0);
-        }};
+    const DatasetOptions options{.channels = config_.channels,
+                                 .exif_orientation = config_.exif_orientation,
+                                 .missing_files = skips_bad_samples(),
+                                 .progress = [&](int64_t files) {
+                                   if (!observer_.on_prepare) return;
+                                   observer_.on_prepare(fmt::format("reading {}: {} files", config_.data, files), 0, 0);
+                                 }};
     train_set_ = load_dataset(config_.data, Split::train, options);
     test_set_ = load_dataset(config_.data, Split::validation, options);
     warn_of_turned_images();
@@ -147,7 +149,7 @@ class Trainer {
     if (found.turned == 0) return;
     observer_.on_warning(fmt::format(
         "{}: {} of the {} images looked at carry an EXIF orientation; they are taken as they are stored, as PIL and "
-        "torchvision do",
+        "torchvision do; --exif-orientation turns them upright",
         config_.data, found.turned, found.looked_at));
   }
 

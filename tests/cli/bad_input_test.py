@@ -176,7 +176,7 @@ class CommandLine(BadInput):
                 *((("summary", "lecture_resnet18", "--input-size", size), (f"--input-size: '{size}'", "1x96x96"))
                   for size in ("96", "1x96", "1x96x96x1", "1x0x96", "1x-1x96", "1xax96", "1x96x96x", "x", "1x96x99999", "1X96X96")),
                 (("evaluate",), ("MODEL", "resnet evaluate --help")),
-                (("evaluate", "run/last/model.safetensors", "--data", "data", "--split", "val"), ("--split: 'val'", "train or test")),
+                (("evaluate", "run/last/model.safetensors", "--data", "data", "--split", "val"), ("--split: 'val'", "test, validation or train")),
                 (("evaluate", "run/last/model.safetensors", "--data", "data", "--batch-size", "0"), "--batch-size: 0"),
                 (("evaluate", "run/last/model.safetensors", "--data", "data", "--limit", "49"), ("--limit: 49", "48")),
                 (("evaluate", "run/last/model.safetensors", "--data", "data", "--workers", "-1"), "--workers: -1"),
