@@ -83,17 +83,36 @@ TrainConfig effective_config(const CLI::App& verb, const Arguments& a, TrainConf
   return config;
 }
 
+/// The preprocessing of a model file as settings: an --image-size of the user's own keeps the share that is cropped.
+void apply_preprocessing(const ModelDescription& model, TrainConfig& config) {
+  const Preprocessing& p = model.preprocessing;
+  config.channels = model.channels == 3 ? 3 : 1;
+  config.image_size = p.image_size;
+  config.resize = name_of(p.resize);
+  Preprocessing by_share = p;
+  by_share.resize_size = 0;
+  const bool share_says_it = resized_side(by_share) == resized_side(p);
+  config.crop_pct = share_says_it ? p.crop_pct : 1;
+  config.resize_size = share_says_it ? 0 : p.resize_size;
+  config.interpolation = name_of(p.interpolation);
+  config.mean.assign(p.mean.begin(), p.mean.end());
+  config.std.assign(p.std.begin(), p.std.end());
+  config.exif_orientation = p.exif_orientation;
+}
+
 /// Where settings start that nothing else gives: a model file among the weights says which architecture they are of,
-/// and for which images.
-TrainConfig usual_config(const std::string& weights) {
+/// and what they were trained to see. `model` is the user's own, or empty: weights of another one say nothing.
+TrainConfig usual_config(const std::string& weights, const std::string& model) {
   TrainConfig config;
   if (weights.empty()) return config;
   const WeightsFile file(weights);
   if (!file.metadata().contains("architecture")) return config;
-  const ModelDescription model = from_metadata(weights, file.metadata());
-  config.model = model.architecture;
-  config.image_size = model.preprocessing.image_size;
-  for (const auto& [name, value] : changed_options(model.options)) apply_setting("model." + name + "=" + value, config);
+  const ModelDescription of_file = from_metadata(weights, file.metadata());
+  if (!model.empty() && find_model(model).name != of_file.architecture) return config;
+  config.model = of_file.architecture;
+  apply_preprocessing(of_file, config);
+  for (const auto& [name, value] : changed_options(of_file.options))
+    apply_setting("model." + name + "=" + value, config);
   return config;
 }
 
@@ -189,7 +208,7 @@ int run_train(const CLI::App& verb, const Arguments& arguments) {
     request.output = arguments.output;
   }
   const TrainConfig usual = request.resume ? config_of_run(request.output)
-                                           : usual_config(verb.count("--model") > 0 ? "" : arguments.config.weights);
+                                           : usual_config(arguments.config.weights, verb.count("--model") > 0 ? arguments.config.model : "");
   request.config = effective_config(verb, arguments, usual);
   request.dump_gradients = arguments.dump_gradients;
   request.stop_signal = &install_stop_signals();
@@ -280,7 +299,7 @@ Command add_train(CLI::App& app) {
       ->expected(0, 1)
       ->type_name("[PATH]");
   verb->add_option("--weights", c.weights,
-                   "initial weights, safetensors or .pth; a model file also gives --model and --image-size");
+                   "initial weights, safetensors or .pth; a model file also gives --model and its preprocessing");
   verb->add_flag("--reset-head", a.reset_head,
                  "all of --weights but the classifier, which starts anew for these classes");
   verb->add_flag("--no-shuffle", a.no_shuffle, "take the images in the order of the file");

@@ -27,7 +27,7 @@ class FineTune(ProgramTest):
 
     def train(self, data, *more):
         return self.ok("train", "--model", "resnet18", "--weights", "imagenet.safetensors", "--reset-head", "--data", data,
-                       "--channels", 3, "--image-size", 32, "--batch-size", 64, "--epochs", 2, "--lr", 0.02, "--momentum", 0.9, "--seed", 3,
+                       "--image-size", 32, "--batch-size", 64, "--epochs", 2, "--lr", 0.02, "--momentum", 0.9, "--seed", 3,
                        "--output", f"run-{data}", *more).json()
 
     def test_png_files_reach_what_idx_files_reach(self):
