@@ -7,11 +7,13 @@
 
 `logits`: random weights and statistics that the oracle's own net saves; then, on 8 random images, the logits of inference
 (largest error of an image relative to its largest logit) and the running statistics after one training step with rate 0
-(largest error of a tensor relative to its largest value), both of the cpu backend in f32 against PyTorch in double.
+(largest error of a tensor relative to its largest value), both of the cpu backend in f32 against PyTorch in double. Where
+statistics miss their bound, twice the error of PyTorch's own f32 is allowed: in 1001 layers that too is 1.4e-4.
 `gradients`: loss, every parameter's gradient and every statistic of one step of the reference backend in double.
 Prints a line a net; exits 1 when a bound fails, 2 when a net could not be run.
 """
 import argparse
+import copy
 import json
 import os
 import pathlib
@@ -219,7 +221,7 @@ def check_net(name, args):
         mine = run_helper(args.helper, "forward", folder, {"RESNET_CONV_ALGORITHM": args.algorithm})
         seconds = time.monotonic() - start
     with torch.no_grad():
-        net = net.double()
+        single, net = copy.deepcopy(net), net.double()
         truth = net.eval()(images.double()).numpy()
         before = statistics_of(net)
         net.train()(images.double())
@@ -228,9 +230,15 @@ def check_net(name, args):
     if not moved > 1e-2:
         raise CannotRun(f"{name}: the step moved the statistics by {moved:.1e}: too little to tell right from wrong")
     logits, step = logits_error(mine["logits"], truth), tensors_error(mine, statistics)
-    passed = logits <= LOGITS_BOUND and step <= STATISTICS_BOUND
+    bound, note = STATISTICS_BOUND, ""
+    if step > bound:  # a thousand layers amplify every rounding: is PyTorch's own f32 as far off?
+        with torch.no_grad():
+            single.train()(images)
+        own = tensors_error(statistics_of(single), statistics)
+        bound, note = max(bound, 2 * own), f" (PyTorch's own f32: {own:.1e}, bound twice that)"
+    passed = logits <= LOGITS_BOUND and step <= bound
     macs = f"{listed['macs'] / 1e6:12,.1f}" if listed else f"{'':>12}"
-    print(f"{name:22} {parameters:12,} {macs}  {logits:9.1e}  {step:10.1e}  {seconds:6.1f}  {'ok' if passed else 'FAILED'}", flush=True)
+    print(f"{name:22} {parameters:12,} {macs}  {logits:9.1e}  {step:10.1e}  {seconds:6.1f}  {'ok' if passed else 'FAILED'}{note}", flush=True)
     return passed
 
 
