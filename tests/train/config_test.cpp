@@ -17,6 +17,8 @@ TrainConfig unusual() {
   c.data = "a \"quoted\" \\ folder\n";
   c.image_size = 33;
   c.epochs = 3;
+  c.channels = 3;
+  c.on_bad_sample = "skip";
   c.batch_size = 7;
   c.lr = 0.1 + 0.2;  // has no short decimal
   c.lr_scheduler = "multisteplr";
