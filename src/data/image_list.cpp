@@ -213,8 +213,10 @@ std::vector<ListRow> parse_image_list(std::string_view text, const std::string& 
     if (line.ends_with('\r')) line.remove_suffix(1);
     if (trimmed(line).empty()) continue;
     if (line.find('\0') != std::string_view::npos) {
-      throw bad_data(name, offset + line.find('\0'), "line", "found a byte of 0 in line {}; expected text",
-                     line_number);
+      throw bad_data(
+          name, offset + line.find('\0'), "line",
+          "found a byte of 0 in line {}; expected lines of path,label; of idx or CIFAR files give the folder",
+          line_number);
     }
     const bool first = separator == 0;
     if (first) {

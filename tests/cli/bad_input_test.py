@@ -321,7 +321,7 @@ class DataSets(BadInput):
         self.assert_broken(IO, IMAGES, train_images_idx3_ubyte=lambda path: path.symlink_to(path))
         self.assert_refused(IO, ("./nowhere", "No such file"), *self.train(data="./nowhere"))
         self.assert_refused(USAGE, ("'fashion-mnits'", "fashion-mnist"), *self.train(data="fashion-mnits"))
-        self.assert_refused(IO, ("folder", "fashion-mnist"), *self.train(data=f"data/{IMAGES}"))
+        self.assert_refused(BAD_DATA, (IMAGES, "expected lines of path,label", "folder"), *self.train(data=f"data/{IMAGES}"))
 
     def test_images_too_small_for_the_network_leave_no_run_behind(self):
         self.assert_refused(USAGE, "larger image", *self.train("--set", "model.stem_padding=0", "--image-size", "4"))

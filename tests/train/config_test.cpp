@@ -23,6 +23,8 @@ TrainConfig unusual() {
   c.mean = {0.5, 1e-3, 2};
   c.std = {0.25, 3, 0.1};
   c.epochs = 3;
+  c.channels = 3;
+  c.on_bad_sample = "skip";
   c.batch_size = 7;
   c.lr = 0.1 + 0.2;  // has no short decimal
   c.lr_scheduler = "multisteplr";
