@@ -76,7 +76,7 @@ RESNET_API void resnet_close(resnet_classifier* classifier);
 RESNET_API const char* resnet_architecture(const resnet_classifier* classifier); /* "resnet18" */
 RESNET_API size_t resnet_class_count(const resnet_classifier* classifier);
 RESNET_API const char* resnet_class_name(const resnet_classifier* classifier, size_t index); /* NULL past the last */
-RESNET_API int64_t resnet_channels(const resnet_classifier* classifier);                     /* of its images: 1 or 3 */
+RESNET_API int64_t resnet_channels(const resnet_classifier* classifier);   /* of its images: 1 grey, 3 RGB */
 RESNET_API int64_t resnet_input_size(const resnet_classifier* classifier); /* side of the square it looks at, pixels */
 
 typedef enum resnet_image_kind {

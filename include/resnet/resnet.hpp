@@ -135,7 +135,7 @@ class Classifier {
     for (std::size_t i = 0; i < class_count(); ++i) names.emplace_back(resnet_class_name(handle_.get(), i));
     return names;
   }
-  /// Of its images: 1 (grey) or 3 (RGB).
+  /// Of its images: 1 for grey, 3 for RGB; a model of another number takes pixels only.
   std::int64_t channels() const { return resnet_channels(handle_.get()); }
   /// Side of the square that the network looks at, in pixels.
   std::int64_t input_size() const { return resnet_input_size(handle_.get()); }

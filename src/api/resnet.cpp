@@ -99,6 +99,8 @@ Image planar(const resnet_image& image, const std::string& where, int64_t channe
 
 Image decoded(const resnet_image& image, size_t index, const ModelDescription& model) {
   const std::string where = fmt::format("image {}", index);
+  if (image.kind != RESNET_IMAGE_PIXELS && model.channels != 1 && model.channels != 3)
+    throw UserError("{}: the model wants {} channels; files hold grey or RGB; give it pixels", where, model.channels);
   const DecodeOptions options{.channels = model.channels};
   switch (image.kind) {
     case RESNET_IMAGE_FILE: require_argument(image.path, where.c_str(), "path"); return read_image(image.path, options);

@@ -170,6 +170,21 @@ TEST_F(Library, FailuresAreCodesWithALineAndChangeNothing) {
   EXPECT_EQ(logits[0], 7) << "nothing was written";
 }
 
+TEST_F(Library, AModelOfTwoChannelsTakesPixelsOnly) {
+  const std::string path = folder_ / "two.safetensors";
+  write_safetensors(path, small_model(1, 20, DType::f32, 2));
+  resnet_classifier* two = nullptr;
+  ASSERT_EQ(resnet_open(path.c_str(), nullptr, &two), RESNET_OK) << resnet_last_error();
+  const std::string file = photo("cat.png");
+  const resnet_image encoded = resnet_image_file(file.c_str());
+  float logits[5];
+  expect_failure(resnet_logits(two, &encoded, 1, logits), RESNET_USAGE, "image 0: the model wants 2 channels");
+  const std::vector<uint8_t> pixels = random_pixels(1, kHeight, kWidth, 2);
+  const resnet_image image = resnet_image_chw(pixels.data(), 2, kHeight, kWidth);
+  EXPECT_EQ(resnet_logits(two, &image, 1, logits), RESNET_OK) << resnet_last_error();
+  resnet_close(two);
+}
+
 TEST_F(Library, EachThreadHasItsOwnLastError) {
   expect_failure(resnet_open(nullptr, nullptr, nullptr), RESNET_USAGE, "model_path");
   std::thread([&] {

@@ -10,18 +10,22 @@
 
 namespace resnet::testing {
 
-/// ResNet-20 for CIFAR on three channels of `size` pixels; every weight and statistic drawn from `seed`.
-inline ModelFile small_model(uint64_t seed, int64_t size = 20, DType dtype = DType::f32) {
+/// ResNet-20 for CIFAR on `channels` (1 to 3) of `size` pixels; every weight and statistic drawn from `seed`.
+inline ModelFile small_model(uint64_t seed, int64_t size = 20, DType dtype = DType::f32, int64_t channels = 3) {
   ModelDescription d;
   d.architecture = "resnet20_cifar_a";
   d.options.num_classes = 5;
-  d.channels = 3;
+  d.channels = channels;
   d.class_names = {"ant", "bee", "cat", "dog", "elk"};
   d.preprocessing.image_size = size;
   d.preprocessing.mean = {0.4f, 0.5f, 0.6f};
   d.preprocessing.std = {0.2f, 0.25f, 0.3f};
+  d.preprocessing.mean.resize(static_cast<size_t>(channels));
+  d.preprocessing.std.resize(static_cast<size_t>(channels));
+  ModelSpec spec = find_model(d.architecture);
+  spec.input = {channels, size, size};
   ModelFile file{.metadata = to_metadata(d), .tensors = {}};
-  for (const StateSpec& state : model_states(find_model(d.architecture), d.options, dtype)) {
+  for (const StateSpec& state : model_states(spec, d.options, dtype)) {
     Tensor value = initial_value(state, seed);
     Rng rng(hash_combine(seed, hash_text(state.name)));
     with_float(dtype, [&](auto tag) {
