@@ -101,7 +101,7 @@ Image decoded(const resnet_image& image, size_t index, const ModelDescription& m
   const std::string where = fmt::format("image {}", index);
   if (image.kind != RESNET_IMAGE_PIXELS && model.channels != 1 && model.channels != 3)
     throw UserError("{}: the model wants {} channels; files hold grey or RGB; give it pixels", where, model.channels);
-  const DecodeOptions options{.channels = model.channels};
+  const DecodeOptions options{.channels = model.channels, .exif_orientation = model.preprocessing.exif_orientation};
   switch (image.kind) {
     case RESNET_IMAGE_FILE: require_argument(image.path, where.c_str(), "path"); return read_image(image.path, options);
     case RESNET_IMAGE_ENCODED:

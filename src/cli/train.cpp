@@ -207,8 +207,9 @@ int run_train(const CLI::App& verb, const Arguments& arguments) {
   } else {
     request.output = arguments.output;
   }
-  const TrainConfig usual = request.resume ? config_of_run(request.output)
-                                           : usual_config(arguments.config.weights, verb.count("--model") > 0 ? arguments.config.model : "");
+  const TrainConfig usual =
+      request.resume ? config_of_run(request.output)
+                     : usual_config(arguments.config.weights, verb.count("--model") > 0 ? arguments.config.model : "");
   request.config = effective_config(verb, arguments, usual);
   request.dump_gradients = arguments.dump_gradients;
   request.stop_signal = &install_stop_signals();
