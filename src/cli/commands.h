@@ -5,7 +5,9 @@
 #include <atomic>
 #include <functional>
 
-#include "train/model_file.h"
+namespace resnet {
+struct KnownOfWeights;
+}
 
 namespace resnet::cli {
 
