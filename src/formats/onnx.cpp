@@ -227,12 +227,13 @@ class Tail {
 void add_form(OnnxWriter& w) { w.add("Add", {w.input(0), w.input(1)}); }
 
 void avg_pool_form(OnnxWriter& w) {
-  const auto& [kernel, stride, pad, count_include_pad] = w.attributes<PoolAttrs>();
+  const auto& [kernel, stride, pad, count_include_pad, ceil_mode] = w.attributes<PoolAttrs>();
   onnx::NodeProto& node = w.add("AveragePool", {w.input(0)});
   set(node, "kernel_shape", both(kernel));
   set(node, "strides", both(stride));
   set(node, "pads", pads(pad));
   set(node, "count_include_pad", int64_t{count_include_pad});
+  set(node, "ceil_mode", int64_t{ceil_mode});
 }
 
 void batch_norm_form(OnnxWriter& w) {
@@ -297,12 +298,13 @@ void linear_form(OnnxWriter& w) {
 }
 
 void max_pool_form(OnnxWriter& w) {
-  const auto& [kernel, stride, pad, count_include_pad] = w.attributes<PoolAttrs>();
+  const auto& [kernel, stride, pad, count_include_pad, ceil_mode] = w.attributes<PoolAttrs>();
   static_cast<void>(count_include_pad);  // means nothing to a maximum
   onnx::NodeProto& node = w.add("MaxPool", {w.input(0)});
   set(node, "kernel_shape", both(kernel));
   set(node, "strides", both(stride));
   set(node, "pads", pads(pad));
+  set(node, "ceil_mode", int64_t{ceil_mode});
 }
 
 /// Axis 1 of a tensor of any rank: zeros before and behind it.

@@ -53,10 +53,12 @@ ModelSpec torchvision_model(const char* name, const char* summary, torchvision::
                                         .zero_init_residual = options.zero_init_residual,
                                         .drop_path = options.drop_path});
           },
-          {"zero_init_residual", "blocks", "drop_path"}};
+          {"zero_init_residual", "blocks", "drop_path"},
+          UsualPhotos{}};
 }
 
-ModelSpec timm_model(const char* name, const char* summary, const timm::Architecture& usual) {
+ModelSpec timm_model(const char* name, const char* summary, const timm::Architecture& usual,
+                     const UsualPhotos& photos = {.interpolation = "bicubic"}) {
   return {name,
           summary,
           {3, 224, 224},
@@ -69,7 +71,8 @@ ModelSpec timm_model(const char* name, const char* summary, const timm::Architec
             a.num_classes = classes_of(options, 1000);
             return timm::resnet(s, x, a);
           },
-          {"zero_init_residual", "blocks", "drop_path"}};
+          {"zero_init_residual", "blocks", "drop_path"},
+          photos};
 }
 
 ModelSpec resnetv2_model(const char* name, const Blocks& blocks) {
@@ -83,7 +86,9 @@ ModelSpec resnetv2_model(const char* name, const Blocks& blocks) {
                                      .num_classes = classes_of(options, 1000),
                                      .drop_path = options.drop_path});
           },
-          {"blocks", "drop_path"}};
+          {"blocks", "drop_path"},
+          UsualPhotos{
+              .crop_pct = 0.95, .interpolation = "bicubic", .mean = {0.5f, 0.5f, 0.5f}, .std = {0.5f, 0.5f, 0.5f}}};
 }
 
 ModelSpec preresnet_model(int64_t depth) {
@@ -271,6 +276,7 @@ std::vector<ModelSpec> make_models() {
   constexpr auto kBasic = timm::Block::basic, kBottleneck = timm::Block::bottleneck;
   constexpr timm::BlockOptions kAverage{.average_shortcut = true};
   constexpr const char* kD = "timm's: deep stem, averaging shortcuts";
+  const UsualPhotos larger{.image_size = 256, .crop_pct = 0.95, .interpolation = "bicubic"};
   models.insert(
       models.end(),
       {
@@ -278,12 +284,13 @@ std::vector<ModelSpec> make_models() {
           timm_model("resnet26d", kD, {.block = kBottleneck, .blocks = k18, .deep_stem = 32, .options = kAverage}),
           timm_model("resnet34d", kD, {.block = kBasic, .blocks = k50, .deep_stem = 32, .options = kAverage}),
           timm_model("resnet50d", kD, {.blocks = k50, .deep_stem = 32, .options = kAverage}),
-          timm_model("resnet101d", kD, {.blocks = k101, .deep_stem = 32, .options = kAverage}),
-          timm_model("resnet152d", kD, {.blocks = k152, .deep_stem = 32, .options = kAverage}),
+          timm_model("resnet101d", kD, {.blocks = k101, .deep_stem = 32, .options = kAverage}, larger),
+          timm_model("resnet152d", kD, {.blocks = k152, .deep_stem = 32, .options = kAverage}, larger),
           timm_model("resnet50c", "timm's: deep stem", {.blocks = k50, .deep_stem = 32}),
           timm_model("resnet50s", "timm's: deep stem, twice as wide", {.blocks = k50, .deep_stem = 64}),
           timm_model("seresnet50", "timm's: squeeze-and-excitation",
-                     {.blocks = k50, .options = {.attention = Attention::squeeze_excite}}),
+                     {.blocks = k50, .options = {.attention = Attention::squeeze_excite}},
+                     {.crop_pct = 0.95, .interpolation = "bicubic"}),
           timm_model("ecaresnet50d", "timm's resnet50d with channel attention",
                      {.blocks = k50,
                       .deep_stem = 32,

@@ -2,8 +2,10 @@
 // The models by name.
 
 #include <array>
+#include <array>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +35,15 @@ struct ModelOptions {
   bool operator==(const ModelOptions&) const = default;
 };
 
+/// How the photos were prepared on which a net's published weights were trained: of the shorter side, resized to
+/// floor(image_size / crop_pct) pixels, the centre. Sources: torchvision's weight presets V1, timm's default_cfg.
+struct UsualPhotos {
+  int64_t image_size = 224;
+  double crop_pct = 0.875;
+  std::string interpolation = "bilinear";
+  std::array<float, 3> mean = {0.485f, 0.456f, 0.406f}, std = {0.229f, 0.224f, 0.225f};
+};
+
 struct ModelSpec {
   std::string name;
   std::string summary;  ///< one line
@@ -40,6 +51,7 @@ struct ModelSpec {
   int64_t num_classes;
   std::function<Value(Scope, Value x, const ModelOptions&)> build;  ///< x [N,C,H,W] -> logits
   std::vector<std::string> options = {};                            ///< that it takes besides num_classes
+  std::optional<UsualPhotos> photos = {};                           ///< of the nets for ImageNet
 };
 
 /// The models with a name of their own.

@@ -237,7 +237,6 @@ std::map<std::string, std::string> completed_metadata(const WeightsFile& file, c
   for (const auto& [key, value] : said) {
     if (key.starts_with(kOptionPrefix)) set_option(key.substr(kOptionPrefix.size()), value, usual.options);
   }
-  const bool imagenet = spec.input == Shape{3, 224, 224};
   const int64_t classes = classes_in(file, spec, usual.options);
   if (classes > 1 << 24)
     throw bad_data(file.path(), 0, "classifier", "{} classes; expected {} at most", classes, 1 << 24);
@@ -245,14 +244,15 @@ std::map<std::string, std::string> completed_metadata(const WeightsFile& file, c
     throw UserError(ExitCode::refused, "{}: {} class names for a classifier of {} classes; expected one name for each",
                     file.path(), known.class_names.size(), classes);
   }
-  usual.class_names = known.class_names.empty() ? usual_class_names(classes, imagenet) : known.class_names;
+  usual.class_names = known.class_names.empty() ? usual_class_names(classes, spec.photos.has_value()) : known.class_names;
   usual.preprocessing.image_size = spec.input[1];
-  if (imagenet) {
-    usual.preprocessing.mean = {0.485f, 0.456f, 0.406f};
-    usual.preprocessing.std = {0.229f, 0.224f, 0.225f};
-    usual.preprocessing.resize = ResizeRule::shortest;
-    usual.preprocessing.resize_size = 256;
-    usual.preprocessing.crop_pct = 0.875;
+  if (spec.photos) {
+    usual.preprocessing = {.image_size = spec.photos->image_size,
+                           .resize = ResizeRule::shortest,
+                           .crop_pct = spec.photos->crop_pct,
+                           .interpolation = parse_interpolation(spec.photos->interpolation),
+                           .mean = {spec.photos->mean.begin(), spec.photos->mean.end()},
+                           .std = {spec.photos->std.begin(), spec.photos->std.end()}};
   }
   std::map<std::string, std::string> metadata = to_metadata(usual);
   for (const auto& [key, value] : said) metadata[key] = value;
