@@ -37,7 +37,7 @@ import safetensors_numpy
 
 LOGITS_BOUND, STATISTICS_BOUND, DOUBLE_BOUND = 1e-4, 1e-4, 1e-11
 IMAGES, CLASSES = 8, 100
-SIZE, CIFAR_SIZE = 72, 32  # pixels; at 72 the maps are 18, 9, 5 and 3 wide: odd edges count
+SIZE, FEW_SIZE, CIFAR_SIZE = 72, 40, 32  # pixels; at 72 the maps are 18, 9, 5 and 3 wide, at 40 10, 5, 3 and 2: odd edges count
 
 TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d",
                "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2")
@@ -46,7 +46,7 @@ TIMM = ("resnet18d", "resnet26d", "resnet34d", "resnet50d", "resnet101d", "resne
 V1 = ("resnet50_v1", "resnet101_v1", "resnet152_v1")
 CIFAR = ("preresnet164_cifar", "preresnet1001_cifar", "wrn28_10_cifar")
 ALL = TORCHVISION + V1 + TIMM + CIFAR
-FEW = ("resnext50_32x4d", "resnet18d", "resnet50s", "seresnet50", "ecaresnet50d", "resnetblur50",
+FEW = ("resnet18d", "resnet50s", "seresnet50", "ecaresnet50d", "resnetblur50",
        "resnetv2_50", "preresnet164_cifar", "wrn16_2_cifar")
 
 
@@ -206,7 +206,7 @@ def statistics_of(net):
 def check_net(name, args):
     """Logits and statistics of one net; prints its line. True when both are within their bounds."""
     torch.manual_seed(args.seed)
-    size = CIFAR_SIZE if name.endswith("_cifar") else SIZE
+    size = CIFAR_SIZE if name.endswith("_cifar") else args.size
     images = patchwork(IMAGES, size, torch.Generator().manual_seed(args.seed))
     parameters = sum(p.numel() for p in oracle(name, 10 if name.endswith("_cifar") else 1000).parameters())
     listed = args.listed.get(name)
@@ -244,6 +244,7 @@ def check_net(name, args):
 
 def check_logits(args):
     names = args.names or (ALL if args.all else FEW)
+    args.size = FEW_SIZE if names is FEW else SIZE
     try:
         done = subprocess.run([args.resnet, "summary", "--list", "--json"], text=True, capture_output=True)
     except OSError as error:
@@ -252,7 +253,7 @@ def check_logits(args):
         raise CannotRun(f"{args.resnet} summary --list: {done.stderr.strip()}")
     args.listed = {line["model"]: line for line in json.loads(done.stdout)}
     print(f"torchvision {torchvision.__version__}, timm {timm.__version__}, torch {torch.__version__} in double; {IMAGES} images of "
-          f"3x{SIZE}x{SIZE} (3x{CIFAR_SIZE}x{CIFAR_SIZE} for CIFAR), seed {args.seed}; bounds {LOGITS_BOUND:.0e} and {STATISTICS_BOUND:.0e}\n"
+          f"3x{args.size}x{args.size} (3x{CIFAR_SIZE}x{CIFAR_SIZE} for CIFAR), seed {args.seed}; bounds {LOGITS_BOUND:.0e} and {STATISTICS_BOUND:.0e}\n"
           f"{'model':22} {'parameters':>12} {'MMACs':>12}  {'logits':>9}  {'statistics':>10}  {'s':>6}")
     return all([check_net(name, args) for name in names])
 
