@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import program
 import safetensors.torch
+import timm
 import torch
 import torchvision
 from program import ProgramTest
@@ -79,8 +80,8 @@ class Convert(ProgramTest):
                 self.assertEqual(metadata["architecture"], name)
                 names = json.loads(metadata["class_names"])
                 self.assertEqual(names, torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"])
-                self.assertEqual((metadata["resize"], metadata["resize_size"], metadata["input_size"], metadata["interpolation"]),
-                                 ("shortest", "256", "[3,224,224]", "bilinear"))
+                self.assertEqual((metadata["resize"], metadata["crop_pct"], metadata["input_size"], metadata["interpolation"]),
+                                 ("shortest", "0.875", "[3,224,224]", "bilinear"))
                 np.testing.assert_allclose(json.loads(metadata["mean"]), [0.485, 0.456, 0.406], rtol=1e-7)
 
     def test_views_types_and_ties_keep_every_byte(self):
@@ -153,6 +154,18 @@ class Convert(ProgramTest):
         self.refused(3, ("in.pth", "165 missing: ", "24 misshaped: ", "and 14 more"), "convert", "in.pth", "taken.safetensors", "--force", "--architecture", "resnet50")
         self.refused(2, ("resnet19", "nearest"), "convert", "in.pth", "new.safetensors", "--architecture", "resnet19")
         self.assertEqual(program.sha256(self.folder / "taken.safetensors"), before)
+
+    def test_weights_of_timm_get_the_preprocessing_they_were_trained_with(self):
+        for name in ("resnet18d", "resnetv2_50", "seresnet50"):
+            net = timm.create_model(name)
+            self.convert(self.save(net.state_dict()), "out.safetensors", "--architecture", name)
+            with safetensors.safe_open(self.folder / "out.safetensors", "pt") as file:
+                said, wanted = file.metadata(), net.default_cfg
+            self.assertEqual((said["interpolation"], float(said["crop_pct"]), said["resize"]),
+                             (wanted["interpolation"], wanted["crop_pct"], "shortest"))
+            self.assertEqual(json.loads(said["input_size"]), list(wanted["input_size"]))
+            for key in ("mean", "std"):
+                np.testing.assert_allclose(json.loads(said[key]), wanted[key], rtol=1e-6)
 
     def test_class_names_and_single_keys(self):
         self.save(random_net(classes=3).state_dict())
@@ -230,13 +243,14 @@ class Export(ProgramTest):
     def test_the_same_logits_under_onnx_runtime(self):
         pixels = np.frombuffer((self.folder / "data/t10k-images-idx3-ubyte").read_bytes()[16:], np.uint8).reshape(12, 1, 32, 32)
         images = pixels.astype(np.float32) / 255
-        for name in ("resnet18", "resnet50", "resnext50_32x4d", "resnet20_cifar_a", "resnet20_cifar_b", "lecture_resnet18", "resnet8_mlp"):
+        for name in ("resnet18", "resnet50", "resnext50_32x4d", "resnet20_cifar_a", "resnet20_cifar_b", "lecture_resnet18", "resnet8_mlp", "resnet18d",
+                     "seresnet50", "ecaresnet50d", "resnetblur50", "resnetv2_50", "preresnet11_cifar", "wrn10_1_cifar"):
             self.ok("train", "--model", name, "--data", "data", "--image-size", "32", "--batch-size", "16", "--max-steps", "1", "--lr", "0.001",
                     "--output", name)
             model = f"{name}/last/model.safetensors"
             ours = self.logits(model)
             self.assertGreater(np.abs(ours - ours.mean(axis=0)).max(), 1e-3 * np.abs(ours).max(), "the images' answers are all the same")
-            small = name not in ("resnet50", "resnext50_32x4d")
+            small = "50" not in name
             for more in ((), ("--no-fold-batch-norm", "--opset", "17"), ("--opset", "15", "--no-dynamic-batch", "--batch-size", "12"))[:3 if small else 1]:
                 with self.subTest(name=name, more=more):
                     self.ok("export", model, "out.onnx", "--force", *more)
