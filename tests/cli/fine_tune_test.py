@@ -15,8 +15,10 @@ TRAIN, TEST = 1536, 512
 
 
 class FineTune(ProgramTest):
-    def setUp(self):
-        super().setUp()
+    def prepared(self):
+        """What both tests start from, made once."""
+        if (self.folder / "png").exists():
+            return
         torch.manual_seed(0)
         torch.save(torchvision.models.resnet18().state_dict(), self.folder / "imagenet.pth")
         self.ok("convert", "imagenet.pth", "imagenet.safetensors", "--architecture", "resnet18")
@@ -25,12 +27,12 @@ class FineTune(ProgramTest):
         fashion_mnist.small_copy(self.folder / "idx", TRAIN, TEST)
         fashion_mnist.png_folder(self.folder / "png", TRAIN, TEST)
 
-    def train(self, data, *more):
-        return self.ok("train", "--model", "resnet18", "--weights", "imagenet.safetensors", "--reset-head", "--data", data,
-                       "--image-size", 32, "--batch-size", 64, "--epochs", 2, "--lr", 0.02, "--momentum", 0.9, "--seed", 3,
-                       "--output", f"run-{data}", *more).json()
+    def train(self, data):
+        return self.ok("train", "--weights", "imagenet.safetensors", "--reset-head", "--data", data, "--image-size", 32, "--batch-size", 64,
+                       "--epochs", 2, "--lr", 0.02, "--momentum", 0.9, "--seed", 3, "--output", f"run-{data}", "--json").json()
 
     def test_png_files_reach_what_idx_files_reach(self):
+        self.prepared()
         idx, png = self.train("idx"), self.train("png")
         # The images are the same, their order is not: files go class by class.
         self.assertGreater(idx["eval_top1"], 0.6)
@@ -45,8 +47,8 @@ class FineTune(ProgramTest):
         self.assertEqual(evaluated["top1"], png["best_top1"])
 
     def test_without_a_new_head_the_class_count_is_refused(self):
-        done = self.call("train", "--model", "resnet18", "--weights", "imagenet.safetensors", "--data", "png", "--image-size", 32,
-                                "--channels", 3, "--output", "run")
+        self.prepared()
+        done = self.call("train", "--weights", "imagenet.safetensors", "--data", "png", "--image-size", 32, "--output", "run")
         self.assertEqual(done.code, 3, done.err)
         self.assertIn("fc.weight", done.err)
         self.assertIn("--reset-head", done.err)

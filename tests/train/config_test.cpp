@@ -19,6 +19,7 @@ TrainConfig unusual() {
   c.image_size = 33;
   c.resize = "shortest";
   c.crop_pct = 0.875;
+  c.exif_orientation = true;
   c.interpolation = "bicubic";
   c.mean = {0.5, 1e-3, 2};
   c.std = {0.25, 3, 0.1};
