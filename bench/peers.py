@@ -149,7 +149,9 @@ def prepare_net(program, model):
             raise SystemExit(f"peers: error: bench/peer_nets.py {model}: {last_line(done)}")
         (folder / ".done").touch()
     ours = folder / "model.safetensors"
-    run_resnet([program, "convert", folder / "weights.pth", ours, "--architecture", model, "--force"])
+    # image.png has the input's size already: nothing to resize or crop.
+    run_resnet([program, "convert", folder / "weights.pth", ours, "--architecture", model, "--metadata", "resize=squash",
+                "--metadata", "crop_pct=1.0", "--force"])
     answer = json.loads(run_resnet([program, "predict", ours, folder / "image.png", "--logits", "--json"]))
     wanted = np.load(folder / "reference.npz")["y"][0]
     deviation = np.abs(np.array(answer["logits"]) - wanted).max() / np.abs(wanted).max()
