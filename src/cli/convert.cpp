@@ -100,10 +100,10 @@ void note_preprocessing(const WeightsFile& file, const KnownOfWeights& known,
   if (!assumes_preprocessing(file, known)) return;
   const ModelDescription d = from_metadata(file.path(), metadata);
   const char* source = find_model(d.architecture).photos->source;
-  note(fmt::format("preprocessing assumed: shorter side {}, centre {}, {}, as {} have it; for others: --metadata, such as "
-                   "resize_size=232 for torchvision's IMAGENET1K_V2",
-                   resized_side(d.preprocessing), d.preprocessing.image_size, name_of(d.preprocessing.interpolation),
-                   source));
+  note(fmt::format(
+      "preprocessing assumed: shorter side {}, centre {}, {}, as {} have it; for others: --metadata, such as "
+      "resize_size=232 for torchvision's IMAGENET1K_V2",
+      resized_side(d.preprocessing), d.preprocessing.image_size, name_of(d.preprocessing.interpolation), source));
 }
 
 namespace {
@@ -151,11 +151,11 @@ namespace {
 
 /// A key of a model file's metadata, or one of the user's own, "x.source".
 std::string checked_key(const std::string& key) {
-  static const std::vector<std::string> kKeys = {"architecture", "class_names",   "num_classes", "input_size",
-                                                 "mean",         "std",           "interpolation", "crop_pct",
-                                                 "resize",       "resize_size",   "exif_orientation", "format"};
-  const bool known = key.starts_with("x.") || key.starts_with("model.") ||
-                     std::find(kKeys.begin(), kKeys.end(), key) != kKeys.end();
+  static const std::vector<std::string> kKeys = {"architecture", "class_names", "num_classes",      "input_size",
+                                                 "mean",         "std",         "interpolation",    "crop_pct",
+                                                 "resize",       "resize_size", "exif_orientation", "format"};
+  const bool known =
+      key.starts_with("x.") || key.starts_with("model.") || std::find(kKeys.begin(), kKeys.end(), key) != kKeys.end();
   if (!known) {
     throw UserError("--metadata: unknown key '{}'; nearest: {}; keys of your own begin with x.", escape_control(key),
                     nearest_names(key, kKeys));

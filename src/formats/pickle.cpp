@@ -60,6 +60,7 @@ enum class Op : uint8_t {
   binbytes8 = 0x8e,
   empty_set = 0x8f,
   additems = 0x90,
+  frozenset = 0x91,
   stack_global = 0x93,
   memoize = 0x94,
   frame = 0x95,
@@ -139,6 +140,7 @@ class PickleMachine {
         marks_.push_back(static_cast<uint32_t>(stack_.size()));
         return;
       case Op::tuple: return push_container(PickleKind::tuple, above_mark("TUPLE"), "TUPLE");
+      case Op::frozenset: return push_container(PickleKind::set, above_mark("FROZENSET"), "FROZENSET");
       case Op::append: return extend(PickleKind::list, 1, "APPEND");
       case Op::appends: return extend(PickleKind::list, above_mark("APPENDS"), "APPENDS");
       case Op::additems: return extend(PickleKind::set, above_mark("ADDITEMS"), "ADDITEMS");

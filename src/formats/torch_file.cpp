@@ -107,18 +107,17 @@ constexpr PickleGlobal kAllowed[] = {
 
 /// The keys under which scripts keep the state dict, the first one wins: averaged weights before the last ones, as
 /// timm's load_checkpoint chooses.
-constexpr const char* kWrappers[] = {
-    "state_dict_ema", "model_ema", "model_ema_state_dict", "ema_state_dict", "ema_model", "ema", "state_dict",
-    "model_state_dict", "model"};
+constexpr const char* kWrappers[] = {"state_dict_ema", "model_ema",        "model_ema_state_dict",
+                                     "ema_state_dict", "ema_model",        "ema",
+                                     "state_dict",     "model_state_dict", "model"};
 
 /// Understands the pickle of one file.
 class StateDictReader {
  public:
-  StateDictReader(const ZipFile& zip, const std::string& folder, const Pickle& pickle)
-      : zip_(zip), pickle_(pickle) {
+  StateDictReader(const ZipFile& zip, const std::string& folder, const Pickle& pickle) : zip_(zip), pickle_(pickle) {
     const std::string data = folder + "/data/";
-    for (auto entry = zip.entries().lower_bound(data);
-         entry != zip.entries().end() && entry->first.starts_with(data); ++entry)
+    for (auto entry = zip.entries().lower_bound(data); entry != zip.entries().end() && entry->first.starts_with(data);
+         ++entry)
       storages_.emplace(std::string_view(entry->first).substr(data.size()), &*entry);
   }
 

@@ -39,8 +39,8 @@ class TorchFile {
   const std::string& wrapper() const { return wrapper_; }
 
   /// As stored: row-major, whatever the strides. A storage is read whole once, for its checksum, however many tensors
-  /// are views of it; then as much as the view spans. Throws bad_data when the checksum is not the promised one. Not for
-  /// several threads at once.
+  /// are views of it; then as much as the view spans. Throws bad_data when the checksum is not the promised one. Not
+  /// for several threads at once.
   std::vector<std::byte> stored_bytes(const std::string& name) const;
   /// As tensor_from_stored has it.
   Tensor load(const std::string& name) const;

@@ -233,9 +233,10 @@ uint64_t check_local_header(const InputFile& file, const Listed& listed, uint64_
     throw bad_data(path, rest_at, name.c_str(), "its header reaches into the directory at byte {}", limit);
   local_bytes += uint64_t{name_bytes} + extra_bytes;
   if (local_bytes > kMaxLocalBytes) {
-    throw ResourceError(ExitCode::limit,
-                        "{}: byte {} ({}): the names and extra fields up to here have {} bytes; at most {} are accepted",
-                        path, rest_at, name, local_bytes, kMaxLocalBytes);
+    throw ResourceError(
+        ExitCode::limit,
+        "{}: byte {} ({}): the names and extra fields up to here have {} bytes; at most {} are accepted", path, rest_at,
+        name, local_bytes, kMaxLocalBytes);
   }
   const std::string rest = text_at(file, rest_at, uint64_t{name_bytes} + extra_bytes);
   ByteReader names(path, rest, rest_at);

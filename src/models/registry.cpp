@@ -89,8 +89,11 @@ ModelSpec resnetv2_model(const char* name, const Blocks& blocks) {
                                      .drop_path = options.drop_path});
           },
           {"blocks", "drop_path"},
-          UsualPhotos{
-              .source = kTimm, .crop_pct = 0.95, .interpolation = "bicubic", .mean = {0.5f, 0.5f, 0.5f}, .std = {0.5f, 0.5f, 0.5f}}};
+          UsualPhotos{.source = kTimm,
+                      .crop_pct = 0.95,
+                      .interpolation = "bicubic",
+                      .mean = {0.5f, 0.5f, 0.5f},
+                      .std = {0.5f, 0.5f, 0.5f}}};
 }
 
 ModelSpec preresnet_model(int64_t depth) {

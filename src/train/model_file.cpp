@@ -13,7 +13,8 @@ using nlohmann::json;
 /// The keys of model options: "model.stem_padding".
 constexpr std::string_view kOptionPrefix = "model.";
 
-/// A complaint about the value of `key`: bad_data of the file `path`; without a path, of what the user said of the file.
+/// A complaint about the value of `key`: bad_data of the file `path`; without a path, of what the user said of the
+/// file.
 template <class... Args>
 UserError wrong(const std::string& path, const char* key, fmt::format_string<Args...> text, Args&&... args) {
   if (path.empty()) {
@@ -29,9 +30,9 @@ const std::string& value_of(const std::string& path, const std::map<std::string,
   const auto found = metadata.find(key);
   if (found == metadata.end()) {
     throw wrong(path, "__metadata__",
-                   "no '{}'; expected a model file written by resnet; for weights of others: resnet convert FILE "
-                   "OUT.safetensors --architecture NAME",
-                   key);
+                "no '{}'; expected a model file written by resnet; for weights of others: resnet convert FILE "
+                "OUT.safetensors --architecture NAME",
+                key);
   }
   return found->second;
 }
@@ -46,8 +47,7 @@ int64_t integer_of(const std::string& path, const std::map<std::string, std::str
                    int64_t low, int64_t high) {
   const json value = json_of(path, metadata, key);
   if (!value.is_number_integer() || value.get<int64_t>() < low || value.get<int64_t>() > high) {
-    throw wrong(path, key, "'{}'; expected an integer from {} to {}", escape_control(metadata.at(key)), low,
-                   high);
+    throw wrong(path, key, "'{}'; expected an integer from {} to {}", escape_control(metadata.at(key)), low, high);
   }
   return value.get<int64_t>();
 }
@@ -150,8 +150,7 @@ ModelDescription description_without_classes(const std::string& path,
   const bool is_size = size.is_array() && size.size() == 3 && size[0].is_number_integer() &&
                        size[1].is_number_integer() && size[1] == size[2];
   if (!is_size)
-    throw wrong(path, "input_size", "'{}'; expected [channels, size, size]",
-                   escape_control(metadata.at("input_size")));
+    throw wrong(path, "input_size", "'{}'; expected [channels, size, size]", escape_control(metadata.at("input_size")));
   model.channels = size[0].get<int64_t>();
   model.preprocessing.image_size = size[1].get<int64_t>();
   model.preprocessing.mean = floats_of(path, metadata, "mean");
@@ -192,7 +191,7 @@ ModelDescription description_of(const std::string& path, const std::map<std::str
   model.options.num_classes = integer_of(path, metadata, "num_classes", 1, 1 << 24);
   if (model.options.num_classes != static_cast<int64_t>(model.class_names.size())) {
     throw wrong(path, "num_classes", "{}, but there are {} class names", model.options.num_classes,
-                   model.class_names.size());
+                model.class_names.size());
   }
   return model;
 }
@@ -284,8 +283,8 @@ Metadata laid_over(Metadata base, const Metadata& over) {
   return base;
 }
 
-/// Whose fault it would be if the metadata were refused with the user's words: the file's (its path), if those `without`
-/// them are refused too, or the user's (no path).
+/// Whose fault it would be if the metadata were refused with the user's words: the file's (its path), if those
+/// `without` them are refused too, or the user's (no path).
 std::string blamed(const WeightsFile& file, const Metadata& without) {
   try {
     description_without_classes(file.path(), without);

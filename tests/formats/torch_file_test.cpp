@@ -162,7 +162,8 @@ TEST_F(TorchFiles, AStorageOfManyTensorsIsReadWholeOnce) {
     pickle += "ctorch\nByteStorage\n";
     text("0");
     text("cpu");
-    pickle += std::string("M\x00\x04tQM", 6) + '\0' + (half == 0 ? '\0' : '\x02') + std::string("M\x00\x02\x85K\x01\x85\x89}tR", 11);
+    pickle += std::string("M\x00\x04tQM", 6) + '\0' + (half == 0 ? '\0' : '\x02') +
+              std::string("M\x00\x02\x85K\x01\x85\x89}tR", 11);
   }
   pickle += "u.";
   std::string content(elements, '\0');
