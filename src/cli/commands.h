@@ -5,9 +5,12 @@
 #include <atomic>
 #include <functional>
 
+#include "formats/file_io.h"
+
 namespace resnet {
+class WeightsFile;
 struct KnownOfWeights;
-}
+}  // namespace resnet
 
 namespace resnet::cli {
 
@@ -29,11 +32,20 @@ Command add_export(CLI::App& app);
 void require_free(const std::string& out, bool force);
 /// A line on stderr that a user should know and need not act on.
 void note(const std::string& text);
+/// Notes which preprocessing was taken for granted, when neither the file nor the user said it. `metadata`:
+/// completed_metadata's.
+void note_preprocessing(const WeightsFile& file, const KnownOfWeights& known,
+                        const std::map<std::string, std::string>& metadata);
+/// atomic_write_file; SIGINT and SIGTERM end it between two pieces of content, leave what was there and no temporary
+/// file. Returns the exit code: 0, or 128 and the signal.
+int write_unless_stopped(const std::string& path, const ContentWriter& content);
 
 /// The flags with which a user tells what a file of weights does not: --architecture, --class-names, --metadata.
 void add_known_of_weights(CLI::App& verb, std::string& architecture, std::string& class_names,
                           std::vector<std::string>& metadata);
-/// What they tell. Throws UserError for an unknown architecture, a class name that is empty, a setting without `=`.
+/// What they tell; architecture=NAME among the metadata is the flag. Throws UserError for an unknown architecture or
+/// key, a setting without `=`, bad_data for a class name that is empty or not UTF-8. Keys of the user's own begin with
+/// "x.".
 KnownOfWeights known_of_weights(const std::string& architecture, const std::string& class_names,
                                 const std::vector<std::string>& metadata);
 

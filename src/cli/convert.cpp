@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "formats/torch_file.h"
@@ -14,13 +16,13 @@ namespace {
 using nlohmann::json;
 
 struct Arguments {
-  std::string in, out, architecture, class_names;
+  std::string in, out, architecture, class_names, strip_prefix;
   std::vector<std::string> metadata;
   bool force = false;
   bool json = false;
 };
 
-using Writer = void (*)(const std::string& path, const StoredModel& model);
+using Writer = void (*)(ByteSink& sink, const StoredModel& model);
 
 /// By OUT's ending: what is written there.
 Writer writer_of(const std::string& out) {
@@ -33,7 +35,7 @@ int run_convert(const Arguments& a) {
   const Writer write = writer_of(a.out);
   const bool to_torch = write == static_cast<Writer>(write_torch);
   require_free(a.out, a.force);
-  const WeightsFile file(a.in);
+  const WeightsFile file(a.in, a.strip_prefix);
   StoredModel model = stored_model(file);
   const KnownOfWeights known = known_of_weights(a.architecture, a.class_names, a.metadata);
   const bool is_model = !known.architecture.empty() || file.metadata().contains("architecture");
@@ -53,9 +55,14 @@ int run_convert(const Arguments& a) {
   } else if (!to_torch) {
     model.metadata.emplace("format", "pt");  // other programs' readers ask for it
   }
-  write(a.out, model);
+  if (const int stopped = write_unless_stopped(a.out, [&](ByteSink& sink) { write(sink, model); })) return stopped;
 
   if (!file.wrapper().empty()) note(fmt::format("{}: took the state dict under '{}'", a.in, file.wrapper()));
+  if (!file.prefix().empty()) {
+    note(fmt::format("{}: left out '{}' before every name{}", a.in, file.prefix(),
+                     file.left_out() == 0 ? "" : fmt::format(", and {} tensors without it", file.left_out())));
+  }
+  if (is_model && !to_torch) note_preprocessing(file, known, model.metadata);
   if (to_torch && !file.metadata().empty())
     note(fmt::format("{}: holds the tensors alone; the metadata of {} have no place in it", a.out, a.in));
   if (!to_torch && !is_model) {
@@ -88,7 +95,75 @@ void require_free(const std::string& out, bool force) {
                     escape_control(out));
 }
 
+void note_preprocessing(const WeightsFile& file, const KnownOfWeights& known,
+                        const std::map<std::string, std::string>& metadata) {
+  if (!assumes_preprocessing(file, known)) return;
+  const ModelDescription d = from_metadata(file.path(), metadata);
+  const char* source = find_model(d.architecture).photos->source;
+  note(fmt::format(
+      "preprocessing assumed: shorter side {}, centre {}, {}, as {} have it; for others: --metadata, such as "
+      "resize_size=232 for torchvision's IMAGENET1K_V2",
+      resized_side(d.preprocessing), d.preprocessing.image_size, name_of(d.preprocessing.interpolation), source));
+}
+
+namespace {
+
+/// The writer saw the signal.
+struct Stopped {};
+
+class StoppableSink final : public ByteSink {
+ public:
+  StoppableSink(ByteSink& to, const std::atomic<int>& stop) : to_(to), stop_(stop) {}
+  using ByteSink::write;
+  void write(std::span<const std::byte> bytes) override {
+    constexpr size_t kPiece = size_t{16} << 20;
+    while (!bytes.empty()) {
+      if (stop_ != 0) throw Stopped();
+      const auto piece = bytes.first(std::min(bytes.size(), kPiece));
+      to_.write(piece);
+      bytes = bytes.subspan(piece.size());
+    }
+  }
+
+ private:
+  ByteSink& to_;
+  const std::atomic<int>& stop_;
+};
+
+}  // namespace
+
+int write_unless_stopped(const std::string& path, const ContentWriter& content) {
+  const std::atomic<int>& stop = install_stop_signals();
+  try {
+    atomic_write_file(path, [&](ByteSink& sink) {
+      StoppableSink stoppable(sink, stop);
+      content(stoppable);
+    });
+  } catch (const Stopped&) {
+    return 128 + stop;
+  }
+  return 0;
+}
+
 void note(const std::string& text) { std::fprintf(stderr, "resnet: note: %s\n", escape_control(text).c_str()); }
+
+namespace {
+
+/// A key of a model file's metadata, or one of the user's own, "x.source".
+std::string checked_key(const std::string& key) {
+  static const std::vector<std::string> kKeys = {"architecture", "class_names", "num_classes",      "input_size",
+                                                 "mean",         "std",         "interpolation",    "crop_pct",
+                                                 "resize",       "resize_size", "exif_orientation", "format"};
+  const bool known =
+      key.starts_with("x.") || key.starts_with("model.") || std::find(kKeys.begin(), kKeys.end(), key) != kKeys.end();
+  if (!known) {
+    throw UserError("--metadata: unknown key '{}'; nearest: {}; keys of your own begin with x.", escape_control(key),
+                    nearest_names(key, kKeys));
+  }
+  return key;
+}
+
+}  // namespace
 
 KnownOfWeights known_of_weights(const std::string& architecture, const std::string& class_names,
                                 const std::vector<std::string>& metadata) {
@@ -103,6 +178,14 @@ KnownOfWeights known_of_weights(const std::string& architecture, const std::stri
       if (name.empty())
         throw bad_data(class_names, at, "class names",
                        "an empty line; expected one name a line, in the order of the classes");
+      for (size_t byte = 0; byte < name.size();) {
+        const auto point = code_point_at(name, byte);
+        if (!point) {
+          throw bad_data(class_names, at + byte, "class names", "line {} is not UTF-8; expected text in UTF-8",
+                         known.class_names.size() + 1);
+        }
+        byte += point->bytes;
+      }
       known.class_names.push_back(name);
       at = end + 1;
     }
@@ -113,7 +196,15 @@ KnownOfWeights known_of_weights(const std::string& architecture, const std::stri
     const size_t equals = assignment.find('=');
     if (equals == 0 || equals == std::string::npos)
       throw UserError("--metadata: '{}'; expected KEY=VALUE", escape_control(assignment));
-    known.metadata[assignment.substr(0, equals)] = assignment.substr(equals + 1);
+    known.metadata[checked_key(assignment.substr(0, equals))] = assignment.substr(equals + 1);
+  }
+  if (const auto named = known.metadata.find("architecture"); named != known.metadata.end()) {
+    if (!architecture.empty() && named->second != architecture) {
+      throw UserError("--metadata: architecture={}, and --architecture {}; expected one of them",
+                      escape_control(named->second), architecture);
+    }
+    known.architecture = find_model(named->second).name;
+    known.metadata.erase(named);
   }
   return known;
 }
@@ -124,7 +215,7 @@ void add_known_of_weights(CLI::App& verb, std::string& architecture, std::string
       ->type_name("NAME");
   verb.add_option("--class-names", class_names, "a name a line; default ImageNet's for 1,000 classes, or numbers")
       ->type_name("FILE");
-  verb.add_option("--metadata", metadata, "one key of the metadata, e.g. crop_pct=0.95 or input_size=[3,288,288]")
+  verb.add_option("--metadata", metadata, "one key of the metadata, e.g. resize_size=232 for torchvision's V2 weights")
       ->type_name("KEY=VALUE")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
@@ -136,6 +227,8 @@ Command add_convert(CLI::App& app) {
   verb->add_option("IN", a->in, "safetensors, or a .pth or .pt of torch.save; the content decides")->required();
   verb->add_option("OUT", a->out, "its ending decides: .safetensors, .pth or .pt")->required();
   add_known_of_weights(*verb, a->architecture, a->class_names, a->metadata);
+  verb->add_option("--strip-prefix", a->strip_prefix, "take the tensors whose names begin so, without it, e.g. model.")
+      ->type_name("TEXT");
   verb->add_flag("--force", a->force, "replace OUT if it is there");
   verb->add_flag("--json", a->json, "print the result as JSON");
   verb->footer("Example: resnet convert resnet50.pth resnet50.safetensors --architecture resnet50");

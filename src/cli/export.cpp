@@ -34,15 +34,14 @@ int run_export(const CLI::App& verb, const Arguments& a) {
   options.batch = a.dynamic_batch ? 0 : a.batch_size;
 
   const WeightsFile file(a.model);
-  const auto metadata = completed_metadata(file, known_of_weights(a.architecture, a.class_names, a.metadata));
+  const KnownOfWeights known = known_of_weights(a.architecture, a.class_names, a.metadata);
+  const auto metadata = completed_metadata(file, known);
   const LoadedModel model = load_model(file, metadata);
-  size_t written = 0;
-  atomic_write_file(a.out, [&](ByteSink& sink) {
-    StringSink text;
-    export_onnx(text, model, metadata, options);
-    written = text.text().size();
-    sink.write(text.text());
-  });
+  StringSink onnx;
+  export_onnx(onnx, model, metadata, options);
+  const size_t written = onnx.text().size();
+  if (const int stopped = write_unless_stopped(a.out, [&](ByteSink& sink) { sink.write(onnx.text()); })) return stopped;
+  note_preprocessing(file, known, metadata);
 
   const ModelDescription& d = model.description;
   const std::string batch = a.dynamic_batch ? "batch" : std::to_string(a.batch_size);

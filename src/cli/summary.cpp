@@ -156,8 +156,11 @@ void apply_settings(const std::vector<std::string>& settings, ModelOptions& opti
   }
 }
 
-int run_summary(const std::string& name, const std::string& input_size, const std::vector<std::string>& settings,
-                bool as_json, bool list) {
+int run_summary(const std::string& name, const std::string& architecture, const std::string& input_size,
+                const std::vector<std::string>& settings, bool as_json, bool list) {
+  const bool shapes_a_net = !input_size.empty() || !settings.empty();
+  if (list && (shapes_a_net || !name.empty() || !architecture.empty()))
+    throw UserError("--list: beside a model or its options; expected it alone, or with --json");
   if (list) return list_models(as_json);
   if (name.empty())
     throw UserError("summary: no MODEL given; expected a name or a model file; see resnet summary --list");
@@ -166,12 +169,25 @@ int run_summary(const std::string& name, const std::string& input_size, const st
   std::optional<WeightsFile> file;
   if (is_model_file(name)) {
     file.emplace(name);
-    if (!file->metadata().contains("architecture")) return summarize_foreign(*file, as_json);
-    const ModelDescription d = describe_model(*file, file->metadata());
+    const bool foreign = architecture.empty() && !file->metadata().contains("architecture");
+    if (foreign && shapes_a_net) {
+      throw UserError(
+          "summary: --input-size or --set, and {} names no architecture; expected --architecture NAME beside them",
+          escape_control(name));
+    }
+    if (foreign) return summarize_foreign(*file, as_json);
+    const ModelDescription d =
+        architecture.empty()
+            ? describe_model(*file, file->metadata())
+            : from_metadata(file->path(), completed_metadata(*file, known_of_weights(architecture, "", {})));
     model = find_model(d.architecture);
     model.input = {d.channels, d.preprocessing.image_size, d.preprocessing.image_size};
     options = d.options;
   } else {
+    if (!architecture.empty()) {
+      throw UserError("--architecture: {} beside the architecture '{}'; expected a file of weights, which it is of",
+                      escape_control(architecture), escape_control(name));
+    }
     model = find_model(name);
   }
   apply_settings(settings, options);
@@ -212,7 +228,7 @@ int run_summary(const std::string& name, const std::string& input_size, const st
 
 Command add_summary(CLI::App& app) {
   struct Arguments {
-    std::string model, input_size;
+    std::string model, architecture, input_size;
     std::vector<std::string> settings;
     bool json = false, list = false;
   };
@@ -220,6 +236,8 @@ Command add_summary(CLI::App& app) {
   CLI::App* verb = app.add_subcommand(
       "summary", "A row per layer: output shape, parameters, multiply-adds; of a file also its tensors");
   verb->add_option("MODEL", a->model, "name of an architecture, a model file, or any weights (safetensors, .pth)");
+  verb->add_option("--architecture", a->architecture, "whose weights they are, where the file does not say")
+      ->type_name("NAME");
   verb->add_option("--input-size", a->input_size, "CHANNELSxHEIGHTxWIDTH, pixels; default the model's own");
   verb->add_option("--set", a->settings, "a model's option, as model.KEY=VALUE, e.g. model.blocks=[3,4,6,3]")
       ->type_name("KEY=VALUE")
@@ -227,7 +245,7 @@ Command add_summary(CLI::App& app) {
   verb->add_flag("--json", a->json, "print as JSON");
   verb->add_flag("--list", a->list, "list all architectures");
   verb->footer("Example: resnet summary lecture_resnet18 --input-size 1x96x96");
-  return [a] { return run_summary(a->model, a->input_size, a->settings, a->json, a->list); };
+  return [a] { return run_summary(a->model, a->architecture, a->input_size, a->settings, a->json, a->list); };
 }
 
 }  // namespace resnet::cli

@@ -54,14 +54,17 @@ enum class Op : uint8_t {
   newtrue = 0x88,
   newfalse = 0x89,
   long1 = 0x8a,
+  long4 = 0x8b,
   short_binunicode = 0x8c,
   binunicode8 = 0x8d,
   binbytes8 = 0x8e,
   empty_set = 0x8f,
   additems = 0x90,
+  frozenset = 0x91,
   stack_global = 0x93,
   memoize = 0x94,
   frame = 0x95,
+  bytearray8 = 0x96,
 };
 
 /// Modules whose classes are networks: their name in a pickle means that a whole model was pickled, code and all.
@@ -109,7 +112,8 @@ class PickleMachine {
       case Op::binint: return push_integer(PickleKind::integer, reader_.number<int32_t>("BININT"));
       case Op::binint1: return push_integer(PickleKind::integer, reader_.number<uint8_t>("BININT1"));
       case Op::binint2: return push_integer(PickleKind::integer, reader_.number<uint16_t>("BININT2"));
-      case Op::long1: return long1();
+      case Op::long1: return push_long(reader_.number<uint8_t>("LONG1"), "LONG1");
+      case Op::long4: return push_long(reader_.number<uint32_t>("LONG4"), "LONG4");
       case Op::binfloat: {
         PickleValue value = make(PickleKind::real);
         value.real = std::bit_cast<double>(__builtin_bswap64(reader_.number<uint64_t>("BINFLOAT")));  // big endian
@@ -123,6 +127,7 @@ class PickleMachine {
       case Op::binunicode: return push_text(reader_.number<uint32_t>("BINUNICODE"), "BINUNICODE");
       case Op::binunicode8: return push_text(reader_.number<uint64_t>("BINUNICODE8"), "BINUNICODE8");
       case Op::binbytes8: return push_text(reader_.number<uint64_t>("BINBYTES8"), "BINBYTES8");
+      case Op::bytearray8: return push_text(reader_.number<uint64_t>("BYTEARRAY8"), "BYTEARRAY8");
       case Op::empty_list: return push_container(PickleKind::list, 0, "EMPTY_LIST");
       case Op::empty_dict: return push_container(PickleKind::dictionary, 0, "EMPTY_DICT");
       case Op::empty_set: return push_container(PickleKind::set, 0, "EMPTY_SET");
@@ -135,6 +140,7 @@ class PickleMachine {
         marks_.push_back(static_cast<uint32_t>(stack_.size()));
         return;
       case Op::tuple: return push_container(PickleKind::tuple, above_mark("TUPLE"), "TUPLE");
+      case Op::frozenset: return push_container(PickleKind::set, above_mark("FROZENSET"), "FROZENSET");
       case Op::append: return extend(PickleKind::list, 1, "APPEND");
       case Op::appends: return extend(PickleKind::list, above_mark("APPENDS"), "APPENDS");
       case Op::additems: return extend(PickleKind::set, above_mark("ADDITEMS"), "ADDITEMS");
@@ -200,11 +206,10 @@ class PickleMachine {
     value.text = {static_cast<uint32_t>(text.data() - p_.bytes_.data()), static_cast<uint32_t>(text.size())};
     push(value, opcode);
   }
-  /// Little-endian two's complement of up to 255 bytes; what does not fit 64 bits is no size of ours.
-  void long1() {
-    const auto bytes = reader_.number<uint8_t>("LONG1");
-    if (bytes > 8) throw bad("LONG1", "an integer of {} bytes; expected 8 at most", bytes);
-    const std::string_view digits = reader_.text(bytes, "LONG1");
+  /// Little-endian two's complement.
+  void push_long(uint32_t bytes, const char* opcode) {
+    const std::string_view digits = reader_.text(bytes, opcode);
+    if (bytes > 8) return push(make(PickleKind::long_integer), opcode);
     uint64_t integer = !digits.empty() && (digits.back() & 0x80) != 0 ? ~uint64_t{0} : 0;
     for (size_t i = digits.size(); i-- > 0;) integer = (integer << 8) | static_cast<unsigned char>(digits[i]);
     push_integer(PickleKind::integer, static_cast<int64_t>(integer));
@@ -369,6 +374,7 @@ const char* Pickle::name_of(PickleKind kind) {
     case PickleKind::none: return "None";
     case PickleKind::boolean: return "a boolean";
     case PickleKind::integer: return "an integer";
+    case PickleKind::long_integer: return "an integer of more than 64 bits";
     case PickleKind::real: return "a float";
     case PickleKind::text: return "a text";
     case PickleKind::list: return "a list";

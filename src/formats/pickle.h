@@ -16,8 +16,9 @@ enum class PickleKind : uint8_t {
   none,
   boolean,
   integer,
+  long_integer,  ///< of more than 8 bytes, such as a random generator's state: no size of ours, and not kept
   real,
-  text,        ///< str or bytes
+  text,        ///< str, bytes or bytearray
   list,        ///< items
   tuple,       ///< items
   set,         ///< items

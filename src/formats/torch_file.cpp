@@ -14,7 +14,7 @@
 namespace resnet {
 namespace {
 
-constexpr size_t kMaxRank = 64;         // NumPy's limit
+constexpr size_t kMaxRank = 8;          // a convolution over volumes has 5; a tuple may be shared by every tensor
 constexpr size_t kMaxTensors = 50'000;  // a ResNet-1202 has 7,218
 constexpr const char* kWayOut = "save it again with torch.save(model.state_dict(), FILE)";
 
@@ -57,34 +57,76 @@ constexpr PickleGlobal kAllowed[] = {
     {"argparse.Namespace", Use::call},
     {"torch.Size", Use::call},
     {"torch.device", Use::call},
+    {"torch.torch_version.TorchVersion", Use::call},
     {"torch.float64", Use::name},
     {"torch.float32", Use::name},
     {"torch.float16", Use::name},
     {"torch.bfloat16", Use::name},
     {"torch.int64", Use::name},
+    {"torch.int32", Use::name},
+    {"torch.int16", Use::name},
+    {"torch.int8", Use::name},
+    {"torch.uint8", Use::name},
+    {"torch.bool", Use::name},
+    {"torch.complex64", Use::name},
+    {"torch.complex128", Use::name},
     {"numpy.dtype", Use::call},
+    {"numpy.ndarray", Use::call},
     {"numpy.core.multiarray.scalar", Use::call},
     {"numpy._core.multiarray.scalar", Use::call},
+    {"numpy.core.multiarray._reconstruct", Use::call},
+    {"numpy._core.multiarray._reconstruct", Use::call},
+    {"numpy.core.numeric._frombuffer", Use::call},
+    {"numpy._core.numeric._frombuffer", Use::call},
     {"_codecs.encode", Use::call},
+    {"pathlib.PosixPath", Use::call},
+    {"pathlib.PurePosixPath", Use::call},
+    {"pathlib.WindowsPath", Use::call},
+    {"pathlib.PureWindowsPath", Use::call},
+    // Protocol 2 has Python 2's name of the module. As an argument: what a defaultdict makes.
+    {"__builtin__.set", Use::call},
+    {"__builtin__.frozenset", Use::call},
+    {"__builtin__.complex", Use::call},
+    {"__builtin__.bytes", Use::call},
+    {"__builtin__.bytearray", Use::call},
+    {"__builtin__.dict", Use::name},
+    {"__builtin__.list", Use::name},
+    {"__builtin__.int", Use::name},
+    {"__builtin__.long", Use::name},
+    {"__builtin__.float", Use::name},
+    {"builtins.set", Use::call},
+    {"builtins.frozenset", Use::call},
+    {"builtins.complex", Use::call},
+    {"builtins.bytes", Use::call},
+    {"builtins.bytearray", Use::call},
+    {"builtins.dict", Use::name},
+    {"builtins.list", Use::name},
+    {"builtins.int", Use::name},
+    {"builtins.float", Use::name},
 };
 
 /// The keys under which scripts keep the state dict, the first one wins: averaged weights before the last ones, as
 /// timm's load_checkpoint chooses.
-constexpr const char* kWrappers[] = {"state_dict_ema", "model_ema",        "ema_state_dict",
+constexpr const char* kWrappers[] = {"state_dict_ema", "model_ema",        "model_ema_state_dict",
+                                     "ema_state_dict", "ema_model",        "ema",
                                      "state_dict",     "model_state_dict", "model"};
 
 /// Understands the pickle of one file.
 class StateDictReader {
  public:
-  StateDictReader(const ZipFile& zip, const std::string& folder, const Pickle& pickle)
-      : zip_(zip), folder_(folder), pickle_(pickle) {}
+  StateDictReader(const ZipFile& zip, const std::string& folder, const Pickle& pickle) : zip_(zip), pickle_(pickle) {
+    const std::string data = folder + "/data/";
+    for (auto entry = zip.entries().lower_bound(data); entry != zip.entries().end() && entry->first.starts_with(data);
+         ++entry)
+      storages_.emplace(std::string_view(entry->first).substr(data.size()), &*entry);
+  }
 
   std::map<std::string, TorchEntry> read(std::string& wrapper) {
     PickleValue dict = pickle_.root();
     if (dict.kind == PickleKind::dictionary) {
       for (const char* key : kWrappers) {
         const PickleValue* inner = find(dict, key);
-        if (inner == nullptr || inner->kind != PickleKind::dictionary) continue;
+        if (inner == nullptr || !holds_tensors(*inner)) continue;  // "ema" may be no more than its decay
         dict = *inner;
         wrapper = key;
         break;
@@ -110,7 +152,7 @@ class StateDictReader {
         throw bad(items[i], shown_name(name), "appears twice; expected unique names");
     }
     if (entries.empty()) throw bad(dict, "data.pkl", "an empty state dict; expected tensors");
-    return without_module(std::move(entries));
+    return entries;
   }
 
  private:
@@ -125,12 +167,16 @@ class StateDictReader {
     return Pickle::name_of(value.kind);
   }
 
+  /// The value under `key`; null when there is none.
   const PickleValue* find(const PickleValue& dict, std::string_view key) const {
     const auto items = pickle_.items(dict);
+    const PickleValue* found = nullptr;
     for (size_t i = 0; i < items.size(); i += 2) {
-      if (items[i].kind == PickleKind::text && pickle_.text(items[i]) == key) return &items[i + 1];
+      if (items[i].kind != PickleKind::text || pickle_.text(items[i]) != key) continue;
+      if (found != nullptr) throw bad(items[i], "data.pkl", "'{}' appears twice; expected unique keys", key);
+      found = &items[i + 1];
     }
-    return nullptr;
+    return found;
   }
 
   std::string key_of(const PickleValue& value) const {
@@ -151,6 +197,15 @@ class StateDictReader {
   bool is_tensor(const PickleValue& value) const {
     return calls(value, "torch._utils._rebuild_tensor_v2") || calls(value, "torch._utils._rebuild_tensor") ||
            calls(value, "torch._utils._rebuild_parameter");
+  }
+
+  bool holds_tensors(const PickleValue& value) const {
+    if (value.kind != PickleKind::dictionary) return false;
+    const auto items = pickle_.items(value);
+    for (size_t i = 1; i < items.size(); i += 2) {
+      if (is_tensor(items[i])) return true;
+    }
+    return false;
   }
 
   int64_t size_of_value(const PickleValue& value, const std::string& field) const {
@@ -209,15 +264,18 @@ class StateDictReader {
         std::find_if(kStorages.begin(), kStorages.end(), [&](const TorchStorage& s) { return s.name == type; });
     if (known == kStorages.end()) throw bad(items[1], field, "'{}'; expected a storage's type", type);
     entry.dtype = find_stored_dtype(known->dtype);
-    entry.storage = fmt::format("{}/data/{}", folder_, pickle_.text(items[2]));
     const auto elements = static_cast<uint64_t>(size_of_value(items[4], field));
-    const auto found = zip_.entries().find(entry.storage);
-    if (found == zip_.entries().end())
-      throw bad(items[2], field, "'{}' is not in the archive", shown_name(entry.storage));
+    const auto found = storages_.find(pickle_.text(items[2]));
+    if (found == storages_.end()) {
+      throw bad(items[2], field, "a storage '{}' that is not in the archive",
+                shown_name(std::string(pickle_.text(items[2]))));
+    }
+    entry.storage = found->second;
+    const auto& [stored_name, stored] = *entry.storage;
     const auto bytes = checked_multiply({elements, entry.dtype->bytes});
-    if (bytes != found->second.bytes) {
+    if (bytes != stored.bytes) {
       throw bad(items[4], field, "{} elements of {}; '{}' holds {} bytes", elements, entry.dtype->name,
-                shown_name(entry.storage), found->second.bytes);
+                shown_name(stored_name), stored.bytes);
     }
     return elements;
   }
@@ -255,25 +313,9 @@ class StateDictReader {
     }
   }
 
-  /// DataParallel and averaged models put "module." before every name; AveragedModel counts beside them.
-  static std::map<std::string, TorchEntry> without_module(std::map<std::string, TorchEntry> entries) {
-    constexpr std::string_view kPrefix = "module.";
-    constexpr const char* kCounter = "n_averaged";
-    const bool all =
-        entries.size() > entries.count(kCounter) && std::all_of(entries.begin(), entries.end(), [&](const auto& named) {
-          return named.first == kCounter || named.first.starts_with(kPrefix);
-        });
-    if (!all) return entries;
-    std::map<std::string, TorchEntry> stripped;
-    for (auto& [name, entry] : entries) {
-      if (name.starts_with(kPrefix)) stripped.emplace(name.substr(kPrefix.size()), std::move(entry));
-    }
-    return stripped;
-  }
-
   const ZipFile& zip_;
-  const std::string& folder_;
   const Pickle& pickle_;
+  std::map<std::string_view, const std::pair<const std::string, ZipEntry>*> storages_;  ///< by key
 };
 
 /// Whether the elements lie one after another, row-major.
@@ -292,19 +334,28 @@ uint64_t bytes_of(const TorchEntry& entry) {
   return static_cast<uint64_t>(entry.shape.elements()) * entry.dtype->bytes;
 }
 
-/// Copies the view's elements out of the storage, row-major.
-void gather(const TorchEntry& entry, std::span<const std::byte> storage, std::span<std::byte> target) {
+/// From the view's first element to its last, bytes.
+uint64_t span_of(const TorchEntry& entry) {
+  if (entry.shape.elements() == 0) return 0;
+  int64_t last = 0;
+  for (int axis = 0; axis < entry.shape.rank(); ++axis)
+    last += (entry.shape[axis] - 1) * entry.strides[static_cast<size_t>(axis)];
+  return (static_cast<uint64_t>(last) + 1) * entry.dtype->bytes;
+}
+
+/// Copies the view's elements, row-major, out of the storage's bytes from the view's first element on.
+void gather(const TorchEntry& entry, std::span<const std::byte> from, std::span<std::byte> target) {
   if (target.empty()) return;
   const size_t width = entry.dtype->bytes;
   if (is_contiguous(entry)) {
-    std::memcpy(target.data(), storage.data() + entry.offset * width, target.size());
+    std::memcpy(target.data(), from.data(), target.size());
     return;
   }
   const int rank = entry.shape.rank();
   std::vector<int64_t> index(static_cast<size_t>(rank), 0);
-  auto element = static_cast<int64_t>(entry.offset);
+  int64_t element = 0;
   for (size_t out = 0; out < target.size(); out += width) {
-    std::memcpy(target.data() + out, storage.data() + static_cast<size_t>(element) * width, width);
+    std::memcpy(target.data() + out, from.data() + static_cast<size_t>(element) * width, width);
     for (int axis = rank - 1; axis >= 0; --axis) {  // the next index, as an odometer
       const auto a = static_cast<size_t>(axis);
       element += entry.strides[a];
@@ -356,26 +407,32 @@ TorchFile::TorchFile(const std::string& path) : zip_(path) {
   check_storages();
 }
 
-/// Two ways in which a small file, or a sparse one, could ask for much: many views of one storage, and a storage of
-/// which the tensors are a small part, though all of it must be read to check its sum.
+/// Three ways in which a small file, or a sparse one, could ask for much: many views of one storage, views of few
+/// elements far apart, between which all is read, and a storage of which the tensors are a small part, though all of it
+/// must be read to check its sum.
 void TorchFile::check_storages() const {
   struct Use {
-    uint64_t bytes = 0;
+    uint64_t bytes = 0;  ///< of the tensors
+    uint64_t read = 0;   ///< for them
     const std::string* tensor = nullptr;
   };
-  std::map<std::string_view, Use> used;
+  constexpr uint64_t kMost = std::numeric_limits<uint64_t>::max();
+  std::map<const std::pair<const std::string, ZipEntry>*, Use> used;
   for (const auto& [name, entry] : entries_) {
     Use& use = used[entry.storage];
-    use.bytes = checked_add(use.bytes, bytes_of(entry)).value_or(std::numeric_limits<uint64_t>::max());
+    use.bytes = checked_add(use.bytes, bytes_of(entry)).value_or(kMost);
+    use.read = checked_add(use.read, std::max(bytes_of(entry), span_of(entry))).value_or(kMost);
     use.tensor = &name;
   }
   constexpr uint64_t kMostViews = 8, kLeastShare = 16, kSmall = uint64_t{64} << 20;
   for (const auto& [storage, use] : used) {
-    const ZipEntry& entry = zip_.entries().at(std::string(storage));
-    if (use.bytes > kSmall && use.bytes / kMostViews > entry.bytes) {
-      throw ResourceError(ExitCode::limit,
-                          "{}: byte {} ({}): its tensors have {} bytes, more than {} times the storage's {}; {}",
-                          path(), entry.begin, shown_name(*use.tensor), use.bytes, kMostViews, entry.bytes, kWayOut);
+    const ZipEntry& entry = storage->second;
+    if (use.read > kSmall && use.read / kMostViews > entry.bytes) {
+      throw ResourceError(
+          ExitCode::limit,
+          "{}: byte {} ({}): the tensors of its storage span {} bytes, more than {} times the storage's {}; expected "
+          "tensors of their own: save a clone() of each",
+          path(), entry.begin, shown_name(*use.tensor), use.read, kMostViews, entry.bytes);
     }
     if (entry.bytes > kSmall && entry.bytes / kLeastShare > use.bytes) {
       throw ResourceError(
@@ -389,15 +446,24 @@ void TorchFile::check_storages() const {
 
 std::vector<std::byte> TorchFile::stored_bytes(const std::string& name) const {
   const TorchEntry& entry = entries_.at(name);
-  const uint64_t storage_bytes = zip_.entries().at(entry.storage).bytes;
+  const auto& [storage, stored] = *entry.storage;
+  const bool contiguous = is_contiguous(entry);
   LoadBudget budget(path());
-  budget.add(name, storage_bytes);
-  budget.add(name, bytes_of(entry));
-  std::vector<std::byte> storage(static_cast<size_t>(storage_bytes));
-  zip_.read(entry.storage, storage);
-  if (is_contiguous(entry) && bytes_of(entry) == storage_bytes) return storage;
+  budget.add(name, span_of(entry));
+  if (!contiguous) budget.add(name, bytes_of(entry));
+  std::vector<std::byte> spanned(static_cast<size_t>(span_of(entry)));
+  if (contiguous && spanned.size() == stored.bytes) {
+    zip_.read(storage, spanned);
+    return spanned;
+  }
+  if (!verified_.contains(&stored)) {
+    zip_.verify(storage);
+    verified_.insert(&stored);
+  }
+  zip_.read_part(storage, spanned.empty() ? 0 : entry.offset * entry.dtype->bytes, spanned);
+  if (contiguous) return spanned;
   std::vector<std::byte> bytes(static_cast<size_t>(bytes_of(entry)));
-  gather(entry, storage, bytes);
+  gather(entry, spanned, bytes);
   return bytes;
 }
 
@@ -405,7 +471,7 @@ Tensor TorchFile::load(const std::string& name) const { return std::move(load_al
 
 std::map<std::string, Tensor> TorchFile::load_all(const std::vector<std::string>& names) const {
   LoadBudget budget(path());
-  std::map<std::string_view, std::vector<const std::string*>> by_storage;
+  std::map<const std::pair<const std::string, ZipEntry>*, std::vector<const std::string*>> by_storage;
   for (const std::string& name : names) {
     const auto found = entries_.find(name);
     check(found != entries_.end(), "TorchFile::load_all: no such tensor");
@@ -416,9 +482,8 @@ std::map<std::string, Tensor> TorchFile::load_all(const std::vector<std::string>
   }
   std::map<std::string, Tensor> tensors;
   std::vector<std::byte> storage, bytes;
-  for (const auto& [storage_name, tensor_names] : by_storage) {
-    const std::string name(storage_name);
-    const ZipEntry& zipped = zip_.entries().at(name);
+  for (const auto& [stored, tensor_names] : by_storage) {
+    const auto& [name, zipped] = *stored;
     const TorchEntry& first = entries_.at(*tensor_names.front());
     if (tensor_names.size() == 1 && loads_as_stored(*first.dtype) && is_contiguous(first) &&
         bytes_of(first) == zipped.bytes) {
@@ -432,7 +497,7 @@ std::map<std::string, Tensor> TorchFile::load_all(const std::vector<std::string>
     for (const std::string* tensor : tensor_names) {
       const TorchEntry& entry = entries_.at(*tensor);
       bytes.resize(static_cast<size_t>(bytes_of(entry)));
-      gather(entry, storage, bytes);
+      if (!bytes.empty()) gather(entry, std::span(storage).subspan(entry.offset * entry.dtype->bytes), bytes);
       tensors.emplace(*tensor, tensor_from_stored({path(), *tensor, zipped.begin}, *entry.dtype, entry.shape, bytes));
     }
   }

@@ -6,6 +6,7 @@
 // Nothing in them is executed: pickle.h. What is looked for is a state dict, wrapped as training scripts wrap it.
 
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,7 +22,7 @@ struct TorchEntry {
   Shape shape;
   std::vector<int64_t> strides;  ///< elements
   uint64_t offset = 0;           ///< of the first element in the storage, in elements
-  std::string storage;           ///< its name in the archive
+  const std::pair<const std::string, ZipEntry>* storage = nullptr;  ///< of the archive, not a copy for each tensor
 };
 
 /// An open file: the archive's directory and the pickle are read and checked on opening, no tensor before it is asked
@@ -37,7 +38,9 @@ class TorchFile {
   /// The key under which the state dict lay in the file: "state_dict", "model_ema"; empty when it was the whole.
   const std::string& wrapper() const { return wrapper_; }
 
-  /// As stored: row-major, whatever the strides. Throws bad_data when the storage's checksum is not the promised one.
+  /// As stored: row-major, whatever the strides. A storage is read whole once, for its checksum, however many tensors
+  /// are views of it; then as much as the view spans. Throws bad_data when the checksum is not the promised one. Not
+  /// for several threads at once.
   std::vector<std::byte> stored_bytes(const std::string& name) const;
   /// As tensor_from_stored has it.
   Tensor load(const std::string& name) const;
@@ -50,6 +53,7 @@ class TorchFile {
   ZipFile zip_;
   std::map<std::string, TorchEntry> entries_;
   std::string wrapper_;
+  mutable std::set<const ZipEntry*> verified_;  ///< storages whose checksum is right
 };
 
 /// Whether a file that begins so is of torch.save before 1.6, and what to say of it; empty when it is not.

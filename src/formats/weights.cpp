@@ -1,6 +1,9 @@
 #include "formats/weights.h"
 
 #include <algorithm>
+#include <string_view>
+
+#include "base/error.h"
 
 namespace resnet {
 namespace {
@@ -20,9 +23,32 @@ std::variant<SafetensorsFile, TorchFile> open_weights(const std::string& path) {
   return SafetensorsFile(path);
 }
 
+/// What wrappers of a whole net put before every name: DataParallel and AveragedModel, which counts beside them, and
+/// torch.compile; one around the other, too.
+std::string wrappers_prefix(const std::map<std::string, WeightsEntry>& entries) {
+  constexpr std::string_view kCounter = "n_averaged";
+  std::string prefix;
+  const auto all_begin_with = [&](const std::string& tried) {
+    return entries.size() > entries.count(std::string(kCounter)) &&
+           std::all_of(entries.begin(), entries.end(), [&](const auto& named) {
+             return named.first == kCounter || (named.first.starts_with(tried) && named.first.size() > tried.size());
+           });
+  };
+  for (bool longer = true; longer;) {
+    longer = false;
+    for (const char* wrapper : {"module.", "_orig_mod."}) {
+      if (!all_begin_with(prefix + wrapper)) continue;
+      prefix += wrapper;
+      longer = true;
+    }
+  }
+  return prefix;
+}
+
 }  // namespace
 
-WeightsFile::WeightsFile(const std::string& path) : path_(path), file_(open_weights(path)) {
+WeightsFile::WeightsFile(const std::string& path, const std::string& strip_prefix)
+    : path_(path), file_(open_weights(path)), prefix_(strip_prefix) {
   if (const auto* safetensors = std::get_if<SafetensorsFile>(&file_)) {
     metadata_ = safetensors->metadata();
     for (const auto& [name, entry] : safetensors->entries())
@@ -31,6 +57,18 @@ WeightsFile::WeightsFile(const std::string& path) : path_(path), file_(open_weig
     for (const auto& [name, entry] : std::get<TorchFile>(file_).entries())
       entries_.emplace(name, WeightsEntry{entry.dtype, entry.shape});
   }
+  if (prefix_.empty()) prefix_ = wrappers_prefix(entries_);
+  if (prefix_.empty()) return;
+  std::map<std::string, WeightsEntry> stripped;
+  for (const auto& [name, entry] : entries_) {
+    if (name.starts_with(prefix_) && name.size() > prefix_.size()) stripped.emplace(name.substr(prefix_.size()), entry);
+  }
+  if (stripped.empty()) {
+    throw UserError("--strip-prefix: '{}'; expected what names in {} begin with, such as '{}'", escape_control(prefix_),
+                    path, entries_.empty() ? "" : shown_name(entries_.begin()->first));
+  }
+  left_out_ = entries_.size() - stripped.size();
+  entries_ = std::move(stripped);
 }
 
 const char* WeightsFile::format() const {
@@ -43,15 +81,21 @@ std::string WeightsFile::wrapper() const {
 }
 
 Tensor WeightsFile::load(const std::string& name) const {
-  return std::visit([&](const auto& file) { return file.load(name); }, file_);
+  return std::visit([&](const auto& file) { return file.load(prefix_ + name); }, file_);
 }
 
 std::map<std::string, Tensor> WeightsFile::load_all(const std::vector<std::string>& names) const {
-  return std::visit([&](const auto& file) { return file.load_all(names); }, file_);
+  std::vector<std::string> in_file;
+  for (const std::string& name : names) in_file.push_back(prefix_ + name);
+  std::map<std::string, Tensor> loaded = std::visit([&](const auto& file) { return file.load_all(in_file); }, file_);
+  if (prefix_.empty()) return loaded;
+  std::map<std::string, Tensor> tensors;
+  for (auto& [name, tensor] : loaded) tensors.emplace(name.substr(prefix_.size()), std::move(tensor));
+  return tensors;
 }
 
 std::vector<std::byte> WeightsFile::stored_bytes(const std::string& name) const {
-  return std::visit([&](const auto& file) { return file.stored_bytes(name); }, file_);
+  return std::visit([&](const auto& file) { return file.stored_bytes(prefix_ + name); }, file_);
 }
 
 StoredModel stored_model(const WeightsFile& file) {

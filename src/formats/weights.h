@@ -26,8 +26,10 @@ struct WeightsEntry {
 class WeightsFile {
  public:
   /// Throws io_error (exit code 4) when it cannot be opened; bad_data (3) and ResourceError (5) as SafetensorsFile and
-  /// TorchFile; files of PyTorch before 1.6 are named, with the way out.
-  explicit WeightsFile(const std::string& path);
+  /// TorchFile; files of PyTorch before 1.6 are named, with the way out. With a `strip_prefix` only the tensors whose
+  /// names begin with it are there, without it; UserError when there are none. What DataParallel, averaged and compiled
+  /// models put before every name ("module.", "_orig_mod.", in any order) is always left out.
+  explicit WeightsFile(const std::string& path, const std::string& strip_prefix = "");
 
   const std::string& path() const { return path_; }
   /// "safetensors" or "torch".
@@ -37,6 +39,10 @@ class WeightsFile {
   const std::map<std::string, WeightsEntry>& entries() const { return entries_; }
   /// The key under which a torch file held its state dict ("model_ema"); empty when it was the whole.
   std::string wrapper() const;
+  /// What was before every name in the file, and is left out here.
+  const std::string& prefix() const { return prefix_; }
+  /// Tensors of the file that are not among the entries, as their names lack the prefix.
+  size_t left_out() const { return left_out_; }
 
   /// Converted to what we compute with: SafetensorsFile::load. Integers past 32 bits are bad_data.
   Tensor load(const std::string& name) const;
@@ -50,6 +56,8 @@ class WeightsFile {
   std::variant<SafetensorsFile, TorchFile> file_;
   std::map<std::string, std::string> metadata_;
   std::map<std::string, WeightsEntry> entries_;
+  std::string prefix_;
+  size_t left_out_ = 0;
 };
 
 /// All tensors of `file`, to be written again as they are stored; `file` must outlive it.

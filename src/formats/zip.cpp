@@ -22,6 +22,9 @@ constexpr uint16_t kEncrypted = 1, kDescriptor = 8, kUtf8 = 1 << 11;
 constexpr uint32_t kIn64 = 0xffffffff;  // the number is in the zip64 field
 constexpr uint64_t kMaxEntries = 50'000;
 constexpr uint64_t kMaxDirectoryBytes = uint64_t{8} << 20;
+// Names and extra fields before the contents, together: 50,000 entries could claim 6 GB of them, all of one hole.
+constexpr uint64_t kMaxLocalBytes = uint64_t{64} << 20;
+constexpr size_t kMaxNameBytes = 4096;  // Linux' longest path
 constexpr uint64_t kAlignment = 64;
 
 uint32_t crc_of(uint32_t crc, std::span<const std::byte> bytes) {
@@ -140,6 +143,9 @@ void check_name(const std::string& path, uint64_t at, const std::string& name) {
   const bool plain = std::all_of(name.begin(), name.end(), [](char c) { return static_cast<unsigned char>(c) >= 32; });
   if (name.empty() || leaves || !plain)
     throw bad_data(path, at, "entry name", "'{}'; expected a relative name without '..'", shown_name(name));
+  if (name.size() > kMaxNameBytes)
+    throw bad_data(path, at, "entry name", "'{}' of {} bytes; expected {} at most", shown_name(name), name.size(),
+                   kMaxNameBytes);
 }
 
 /// The numbers that did not fit their 32 bits, from the zip64 field, in APPNOTE's order (4.5.3).
@@ -202,7 +208,8 @@ Listed read_listed(const std::string& path, ByteReader& directory) {
 }
 
 /// The header at the entry itself must tell what the directory told. Returns where the content begins.
-uint64_t check_local_header(const InputFile& file, const Listed& listed, uint64_t limit) {
+/// Adds the header's own names and extra fields to `local_bytes`, of all headers together.
+uint64_t check_local_header(const InputFile& file, const Listed& listed, uint64_t limit, uint64_t& local_bytes) {
   const std::string name = shown_name(listed.name);
   const std::string& path = file.path();
   if (limit < kLocalBytes || listed.header > limit - kLocalBytes) {
@@ -224,6 +231,13 @@ uint64_t check_local_header(const InputFile& file, const Listed& listed, uint64_
   const uint64_t rest_at = listed.header + kLocalBytes;
   if (uint64_t{name_bytes} + extra_bytes > limit - rest_at)
     throw bad_data(path, rest_at, name.c_str(), "its header reaches into the directory at byte {}", limit);
+  local_bytes += uint64_t{name_bytes} + extra_bytes;
+  if (local_bytes > kMaxLocalBytes) {
+    throw ResourceError(
+        ExitCode::limit,
+        "{}: byte {} ({}): the names and extra fields up to here have {} bytes; at most {} are accepted", path, rest_at,
+        name, local_bytes, kMaxLocalBytes);
+  }
   const std::string rest = text_at(file, rest_at, uint64_t{name_bytes} + extra_bytes);
   ByteReader names(path, rest, rest_at);
   const std::string_view own_name = names.text(name_bytes, "entry name");
@@ -258,9 +272,10 @@ ZipFile::ZipFile(const std::string& path) : file_(path) {
     const std::string* name;
   };
   std::vector<Extent> extents;
+  uint64_t local_bytes = 0;
   for (uint64_t i = 0; i < directory.entries; ++i) {
     const Listed listed = read_listed(file_.path(), reader);
-    const uint64_t begin = check_local_header(file_, listed, directory.begin);
+    const uint64_t begin = check_local_header(file_, listed, directory.begin, local_bytes);
     const auto [at, is_new] = entries_.emplace(listed.name, ZipEntry{begin, listed.bytes, listed.crc});
     if (!is_new) {
       throw bad_data(file_.path(), listed.record, shown_name(listed.name).c_str(),
@@ -280,15 +295,37 @@ ZipFile::ZipFile(const std::string& path) : file_(path) {
   }
 }
 
-void ZipFile::read(const std::string& name, std::span<std::byte> target) const {
-  const ZipEntry& entry = entries_.at(name);
-  check(target.size() == entry.bytes, "ZipFile::read: a target of another size");
-  file_.read_at(entry.begin, target);
-  const uint32_t crc = crc_of(0, target);
+void ZipFile::check_sum(const std::string& name, const ZipEntry& entry, uint32_t crc) const {
   if (crc != entry.crc) {
     throw bad_data(path(), entry.begin, shown_name(name).c_str(),
                    "its bytes have CRC-32 {:08x}; expected {:08x}: the file is damaged", crc, entry.crc);
   }
+}
+
+void ZipFile::read(const std::string& name, std::span<std::byte> target) const {
+  const ZipEntry& entry = entries_.at(name);
+  check(target.size() == entry.bytes, "ZipFile::read: a target of another size");
+  file_.read_at(entry.begin, target);
+  check_sum(name, entry, crc_of(0, target));
+}
+
+void ZipFile::verify(const std::string& name) const {
+  constexpr uint64_t kChunkBytes = uint64_t{1} << 20;
+  const ZipEntry& entry = entries_.at(name);
+  std::vector<std::byte> chunk(static_cast<size_t>(std::min(entry.bytes, kChunkBytes)));
+  uint32_t crc = 0;
+  for (uint64_t done = 0; done < entry.bytes; done += chunk.size()) {
+    const auto part = std::span(chunk).first(static_cast<size_t>(std::min<uint64_t>(chunk.size(), entry.bytes - done)));
+    file_.read_at(entry.begin + done, part);
+    crc = crc_of(crc, part);
+  }
+  check_sum(name, entry, crc);
+}
+
+void ZipFile::read_part(const std::string& name, uint64_t offset, std::span<std::byte> target) const {
+  const ZipEntry& entry = entries_.at(name);
+  check(offset <= entry.bytes && target.size() <= entry.bytes - offset, "ZipFile::read_part: past the entry's end");
+  file_.read_at(entry.begin + offset, target);
 }
 
 std::string ZipFile::read_text(const std::string& name, uint64_t limit) const {

@@ -21,7 +21,8 @@ struct ZipEntry {
 class ZipFile {
  public:
   /// Reads and checks the whole directory and every entry's own header, but no content. Throws io_error (exit code 4),
-  /// bad_data (3), and ResourceError (5) past 50,000 entries or 8 MiB of directory.
+  /// bad_data (3), and ResourceError (5) past 50,000 entries, 8 MiB of directory or 64 MiB of names and extra fields
+  /// in the entries' own headers.
   explicit ZipFile(const std::string& path);
   const std::string& path() const { return file_.path(); }
   uint64_t size() const { return file_.size(); }
@@ -29,10 +30,16 @@ class ZipFile {
 
   /// The whole content; `target` has the entry's size. Throws bad_data when its CRC-32 is not the one promised.
   void read(const std::string& name, std::span<std::byte> target) const;
-  /// The same as text; ResourceError (5) when it holds more than `limit` bytes.
+  /// Reads the whole content, a piece at a time, for its CRC-32 alone; throws as read.
+  void verify(const std::string& name) const;
+  /// target.size() bytes of the content from `offset`, of which nothing is checked: verify comes first.
+  void read_part(const std::string& name, uint64_t offset, std::span<std::byte> target) const;
+  /// The same as read, as text; ResourceError (5) when it holds more than `limit` bytes.
   std::string read_text(const std::string& name, uint64_t limit) const;
 
  private:
+  void check_sum(const std::string& name, const ZipEntry& entry, uint32_t crc) const;
+
   InputFile file_;
   std::map<std::string, ZipEntry> entries_;
 };

@@ -38,8 +38,10 @@ Blocks blocks_of(const ModelOptions& options, const Blocks& usual) {
   return options.blocks.empty() ? usual : options.blocks.list();
 }
 
+constexpr const char* kTimm = "timm's default_cfg";
+
 ModelSpec torchvision_model(const char* name, const char* summary, torchvision::Block block, const Blocks& blocks,
-                            torchvision::BottleneckOptions bottleneck = {}) {
+                            torchvision::BottleneckOptions bottleneck = {}, const UsualPhotos& photos = {}) {
   return {name,
           summary,
           {3, 224, 224},
@@ -54,11 +56,11 @@ ModelSpec torchvision_model(const char* name, const char* summary, torchvision::
                                         .drop_path = options.drop_path});
           },
           {"zero_init_residual", "blocks", "drop_path"},
-          UsualPhotos{}};
+          photos};
 }
 
 ModelSpec timm_model(const char* name, const char* summary, const timm::Architecture& usual,
-                     const UsualPhotos& photos = {.interpolation = "bicubic"}) {
+                     const UsualPhotos& photos = {.source = kTimm, .interpolation = "bicubic"}) {
   return {name,
           summary,
           {3, 224, 224},
@@ -76,19 +78,22 @@ ModelSpec timm_model(const char* name, const char* summary, const timm::Architec
 }
 
 ModelSpec resnetv2_model(const char* name, const Blocks& blocks) {
-  return {
-      name,
-      "timm's, pre-activation",
-      {3, 224, 224},
-      1000,
-      [=](Scope s, Value x, const ModelOptions& options) {
-        return preact::resnetv2(s, x,
-                                {.blocks = blocks_of(options, blocks),
-                                 .num_classes = classes_of(options, 1000),
-                                 .drop_path = options.drop_path});
-      },
-      {"blocks", "drop_path"},
-      UsualPhotos{.crop_pct = 0.95, .interpolation = "bicubic", .mean = {0.5f, 0.5f, 0.5f}, .std = {0.5f, 0.5f, 0.5f}}};
+  return {name,
+          "timm's, pre-activation",
+          {3, 224, 224},
+          1000,
+          [=](Scope s, Value x, const ModelOptions& options) {
+            return preact::resnetv2(s, x,
+                                    {.blocks = blocks_of(options, blocks),
+                                     .num_classes = classes_of(options, 1000),
+                                     .drop_path = options.drop_path});
+          },
+          {"blocks", "drop_path"},
+          UsualPhotos{.source = kTimm,
+                      .crop_pct = 0.95,
+                      .interpolation = "bicubic",
+                      .mean = {0.5f, 0.5f, 0.5f},
+                      .std = {0.5f, 0.5f, 0.5f}}};
 }
 
 ModelSpec preresnet_model(int64_t depth) {
@@ -268,7 +273,8 @@ std::vector<ModelSpec> make_models() {
       torchvision_model("resnet152_v1", kPaper, Block::bottleneck, k152, kV1),
       torchvision_model("resnext50_32x4d", kGrouped, Block::bottleneck, k50, {.groups = 32, .width_per_group = 4}),
       torchvision_model("resnext101_32x8d", kGrouped, Block::bottleneck, k101, {.groups = 32, .width_per_group = 8}),
-      torchvision_model("resnext101_64x4d", kGrouped, Block::bottleneck, k101, {.groups = 64, .width_per_group = 4}),
+      torchvision_model("resnext101_64x4d", kGrouped, Block::bottleneck, k101, {.groups = 64, .width_per_group = 4},
+                        {.resize_size = 232}),  // its only weights
       torchvision_model("wide_resnet50_2", kWide, Block::bottleneck, k50, {.width_per_group = 128}),
       torchvision_model("wide_resnet101_2", kWide, Block::bottleneck, k101, {.width_per_group = 128}),
   };
@@ -276,7 +282,7 @@ std::vector<ModelSpec> make_models() {
   constexpr auto kBasic = timm::Block::basic, kBottleneck = timm::Block::bottleneck;
   constexpr timm::BlockOptions kAverage{.average_shortcut = true};
   constexpr const char* kD = "timm's: deep stem, averaging shortcuts";
-  const UsualPhotos larger{.image_size = 256, .crop_pct = 0.95, .interpolation = "bicubic"};
+  const UsualPhotos larger{.source = kTimm, .image_size = 256, .crop_pct = 0.95, .interpolation = "bicubic"};
   models.insert(
       models.end(),
       {
@@ -290,7 +296,7 @@ std::vector<ModelSpec> make_models() {
           timm_model("resnet50s", "timm's: deep stem, twice as wide", {.blocks = k50, .deep_stem = 64}),
           timm_model("seresnet50", "timm's: squeeze-and-excitation",
                      {.blocks = k50, .options = {.attention = Attention::squeeze_excite}},
-                     {.crop_pct = 0.95, .interpolation = "bicubic"}),
+                     {.source = kTimm, .crop_pct = 0.95, .interpolation = "bicubic"}),
           timm_model("ecaresnet50d", "timm's resnet50d with channel attention",
                      {.blocks = k50,
                       .deep_stem = 32,

@@ -35,9 +35,12 @@ struct ModelOptions {
 };
 
 /// How the photos were prepared on which a net's published weights were trained: of the shorter side, resized to
-/// floor(image_size / crop_pct) pixels, the centre. Sources: torchvision's weight presets V1, timm's default_cfg.
+/// resize_size or floor(image_size / crop_pct) pixels, the centre. Sources: torchvision's weight presets
+/// (Weights.IMAGENET1K_V1.transforms()), timm's default_cfg.
 struct UsualPhotos {
+  const char* source = "torchvision's IMAGENET1K_V1 weights";
   int64_t image_size = 224;
+  int64_t resize_size = 0;  ///< pixels; 0: as crop_pct says
   double crop_pct = 0.875;
   std::string interpolation = "bilinear";
   std::array<float, 3> mean = {0.485f, 0.456f, 0.406f}, std = {0.229f, 0.224f, 0.225f};

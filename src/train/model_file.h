@@ -48,10 +48,14 @@ struct KnownOfWeights {
 };
 
 /// The metadata of a model file for the weights of `file`: the architecture's usual ones, over them what the file says,
-/// over them what is `known`. For the architectures of ImageNet, those of 3x224x224, the usual is torchvision's:
-/// shorter side to 256, centre of 224, bilinear, ImageNet's mean and standard deviation; for the others the whole image
-/// to the architecture's own size. The class count is the classifier's in the file. Throws UserError when no
-/// architecture is known, and as describe_model.
+/// over them what is `known`. The usual preprocessing of the architectures for ImageNet is that of their published
+/// weights (UsualPhotos); for the others the whole image is resized to the architecture's own size. The class count is
+/// the classifier's in the file, of which all tensors must fit. Throws UserError (usage) when no architecture is known
+/// or one of the known metadata is wrong, ResourceError (limit) past 262,144 classes without names, and as
+/// describe_model.
 std::map<std::string, std::string> completed_metadata(const WeightsFile& file, const KnownOfWeights& known);
+/// Whether that preprocessing was the usual one of published weights, as neither the file nor the user says how images
+/// are resized. An architecture must be known.
+bool assumes_preprocessing(const WeightsFile& file, const KnownOfWeights& known);
 
 }  // namespace resnet

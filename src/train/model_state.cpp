@@ -67,6 +67,21 @@ Tensor initial_value(const StateSpec& state, uint64_t seed) {
 
 namespace {
 
+/// What an unexpected name has before a missing one, if that explains every missing one: " all missing are there after
+/// 'net.': convert --strip-prefix net.;". Empty otherwise.
+std::string prefix_hint(const std::vector<std::string>& missing, const std::vector<std::string>& unexpected) {
+  if (missing.empty()) return "";
+  const std::set<std::string_view> there(unexpected.begin(), unexpected.end());
+  for (const std::string& name : unexpected) {
+    if (!name.ends_with("." + missing.front())) continue;
+    const std::string prefix = name.substr(0, name.size() - missing.front().size());
+    const bool all = std::all_of(missing.begin(), missing.end(),
+                                 [&](const std::string& other) { return there.contains(prefix + other); });
+    if (all) return fmt::format(" all missing are there after '{0}': resnet convert with --strip-prefix {0};", prefix);
+  }
+  return "";
+}
+
 /// "missing: a, b, c and 7 more"; empty when there are none.
 std::string first_ten(const char* what, const std::vector<std::string>& names) {
   if (names.empty()) return "";
@@ -104,10 +119,10 @@ void require_fit(const WeightsFile& file, const std::vector<StateSpec>& states,
   if (!missing.empty() || !unexpected.empty() || !misshaped.empty()) {
     throw UserError(
         ExitCode::bad_data,
-        "{}: the tensors do not fit the model:{}{}{} check the architecture and the class count (train: --reset-head "
+        "{}: the tensors do not fit the model:{}{}{}{} check the architecture and the class count (train: --reset-head "
         "replaces a classifier of other classes)",
         file.path(), first_ten("missing", missing), first_ten("unexpected", unexpected),
-        first_ten("misshaped", misshaped));
+        first_ten("misshaped", misshaped), prefix_hint(missing, unexpected));
   }
 }
 

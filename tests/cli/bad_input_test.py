@@ -577,6 +577,29 @@ class TorchFiles(BadInput):
         self.assert_bad(self.archive(b"\x80\2N.", [(f"m/{k}", b"") for k in range(50_001)]), "50002 entries", codes=(LIMIT,))
         self.assert_bad(self.archive(b"\x80\2N.", [(f"m/{'n' * 60_000}{k}", b"") for k in range(150)]), "in a directory of", codes=(LIMIT,))
 
+        self.assert_bad(self.archive(b"\x80\2N.", [("m/" + "n" * 60_000, b"")]), ("of 60002 bytes", "4096 at most"))
+
+    def test_local_headers_that_overlap_are_not_all_read(self):
+        """50,000 headers, each of which claims the 60,000 bytes after it as its name's and extra field's."""
+        body, directory = bytearray(), bytearray()
+        for k in range(50_000):
+            name = b"m/%05d" % k
+            directory += struct.pack("<IHHHHHHIIIHHHHHII", 0x02014b50, 20, 20, 8, 0, 0, 0, 0, 0, 0, len(name), 0, 0, 0, 0, 0, len(body)) + name
+            body += struct.pack("<IHHHHHIIIHH", 0x04034b50, 20, 8, 0, 0, 0, 0, 0, 0, len(name), 60_000) + name
+        body += bytes(60_000)
+        end = struct.pack("<IHHHHIIH", 0x06054b50, 0, 0, 50_000, 50_000, len(directory), len(body), 0)
+        self.assert_bad(bytes(body + directory) + end, "names and extra fields", codes=(LIMIT,))
+
+    def test_classes_that_no_tensor_has(self):
+        """A classifier of no bytes with 16 million rows."""
+        file = self.folder / "none.safetensors"
+        program.write_model(file, {"fc.weight": {"dtype": "F32", "shape": [1 << 24, 0], "data_offsets": [0, 0]}}, b"")
+        before = self.usual_bytes
+        for verb in (("convert", "none.safetensors", "out.safetensors"), ("export", "none.safetensors", "out.onnx")):
+            result = self.assert_refused(BAD_DATA, ("none.safetensors", "1 misshaped: fc.weight"), *verb, "--architecture", "resnet18")
+            self.assertLess(result.peak_bytes, before + self.EXTRA_BYTES)
+        file.unlink()
+
     def test_storages_of_gigabytes_that_lie_on_no_disk(self):
         """A hole of 2 GiB before the directory, which an entry claims as its content."""
         corpus = pathlib.Path(__file__).parents[2] / "fuzz/corpus/zip"

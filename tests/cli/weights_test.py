@@ -3,7 +3,9 @@ import argparse
 import collections
 import json
 import os
+import pathlib
 import pickle
+import signal
 import warnings
 import zipfile
 
@@ -167,6 +169,90 @@ class Convert(ProgramTest):
             for key in ("mean", "std"):
                 np.testing.assert_allclose(json.loads(said[key]), wanted[key], rtol=1e-6)
 
+    def test_what_preprocessing_was_assumed_is_told(self):
+        self.save(random_net(classes=3).state_dict())
+        told = self.convert("in.pth", "out.safetensors", "--architecture", "resnet18").err
+        for part in ("shorter side 256, centre 224, bilinear", "IMAGENET1K_V1", "resize_size=232"):
+            self.assertIn(part, told)
+        self.assertNotIn("assumed", self.convert("in.pth", "out.safetensors", "--architecture", "resnet18", "--metadata", "resize_size=232").err)
+        self.assertNotIn("assumed", self.convert("out.safetensors", "again.safetensors").err)
+        net = torchvision.models.resnext101_64x4d(num_classes=2)
+        preset = torchvision.models.ResNeXt101_64X4D_Weights.DEFAULT.transforms()
+        self.convert(self.save(net.state_dict()), "out.safetensors", "--architecture", "resnext101_64x4d")
+        metadata = program.read_model(self.folder / "out.safetensors")[0]["__metadata__"]
+        self.assertEqual((metadata["resize_size"], metadata["input_size"]), (str(preset.resize_size[0]), json.dumps([3, *preset.crop_size * 2], separators=(",", ":"))))
+
+    def test_wrong_metadata_blame_whoever_said_them(self):
+        self.save(random_net(classes=3).state_dict())
+        named = ("convert", "in.pth", "new.safetensors", "--architecture", "resnet18")
+        for wrong, parts in (("crop_pct=2", "--metadata"), ("crop_pct=x", ("--metadata", "crop_pct")), ("model.blocks=[0]", ("--metadata", "model.blocks")),
+                             ("crop_pc=0.9", ("unknown key 'crop_pc'", "nearest: crop_pct", "x.")), ("architecture=resnet34", ("--architecture resnet18", "resnet34")),
+                             ("num_classes=4", "--metadata"), ('class_names=["a"]', "--metadata")):
+            self.refused(2, parts, *named, "--metadata", wrong)
+        self.convert("in.pth", "good.safetensors", "--metadata", "architecture=resnet18", "--metadata", "x.source=mine")
+        header, data = program.read_model(self.folder / "good.safetensors")
+        self.assertEqual((header["__metadata__"]["architecture"], header["__metadata__"]["x.source"]), ("resnet18", "mine"))
+        for key, value in (("architecture", "resnet19"), ("model.blocks", "[0]"), ("crop_pct", "2")):
+            program.write_model(self.folder / "bad.safetensors", {**header, "__metadata__": {**header["__metadata__"], key: value}}, data)
+            for more in ((), ("--metadata", "mean=[0,0,0]")):
+                self.refused(3, "bad.safetensors: byte 8", "convert", "bad.safetensors", "new.safetensors", *more)
+            self.refused(3, "bad.safetensors: byte 8", "export", "bad.safetensors", "new.onnx")
+        (self.folder / "names.txt").write_bytes(b"cat\nd\xf6g\nbird\n")
+        self.refused(3, ("names.txt: byte 5", "line 2 is not UTF-8"), *named, "--class-names", "names.txt")
+
+    def test_plain_data_beside_the_state_dict(self):
+        state = {"w": torch.randn(2, 3)}
+        rest = {"set": {1, 2}, "frozen": frozenset("ab"), "lists": collections.defaultdict(list, {"a": [1]}), "dicts": collections.defaultdict(dict),
+                "dtypes": [torch.uint8, torch.bool, torch.int32, torch.int16, torch.int8], "path": pathlib.Path("a/b"), "version": torch.__version__,
+                "array": np.arange(6.0).reshape(2, 3), "scalar": np.int64(3), "complex": 1 + 2j, "bytes": b"\0a", "none": b"", "bytearray": bytearray(b"ab"),
+                "long": 1 << 100, "longer": 1 << 3000, "rng": torch.zeros(5, dtype=torch.uint8)}
+        for protocol in (2, 4, 5):
+            self.convert(self.save({"state_dict": state, **rest}, pickle_protocol=protocol), "out.safetensors")
+            self.assertTrue(same(self.read(), state), protocol)
+        for key in ("ema", "ema_model", "model_ema_state_dict"):
+            self.convert(self.save({"state_dict": {"w": torch.zeros(2, 3)}, key: state}), "out.safetensors")
+            self.assertTrue(same(self.read(), state), key)
+        self.convert(self.save({"state_dict": state, "ema": {"decay": 0.9}}), "out.safetensors")
+        self.assertTrue(same(self.read(), state))
+
+    def test_a_prefix_of_others_is_named_and_taken_off(self):
+        state = random_net(classes=3).state_dict()
+        lightning = {f"model.{k}": v for k, v in state.items()}
+        self.save({"state_dict": {**lightning, "loss.weight": torch.zeros(3)}})
+        named = ("in.pth", "new.safetensors", "--architecture", "resnet18")
+        self.refused(3, "--strip-prefix model.;", "convert", *named)
+        self.refused(2, ("--strip-prefix: 'net.'", "in.pth"), "convert", *named, "--strip-prefix", "net.")
+        told = self.convert("in.pth", "out.safetensors", "--architecture", "resnet18", "--strip-prefix", "model.").err
+        self.assertIn("1 tensors without it", told)
+        self.assertTrue(same(self.read(), state))
+
+    def test_views_of_one_storage_cost_what_they_span(self):
+        floats = torch.arange(1 << 22, dtype=torch.float32)  # 16 MiB, in 8,192 pieces
+        pieces = {f"{k:04}": piece for k, piece in enumerate(floats.split(512))}
+        result = self.convert(self.save(pieces), "out.safetensors")
+        self.assertLess(result.cpu_seconds, 1.5)
+        self.assertTrue(same(self.read(), {k: v.clone() for k, v in pieces.items()}))
+        columns = torch.zeros(1 << 20, 16)
+        self.save({f"c{k}": columns[:, k] for k in range(16)})
+        self.refused(5, ("in.pth: byte ", "more than 8 times", "clone()"), "convert", "in.pth", "new.safetensors")
+        self.refused(3, ("9 dimensions", "8 at most"), "summary", self.save({"w": torch.zeros([1] * 9)}))
+
+    def test_a_signal_leaves_no_temporary_file(self):
+        with open(self.folder / "large.safetensors", "wb") as file:  # a hole of 1 GiB
+            header = json.dumps({f"t{k:02}": {"dtype": "F32", "shape": [1 << 22], "data_offsets": [k << 24, (k + 1) << 24]} for k in range(64)}).encode()
+            file.write(len(header).to_bytes(8, "little") + header)
+            file.truncate(8 + len(header) + (64 << 24))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            running = self.start("convert", "large.safetensors", "stopped.safetensors")
+            begun = running.wait_until(lambda: any(p.stat().st_size > 1 << 24 for p in self.folder.glob(".tmp-*")))
+            self.assertTrue(begun)
+            running.send(number)
+            result = running.wait()
+            self.assertEqual(result.code, 128 + number, result.err)
+            self.assertEqual([p.name for p in self.folder.glob(".tmp-*")], [])
+            self.assertFalse((self.folder / "stopped.safetensors").exists())
+        (self.folder / "large.safetensors").unlink()
+
     def test_class_names_and_single_keys(self):
         self.save(random_net(classes=3).state_dict())
         (self.folder / "names.txt").write_text("cat\ndög\nbird\n", encoding="utf-8")
@@ -186,6 +272,10 @@ class Convert(ProgramTest):
         self.convert("in.pth", "out.safetensors", "--architecture", "resnet18")
         summary = self.ok("summary", "out.safetensors", "--json").json()
         self.assertEqual((summary["model"], summary["metadata"]["num_classes"], len(summary["tensors"])), ("resnet18", "4", len(state)))
+        self.assertEqual(self.ok("summary", "in.pth", "--architecture", "resnet18", "--json").json()["model"], "resnet18")
+        self.refused(2, "--architecture NAME", "summary", "in.pth", "--input-size", "3x64x64")
+        self.refused(2, "--list", "summary", "--list", "--set", "model.blocks=[1]")
+        self.refused(2, "--architecture", "summary", "resnet18", "--architecture", "resnet18")
         text = self.ok("summary", "out.safetensors").out
         for part in ("layer4.1.conv2.weight", "num_batches_tracked", "class_names"):
             self.assertIn(part, text)
@@ -261,14 +351,30 @@ class Export(ProgramTest):
                     self.assertEqual((metadata["architecture"], json.loads(metadata["class_names"])), (name, ["0", "1", "2"]))
                     self.assertIn("interpolation", metadata)
                     norms = [n for n in written.graph.node if n.op_type == "BatchNormalization"]
-                    # The net of linear layers has no convolution to fold into.
-                    self.assertEqual(bool(norms), "--no-fold-batch-norm" in more or name.endswith("_mlp"))
+                    made_by = {out: n.op_type for n in written.graph.node for out in n.output}
+                    uses = collections.Counter(i for n in written.graph.node for i in n.input)
+                    # Of a convolution whose result nothing else needs: pre-activation nets have norms of other things.
+                    foldable = [n for n in norms if made_by.get(n.input[0]) == "Conv" and uses[n.input[0]] == 1]
+                    self.assertEqual(bool(foldable), "--no-fold-batch-norm" in more and not name.endswith("_mlp"))
+                    kept = name.endswith("_mlp") or name.startswith(("resnetv2", "preresnet", "wrn"))
+                    self.assertEqual(bool(norms), "--no-fold-batch-norm" in more or kept)
                     session = onnxruntime.InferenceSession(self.folder / "out.onnx", providers=["CPUExecutionProvider"])
                     theirs = session.run(["logits"], {"images": images})[0]
                     self.assertLess(np.abs(theirs - ours).max(), 1e-4 * np.abs(ours).max())
                     if "--no-dynamic-batch" not in more:
                         one = session.run(["logits"], {"images": images[:1]})[0]
                         self.assertLess(np.abs(one - ours[:1]).max(), 1e-4 * np.abs(ours).max())
+
+    def test_average_pooling_that_counts_odd_edges(self):
+        net = timm.create_model("resnet18d", num_classes=4).eval()
+        torch.save(net.state_dict(), self.folder / "d.pth")
+        images = torch.randn(2, 3, 72, 72)  # maps of 18, 9, 5 and 3
+        theirs = net(images).detach().numpy()
+        self.ok("export", "d.pth", "d.onnx", "--architecture", "resnet18d", "--metadata", "input_size=[3,72,72]")
+        pools = [n for n in onnx.load(self.folder / "d.onnx").graph.node if n.op_type == "AveragePool"]
+        self.assertTrue(any(a.name == "ceil_mode" and a.i == 1 for n in pools for a in n.attribute))
+        ours = onnxruntime.InferenceSession(self.folder / "d.onnx", providers=["CPUExecutionProvider"]).run(["logits"], {"images": images.numpy()})[0]
+        self.assertLess(np.abs(ours - theirs).max(), 1e-4 * np.abs(theirs).max())
 
     def test_weights_of_torchvision_with_their_architecture(self):
         net = random_net(classes=4).eval()

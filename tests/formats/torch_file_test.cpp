@@ -115,6 +115,80 @@ TEST_F(TorchFiles, ADamagedByteOfATensorIsFoundBeforeItIsUsed) {
   EXPECT_NE(message.find("CRC-32"), std::string::npos) << message;
 }
 
+TEST_F(TorchFiles, WhatWrappersPutBeforeEveryNameIsLeftOut) {
+  const auto names = [](const WeightsFile& file) {
+    std::vector<std::string> all;
+    for (const auto& [name, entry] : file.entries()) all.push_back(name);
+    return all;
+  };
+  const std::string safetensors = directory_ / "w.safetensors";
+  for (const std::string prefix : {"module.", "_orig_mod.", "_orig_mod.module.", "module.module._orig_mod."}) {
+    StoredModel wrapped = model();
+    for (StoredTensor& tensor : wrapped.tensors) tensor.name = prefix + tensor.name;
+    write_torch(path_, wrapped);
+    write_safetensors(safetensors, wrapped);
+    for (const std::string& path : {path_, safetensors}) {
+      const WeightsFile file(path);
+      EXPECT_EQ(names(file), (std::vector<std::string>{"bn.num_batches_tracked", "empty", "half", "layer.weight"}));
+      EXPECT_EQ(file.prefix(), prefix);
+      StringSink bytes;
+      model().tensors[2].write(bytes);
+      const std::vector<std::byte> half = file.stored_bytes("half");
+      EXPECT_EQ(std::string(reinterpret_cast<const char*>(half.data()), half.size()), bytes.text());
+      EXPECT_EQ(file.load_all({"half"}).at("half").shape(), file.load("half").shape());
+    }
+  }
+  StoredModel some = model();
+  some.tensors[3].name = "module.weight";
+  write_torch(path_, some);
+  EXPECT_EQ(WeightsFile(path_).prefix(), "");  // not before every name
+  const WeightsFile chosen(path_, "module.");
+  EXPECT_EQ(names(chosen), std::vector<std::string>{"weight"});
+  EXPECT_EQ(chosen.left_out(), 3u);
+  EXPECT_EQ(error_of([&] { WeightsFile(path_, "net."); }).first, ExitCode::usage);
+}
+
+TEST_F(TorchFiles, AStorageOfManyTensorsIsReadWholeOnce) {
+  // Two halves of one storage, as views: half of a damaged storage is damaged, whichever half is asked for first.
+  const uint64_t elements = 1 << 10;
+  std::string pickle("\x80\x02}(", 4);
+  const auto text = [&](std::string_view t) {
+    pickle += std::string("X") + static_cast<char>(t.size()) + std::string(3, '\0') + std::string(t);
+  };
+  for (const int half : {0, 1}) {
+    text(half == 0 ? "a" : "b");
+    pickle += "ctorch._utils\n_rebuild_tensor_v2\n((";
+    text("storage");
+    pickle += "ctorch\nByteStorage\n";
+    text("0");
+    text("cpu");
+    pickle += std::string("M\x00\x04tQM", 6) + '\0' + (half == 0 ? '\0' : '\x02') +
+              std::string("M\x00\x02\x85K\x01\x85\x89}tR", 11);
+  }
+  pickle += "u.";
+  std::string content(elements, '\0');
+  for (size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 7 >> 3);
+  StringSink sink;
+  ZipWriter zip(sink);
+  zip.add("m/data.pkl", pickle.size(), [&](ByteSink& to) { to.write(pickle); });
+  zip.add("m/data/0", content.size(), [&](ByteSink& to) { to.write(content); });
+  zip.finish();
+  const TorchFile file(write(sink.text()));
+  for (const std::string name : {"b", "a", "b"}) {
+    const std::vector<std::byte> bytes = file.stored_bytes(name);
+    EXPECT_EQ(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()),
+              content.substr(name == "a" ? 0 : elements / 2, elements / 2));
+  }
+  std::string damaged = sink.text();
+  damaged[sink.text().find(content)] ^= 1;
+  const TorchFile wrong(write(damaged));
+  for (const std::string name : {"b", "a", "b"}) {
+    const auto [code, message] = error_of([&] { wrong.stored_bytes(name); });
+    EXPECT_EQ(code, ExitCode::bad_data);
+    EXPECT_NE(message.find("CRC-32"), std::string::npos) << message;
+  }
+}
+
 TEST_F(TorchFiles, TypesThatPyTorchHasNoStorageOfAreNotWritten) {
   StoredModel unsigned_model = model();
   unsigned_model.tensors[0].dtype = find_stored_dtype("U64");
@@ -165,6 +239,15 @@ TEST(Pickles, NothingIsCalled) {
   ASSERT_EQ(call.items(call.root()).size(), 2u);
   EXPECT_EQ(call.name(call.items(call.root())[0]), "a.b");
   EXPECT_EQ(call.items(call.root())[1].integer, 5);
+}
+
+TEST(Pickles, IntegersOfAnyLengthAreReadAndLongOnesAreNoSizes) {
+  const auto read = [](const std::string& body) { return Pickle("w", "\x80\x02" + body + ".", 0, kAllowed).root(); };
+  EXPECT_EQ(read(std::string("\x8a\x02\xff\x00", 4)).integer, 255);
+  EXPECT_EQ(read(std::string("\x8b\x01\x00\x00\x00\xff", 6)).integer, -1);
+  EXPECT_EQ(read("\x8a\x09" + std::string(9, 'x')).kind, PickleKind::long_integer);
+  EXPECT_EQ(read(std::string("\x8b\x00\x01\x00\x00", 5) + std::string(256, 'x')).kind, PickleKind::long_integer);
+  EXPECT_EQ(pickle_error("\x8b\xff\xff\xff\xff.").first, ExitCode::bad_data);
 }
 
 TEST(Pickles, BombsAreRefusedInProportionToTheirOwnSize) {
