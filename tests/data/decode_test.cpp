@@ -118,6 +118,22 @@ TEST(DecodeImage, never_inflates_what_is_no_pixel) {
   EXPECT_LT(peak_bytes() - before, size_t{8} << 20);
 }
 
+TEST(DecodeImage, takes_no_palette_from_behind_the_pixel_data) {
+  constexpr uint8_t kIndexed = 3;
+  const Bytes start = png_file(2, 1, kIndexed, {0, 0, 1});
+  const Bytes without_end = cut(start, start.size() - 12);
+  const Bytes palette = png_chunk("PLTE", {10, 20, 30, 40, 50, 60});
+  const std::vector<std::string> none = {"(PLTE): found no palette"};
+  expect_refused(without_end + palette + png_chunk("IEND", {}), ExitCode::bad_data, none);
+  // Cut short as well: between its length and its checksum there is nothing, or a part.
+  for (size_t size = 8; size < palette.size(); ++size) {
+    expect_refused(without_end + cut(palette, size), ExitCode::bad_data, none);
+  }
+  const Image image = decode_image(
+      as_file(png_file(2, 1, kIndexed, {0, 0, 1}, palette) + png_chunk("PLTE", {1, 2, 3, 4, 5, 6})), "photo");
+  EXPECT_EQ(image.pixels, (Bytes{10, 40, 20, 50, 30, 60}));
+}
+
 TEST(DecodeImage, reads_no_more_pixels_than_the_header_says) {
   Bytes rows;
   for (int y = 0; y < 2; ++y) rows = rows + Bytes{0, 1, 2};
