@@ -62,6 +62,22 @@ TrainConfig unusual() {
   return c;
 }
 
+TEST(Config, ResetsTheResizeThatASourceDoesNotGive) {
+  TrainConfig c;
+  c.crop_pct = 0.875;
+  reset_the_resize_not_given(apply_toml("c.toml", "resize_size = 40\nlr = 1\n", c), c);
+  EXPECT_EQ(c.resize_size, 40);
+  EXPECT_EQ(c.crop_pct, 1);
+  reset_the_resize_not_given({apply_setting("crop_pct=0.5", c)}, c);
+  EXPECT_EQ(c.resize_size, 0);
+  EXPECT_EQ(c.crop_pct, 0.5);
+  reset_the_resize_not_given({apply_setting("lr=2", c)}, c);
+  EXPECT_EQ(c.crop_pct, 0.5) << "neither was given";
+  reset_the_resize_not_given(apply_toml("c.toml", "resize_size = 40\ncrop_pct = 0.5\n", c), c);
+  EXPECT_EQ(c.resize_size, 40) << "both: that is for validate() to refuse";
+  EXPECT_EQ(c.crop_pct, 0.5);
+}
+
 TEST(Config, TheDefaultsAreTheLecturesRecipe) {
   const TrainConfig c;
   EXPECT_EQ(c.model, "lecture_resnet18");
