@@ -55,6 +55,7 @@ void print_json(const Evaluation& e, const std::string& tta) {
                            {"confidence", bin.confidence},
                            {"accuracy", bin.accuracy}});
   }
+  // What is not finite is written as null, what is no UTF-8 as U+FFFD.
   std::printf("%s\n", json{{"images", e.images},
                            {"skipped", e.skipped},
                            {"loss", e.loss},
@@ -65,7 +66,7 @@ void print_json(const Evaluation& e, const std::string& tta) {
                            {"tta", tta},
                            {"per_class", per_class},
                            {"confusion", e.confusion}}
-                          .dump()
+                          .dump(-1, ' ', false, json::error_handler_t::replace)
                           .c_str());
 }
 

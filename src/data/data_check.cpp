@@ -400,6 +400,11 @@ DataReport check_data(const std::string& path_given, const DataCheckOptions& opt
     report.modes[data.channels == 1 ? "L" : "RGB"] += data.count;
     report.sizes[{data.width, data.height}] += data.count;
   }
+  for (const std::string& name : plan.classes) {
+    if (plan.kind == "list" && !has_good_name(name)) {
+      report.findings.push_back({Kind::name, {name}, "a class's name that is not UTF-8 or has control characters"});
+    }
+  }
   find_equal_pixels(plan, report.findings);
   find_missing_classes(plan, report, report.findings);
   std::stable_sort(report.findings.begin(), report.findings.end(), [](const DataFinding& a, const DataFinding& b) {

@@ -76,19 +76,19 @@ ModelSpec timm_model(const char* name, const char* summary, const timm::Architec
 }
 
 ModelSpec resnetv2_model(const char* name, const Blocks& blocks) {
-  return {name,
-          "timm's, pre-activation",
-          {3, 224, 224},
-          1000,
-          [=](Scope s, Value x, const ModelOptions& options) {
-            return preact::resnetv2(s, x,
-                                    {.blocks = blocks_of(options, blocks),
-                                     .num_classes = classes_of(options, 1000),
-                                     .drop_path = options.drop_path});
-          },
-          {"blocks", "drop_path"},
-          UsualPhotos{
-              .crop_pct = 0.95, .interpolation = "bicubic", .mean = {0.5f, 0.5f, 0.5f}, .std = {0.5f, 0.5f, 0.5f}}};
+  return {
+      name,
+      "timm's, pre-activation",
+      {3, 224, 224},
+      1000,
+      [=](Scope s, Value x, const ModelOptions& options) {
+        return preact::resnetv2(s, x,
+                                {.blocks = blocks_of(options, blocks),
+                                 .num_classes = classes_of(options, 1000),
+                                 .drop_path = options.drop_path});
+      },
+      {"blocks", "drop_path"},
+      UsualPhotos{.crop_pct = 0.95, .interpolation = "bicubic", .mean = {0.5f, 0.5f, 0.5f}, .std = {0.5f, 0.5f, 0.5f}}};
 }
 
 ModelSpec preresnet_model(int64_t depth) {

@@ -2,7 +2,6 @@
 // The models by name.
 
 #include <array>
-#include <array>
 #include <functional>
 #include <map>
 #include <optional>

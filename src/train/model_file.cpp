@@ -244,7 +244,8 @@ std::map<std::string, std::string> completed_metadata(const WeightsFile& file, c
     throw UserError(ExitCode::refused, "{}: {} class names for a classifier of {} classes; expected one name for each",
                     file.path(), known.class_names.size(), classes);
   }
-  usual.class_names = known.class_names.empty() ? usual_class_names(classes, spec.photos.has_value()) : known.class_names;
+  usual.class_names =
+      known.class_names.empty() ? usual_class_names(classes, spec.photos.has_value()) : known.class_names;
   usual.preprocessing.image_size = spec.input[1];
   if (spec.photos) {
     usual.preprocessing = {.image_size = spec.photos->image_size,

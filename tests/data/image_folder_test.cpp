@@ -52,6 +52,16 @@ TEST(ImageFolder, numbers_classes_by_their_bytes_and_lists_images_as_torchvision
   EXPECT_EQ(data.labels, (std::vector<int32_t>{0, 1, 1, 1, 1, 1, 2, 3, 4}));
 }
 
+TEST(ImageFolder, refuses_a_class_whose_name_no_model_file_can_keep) {
+  for (const char* name : {"caf\xe9", "\xff", "a\xc3", "\xed\xa0\x80"}) {
+    const TempFolder folder;
+    write_pets(folder);
+    write_below(folder, std::string("train/") + name + "/x.png", grey_png(2, 2, 1));
+    expect_error(folder.path(), Split::train, ExitCode::bad_data,
+                 {"train/" + std::string(name), "(class)", "not UTF-8"});
+  }
+}
+
 TEST(ImageFolder, decodes_an_image_when_it_is_asked_for) {
   const TempFolder folder;
   write_pets(folder);

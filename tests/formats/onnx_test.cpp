@@ -17,7 +17,27 @@ namespace resnet {
 namespace {
 
 /// Ops that no inference graph holds: losses, gradients, updates, statistics.
-const std::set<std::string_view> kTrainingOnly = {"avg_pool_grad", "batch_norm", "batch_norm_grad", "blur_pool_grad", "channel_conv_weight_grad", "channel_sum", "conv2d_input_grad", "conv2d_weight_grad", "fill", "global_avg_pool_grad", "l2_norm", "linear_input_grad", "linear_weight_grad", "max_pool_grad", "relu_grad", "running_average", "scale_grad", "sgd_update", "sigmoid_grad", "softmax_cross_entropy", "softmax_cross_entropy_grad"};
+const std::set<std::string_view> kTrainingOnly = {"avg_pool_grad",
+                                                  "batch_norm",
+                                                  "batch_norm_grad",
+                                                  "blur_pool_grad",
+                                                  "channel_conv_weight_grad",
+                                                  "channel_sum",
+                                                  "conv2d_input_grad",
+                                                  "conv2d_weight_grad",
+                                                  "fill",
+                                                  "global_avg_pool_grad",
+                                                  "l2_norm",
+                                                  "linear_input_grad",
+                                                  "linear_weight_grad",
+                                                  "max_pool_grad",
+                                                  "relu_grad",
+                                                  "running_average",
+                                                  "scale_grad",
+                                                  "sgd_update",
+                                                  "sigmoid_grad",
+                                                  "softmax_cross_entropy",
+                                                  "softmax_cross_entropy_grad"};
 
 TEST(Onnx, EveryOpHasAFormOrIsOfTrainingOnly) {
   const std::vector<std::string> forms = onnx_ops();
