@@ -145,7 +145,12 @@ class Trainer {
   void warn_of_turned_images() const {
     constexpr int64_t kLookAt = 256;
     if (!observer_.on_warning || train_set_.exif_orientation) return;
-    const TurnedImages found = look_for_turned_images(train_set_, kLookAt);
+    TurnedImages found;
+    for (const Dataset* data : {&train_set_, &test_set_}) {
+      const TurnedImages part = look_for_turned_images(*data, kLookAt);
+      found.looked_at += part.looked_at;
+      found.turned += part.turned;
+    }
     if (found.turned == 0) return;
     observer_.on_warning(fmt::format(
         "{}: {} of the {} images looked at carry an EXIF orientation; they are taken as they are stored, as PIL and "

@@ -62,6 +62,24 @@ TEST(ImageFolder, refuses_a_class_whose_name_no_model_file_can_keep) {
   }
 }
 
+TEST(ImageFolder, refuses_a_mixture_of_the_models_classes_and_others) {
+  const TempFolder folder;
+  write_pets(folder);
+  const auto classes_by = [&](std::vector<std::string> names) {
+    return load_dataset(folder.path(), Split::train, {.class_names = std::move(names)}).class_names;
+  };
+  EXPECT_EQ(classes_by({"dog", "cow", "cat"}), (std::vector<std::string>{"dog", "cow", "cat"}));
+  EXPECT_EQ(classes_by({"a", "b"}), (std::vector<std::string>{"cat", "dog"})) << "none known: its own";
+  try {
+    classes_by({"cat", "dogs"});
+    ADD_FAILURE() << "accepted";
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.code(), ExitCode::refused);
+    EXPECT_NE(std::string(error.what()).find("has the class 'dog'"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("nearest: dogs"), std::string::npos) << error.what();
+  }
+}
+
 TEST(ImageFolder, decodes_an_image_when_it_is_asked_for) {
   const TempFolder folder;
   write_pets(folder);
