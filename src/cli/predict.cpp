@@ -72,7 +72,8 @@ std::vector<std::string> paths_of(const std::vector<std::string>& arguments, Fai
   std::vector<std::string> paths;
   for (const std::string& name : names) {
     try {
-      const std::vector<std::string> files = image_paths(name);
+      const std::vector<std::string> files =
+          image_paths(name, [&](const ResourceError& error) { failures.add(error.code(), error.what()); });
       paths.insert(paths.end(), files.begin(), files.end());
     } catch (const ResourceError& error) {
       failures.add(error.code(), error.what());
