@@ -84,6 +84,11 @@ class DataTest(ProgramTest):
         self.assertIn("turned: 1 of the 145 images looked at carry an EXIF orientation", result.err)
         self.assertNotIn("EXIF", self.train("photos", "upright-run", "--max-steps", 1).err)
 
+    def test_training_says_when_a_limit_leaves_out_classes(self):
+        said = "--limit: the first 40 images of photos lack 1 of its 3 classes"
+        self.assertIn(said, self.train("photos", "limited", "--max-steps", 1, "--limit", 40).err)
+        self.assertNotIn("--limit", self.train("photos", "less-limited", "--max-steps", 1, "--limit", 65).err)
+
     def test_a_bad_image_stops_training_with_its_name(self):
         data = self.copy_of_photos("stop")
         bad = data / "train/1/0040.png"

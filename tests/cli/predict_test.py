@@ -322,6 +322,24 @@ class Verify(Predicting):
         self.assertFalse((self.folder / "none.json").exists())
 
 
+    def test_a_golden_keeps_no_name_that_json_has_no_way_for(self):
+        (self.folder / os.fsdecode(b"caf\xe9.png")).write_bytes((self.folder / "photos/01.png").read_bytes())
+        refused = self.call("verify", "m.safetensors", os.fsdecode(b"caf\xe9.png"), "--write", "never.json")
+        self.assertEqual(refused.code, USAGE, refused.err)
+        self.assertIn("not UTF-8", refused.err)
+        self.assertFalse((self.folder / "never.json").exists())
+
+    def test_no_images_still_need_a_model_and_make_a_table(self):
+        (self.folder / "bare").mkdir()
+        for model, code, out in (("m.safetensors", IO, "path,rank,index,class,probability\n"), ("gone.safetensors", IO, "")):
+            result = self.call("predict", model, "bare", "--csv")
+            self.assertEqual((result.code, result.out.replace("\r", "")), (code, out), result.err)
+            self.assertEqual("gone.safetensors" in result.err, not out, result.err)
+        refused = self.call("predict", "m.safetensors", "photos", "--workers", "-1")
+        self.assertEqual(refused.code, USAGE, refused.err)
+        self.assertIn("--workers: -1", refused.err)
+
+
 class Evaluate(Predicting):
     def test_every_number_is_numpys(self):
         e = self.ok("evaluate", "grey/last/model.safetensors", "--data", "data", "--json", "--plots", "plots", "--dump-logits", "logits").json()
