@@ -16,7 +16,6 @@ import zlib
 
 import numpy as np
 import program
-from PIL import Image
 from program import SMALL, ProgramTest, last_step
 
 # Of the program's own work, for waiting does not count. A second is promised; an instrumented build sets another figure.
@@ -637,12 +636,11 @@ class ImageFiles(BadInput):
         chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         png = lambda w, h, data: (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", w, h, 8, 2, 0, 0, 0)) +
                                   chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b""))
-        webp = io.BytesIO()
-        Image.new("RGB", (13000, 13000), (10, 20, 30)).save(webp, "WEBP", lossless=True, method=0)
-        self.assertLess(len(webp.getvalue()), 100)
+        # Of one colour, as Pillow writes it. Not made here: what this process takes is counted as the program's.
+        webp = bytes.fromhex("524946461e000000574542505650384c110000002fc7f2b10c07508a2ad4a3ff8188e87f0000")
         self.assert_bad(png(65535, 65535, b"\0"), ("65535 x 65535",), (LIMIT,))
         self.assert_bad(png(13000, 13000, b"\0"), ("13000 x 13000",), (BAD_DATA,))
-        self.assert_bad(webp.getvalue(), ("13000 x 13000", "pixels a byte"), (LIMIT,))
+        self.assert_bad(webp, ("13000 x 13000", "pixels a byte"), (LIMIT,))
 
     def test_a_hole_of_gigabytes_that_is_no_image_is_not_read(self):
         def hole(path):
@@ -653,12 +651,12 @@ class ImageFiles(BadInput):
     def test_one_of_each_kind(self):
         """All at once: each has its line, and the good one its prediction."""
         bad = {}
+        # Pillow reads these over their flaw.
+        good = ["arithmetic", "bytes-after", "data-checksum", "exif-count", "exif-cut", "exif-huge-offset", "jpeg", "no-end", "no-palette", "palette-late", "palette-of-4-bytes", "png", "restart", "rows-missing", "rows-too-many", "scan-empty", "scans", "segment-length-0", "wide"]
         for kind in ("jpeg", "png", "webp"):
             for file in sorted((self.corpus / kind).iterdir()):
                 content = file.read_bytes()[1:]
-                try:
-                    Image.open(io.BytesIO(content)).convert("RGB")
-                except Exception:  # Pillow has many ways to say no
+                if file.name not in good and not file.name.startswith("ok-"):
                     bad[f"{kind}-{file.name}"] = content
         self.assertGreater(len(bad), 30)
         folder = self.folder / "photos/cat"

@@ -20,6 +20,7 @@ TrainConfig unusual() {
   c.resize = "shortest";
   c.crop_pct = 0.875;
   c.interpolation = "bicubic";
+  c.exif_orientation = true;
   c.mean = {0.5, 1e-3, 2};
   c.std = {0.25, 3, 0.1};
   c.epochs = 3;
