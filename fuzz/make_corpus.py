@@ -278,7 +278,8 @@ def png():
         "huge": start + header(2**31 - 1, 2**31 - 1, 16, 6) + data(b"") + end, "no-width": start + header(0, 7, 8, 2) + end, "wide-for-its-data": start + header(60000, 4, 8, 2) + data(b"\0") + end,
         "depth-3": start + header(9, 7, 3, 0) + data(rows(9, 7, 3)) + end, "filter-9": start + header(9, 1, 8, 0) + data(b"\x09" + bytes(9)) + end, "rows-too-many": start + header(9, 7, 8, 2) + data(rows(9, 70, 24)) + end,
         "rows-missing": start + header(9, 7, 8, 2) + data(rows(9, 3, 24)) + end, "not-deflate": start + header(9, 7, 8, 2) + chunk(b"IDAT", bytes(40)) + end, "chunk-past-the-end": start + header(9, 7, 8, 2) + b"\xff\xff\xff\xffIDAT",
-        "jpeg": saved(picture("RGB"), "JPEG")}))
+        "palette-late": file(9, 7, 8, 3, 8)[:-12] + palette + end, "palette-late-cut": file(9, 7, 8, 3, 8)[:-12] + palette[:8],
+        "ok-palette-twice": file(9, 7, 8, 3, 8, palette)[:-12] + chunk(b"PLTE", bytes(range(48, 96))) + end, "jpeg": saved(picture("RGB"), "JPEG")}))
 
 
 def webp():

@@ -33,7 +33,8 @@ std::byte* map_large_pages(size_t bytes) {
 
 AlignedMemory::AlignedMemory(size_t bytes) {
   if (bytes == 0) return;
-  const size_t alignment = bytes >= kLargePage ? kLargePage : kAlignment;
+  // The destructor knows the rounded size alone, so that decides: what rounds to a large page is one.
+  const size_t alignment = bytes > kLargePage - kAlignment ? kLargePage : kAlignment;
   if (bytes <= SIZE_MAX - alignment) {
     bytes_ = align_up(bytes, alignment);
     if (alignment == kLargePage) {
@@ -47,7 +48,8 @@ AlignedMemory::AlignedMemory(size_t bytes) {
 
 AlignedMemory::~AlignedMemory() {
   if (bytes_ >= kLargePage) {
-    munmap(data_, bytes_);
+    // Cutting a mapping in two takes memory of the kernel's; without it the addresses stay taken, but not the pages.
+    if (munmap(data_, bytes_) != 0) madvise(data_, bytes_, MADV_DONTNEED);
   } else {
     std::free(data_);
   }

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/console.h"
+#include "data/turned_images.h"
 #include "formats/safetensors.h"
 #include "runtime/backends.h"
 #include "train/evaluation.h"
@@ -55,6 +56,7 @@ void print_json(const Evaluation& e, const std::string& tta) {
                            {"confidence", bin.confidence},
                            {"accuracy", bin.accuracy}});
   }
+  // What is not finite is written as null, what is no UTF-8 as U+FFFD.
   std::printf("%s\n", json{{"images", e.images},
                            {"skipped", e.skipped},
                            {"loss", e.loss},
@@ -65,7 +67,7 @@ void print_json(const Evaluation& e, const std::string& tta) {
                            {"tta", tta},
                            {"per_class", per_class},
                            {"confusion", e.confusion}}
-                          .dump()
+                          .dump(-1, ' ', false, json::error_handler_t::replace)
                           .c_str());
 }
 
@@ -111,6 +113,17 @@ void write_logits(const std::string& path, InferenceProgram& program, const Data
   write_safetensors(path, {.metadata = {}, .tensors = {{"logits", std::move(all)}}});
 }
 
+void warn_of_turned_images(const Dataset& data, Progress& progress) {
+  constexpr int64_t kLookAt = 256;
+  if (data.exif_orientation) return;
+  const TurnedImages found = look_for_turned_images(data, kLookAt);
+  if (found.turned == 0) return;
+  progress.print(
+      fmt::format("resnet: warning: {}: {} of the {} images looked at carry an EXIF orientation, which the model was "
+                  "trained without looking at; they are taken as stored",
+                  data.name, found.turned, found.looked_at));
+}
+
 int run_evaluate(const Arguments& a) {
   if (a.batch_size < 1 || a.batch_size > 65536)
     throw UserError("--batch-size: {}; expected 1 to 65536 images", a.batch_size);
@@ -137,6 +150,14 @@ int run_evaluate(const Arguments& a) {
         ExitCode::refused,
         "{}: {} classes and {} channels, but {} has {} and {}; expected data of the kind the model was trained on",
         a.model, d.class_names.size(), d.channels, a.data, data.classes(), data.channels);
+  }
+  if (data.class_names != d.class_names) {
+    const auto [ours, theirs] = std::mismatch(d.class_names.begin(), d.class_names.end(), data.class_names.begin());
+    progress.print(
+        fmt::format("resnet: warning: {}: the classes have other names than the model's, e.g. '{}' for '{}'; they are "
+                    "taken to come in "
+                    "the model's order",
+                    a.data, escape_control(*theirs), escape_control(*ours)));
   }
   if (a.limit < 0 || a.limit > data.count)
     throw UserError("--limit: {}; expected 0 (all) to {} images", a.limit, data.count);
@@ -165,6 +186,8 @@ int run_evaluate(const Arguments& a) {
                                 duration(static_cast<double>(total - done) / rate)));
     return stop == 0;
   };
+  if (!a.plots.empty()) make_plots_folder(a.plots);  // now, not when the work is done
+  warn_of_turned_images(data, progress);
   const Evaluation e = evaluate(program, data, d.preprocessing,
                                 {.workers = static_cast<int>(a.workers),
                                  .limit = a.limit,

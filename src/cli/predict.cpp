@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/error.h"
 #include "cli/commands.h"
@@ -21,7 +22,8 @@ using nlohmann::json;
 struct Arguments {
   std::string model, backend = "cpu", on_bad_sample = "report";
   std::vector<std::string> images;
-  int64_t top_k = 5, batch_size = 32, threads = 0, workers = -1;
+  int64_t top_k = 5, batch_size = 32, threads = 0;
+  std::optional<int64_t> workers;
   bool json = false, csv = false, logits = false;
 };
 
@@ -72,7 +74,8 @@ std::vector<std::string> paths_of(const std::vector<std::string>& arguments, Fai
   std::vector<std::string> paths;
   for (const std::string& name : names) {
     try {
-      const std::vector<std::string> files = image_paths(name);
+      const std::vector<std::string> files =
+          image_paths(name, [&](const ResourceError& error) { failures.add(error.code(), error.what()); });
       paths.insert(paths.end(), files.begin(), files.end());
     } catch (const ResourceError& error) {
       failures.add(error.code(), error.what());
@@ -159,16 +162,17 @@ void validate(const Arguments& a) {
 int run_predict(const Arguments& a) {
   validate(a);
   const int64_t threads = a.threads > 0 ? a.threads : available_threads();
-  const int64_t workers = a.workers < 0 ? threads / 4 : a.workers;
-  if (workers >= threads) {
-    throw UserError("--workers: {}; expected fewer than the {} threads, of which they are part", workers, threads);
+  const int64_t workers = a.workers.value_or(threads / 4);
+  if (workers < 0 || workers >= threads) {
+    throw UserError("--workers: {}; expected 0 or more, and fewer than the {} threads, of which they are part", workers,
+                    threads);
   }
   Progress progress;
   Failures failures(progress, a.on_bad_sample);
   const std::vector<std::string> paths = paths_of(a.images, failures);
   const auto files = static_cast<int64_t>(paths.size());
-  if (files == 0) return static_cast<int>(failures.code());
-  const int64_t batch_size = std::min(a.batch_size, files);
+  // Without a file too: the model is looked at, and a table has its header.
+  const int64_t batch_size = std::clamp<int64_t>(files, 1, a.batch_size);
   Classifier classifier(
       a.model, {.threads = static_cast<int>(threads - workers), .max_batch = batch_size, .backend = a.backend});
   const ModelDescription& model = classifier.description();

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/error.h"
 #include "cli/commands.h"
@@ -35,9 +36,10 @@ void override_with(const CLI::App& verb, const char* flag, const T& given, T& se
   if (verb.count(flag) > 0) setting = given;
 }
 
-TrainConfig effective_config(const CLI::App& verb, const Arguments& a, TrainConfig config) {
+/// What the user says, over `config`: the file's settings (`toml` is its text), over them the flags, over them --set.
+TrainConfig effective_config(const CLI::App& verb, const Arguments& a, const std::string& toml, TrainConfig config) {
   const TrainConfig& g = a.config;
-  if (!a.config_file.empty()) apply_toml(a.config_file, read_whole_file(a.config_file, 1 << 20), config);
+  if (!a.config_file.empty()) reset_the_resize_not_given(apply_toml(a.config_file, toml, config), config);
   override_with(verb, "--model", g.model, config.model);
   override_with(verb, "--data", g.data, config.data);
   override_with(verb, "--channels", g.channels, config.channels);
@@ -79,7 +81,11 @@ TrainConfig effective_config(const CLI::App& verb, const Arguments& a, TrainConf
   if (a.reset_head) config.reset_head = true;
   if (a.no_shuffle) config.shuffle = false;
   if (!a.disabled_passes.empty()) config.disabled_passes = fmt::format("{}", fmt::join(a.disabled_passes, ","));
-  for (const std::string& setting : a.settings) apply_setting(setting, config);
+  std::set<std::string> given;
+  if (verb.count("--resize-size") > 0) given.insert("resize_size");
+  if (verb.count("--crop-pct") > 0) given.insert("crop_pct");
+  for (const std::string& setting : a.settings) given.insert(apply_setting(setting, config));
+  reset_the_resize_not_given(given, config);
   return config;
 }
 
@@ -114,6 +120,15 @@ TrainConfig usual_config(const std::string& weights, const std::string& model) {
   for (const auto& [name, value] : changed_options(of_file.options))
     apply_setting("model." + name + "=" + value, config);
   return config;
+}
+
+/// Every setting of a new run. The user's are looked at once for the weights and the model, wherever they are given
+/// (file, flags or --set), and again over what those weights bring along.
+TrainConfig config_of_new_run(const CLI::App& verb, const Arguments& a, const std::string& toml) {
+  TrainConfig nothing;
+  nothing.model.clear();
+  const TrainConfig said = effective_config(verb, a, toml, nothing);
+  return effective_config(verb, a, toml, usual_config(said.weights, said.model));
 }
 
 /// The run to resume: --resume PATH, --resume --output PATH, or the newest under runs/. A PATH that is a checkpoint
@@ -207,10 +222,11 @@ int run_train(const CLI::App& verb, const Arguments& arguments) {
   } else {
     request.output = arguments.output;
   }
-  const TrainConfig usual =
-      request.resume ? config_of_run(request.output)
-                     : usual_config(arguments.config.weights, verb.count("--model") > 0 ? arguments.config.model : "");
-  request.config = effective_config(verb, arguments, usual);
+  // Read once: it may be a pipe.
+  const std::string& file = arguments.config_file;
+  const std::string toml = file.empty() ? "" : read_whole_file(file, 1 << 20);
+  request.config = request.resume ? effective_config(verb, arguments, toml, config_of_run(request.output))
+                                  : config_of_new_run(verb, arguments, toml);
   request.dump_gradients = arguments.dump_gradients;
   request.stop_signal = &install_stop_signals();
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/console.h"
+#include "data/class_names.h"
 #include "serve/golden.h"
 #include "serve/image_paths.h"
 
@@ -32,7 +33,12 @@ int write(const Arguments& a, Classifier& classifier) {
                 .images = {}};
   for (const std::string& argument : a.images) {
     for (const std::string& path : image_paths(argument)) {
-      golden.images.push_back(observe(classifier, path, fs::absolute(path).lexically_proximate(folder).string()));
+      const std::string name = fs::absolute(path).lexically_proximate(folder).string();
+      if (!is_utf8(name)) {
+        throw UserError("{}: the name is not UTF-8; expected one that a golden, which is JSON, can hold; rename it",
+                        escape_control(name));
+      }
+      golden.images.push_back(observe(classifier, path, name));
     }
   }
   write_golden(a.write, golden);

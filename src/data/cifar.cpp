@@ -7,6 +7,7 @@
 #include <new>
 
 #include "base/error.h"
+#include "data/class_names.h"
 #include "data/file_bytes.h"
 
 namespace resnet {
@@ -65,6 +66,11 @@ std::vector<std::string> read_names(const std::string& folder, const Format& for
   if (names.size() != static_cast<size_t>(format.classes)) {
     throw bad_data(escape_control(path), 0, "names", "found {} names; expected {}, one a line", names.size(),
                    format.classes);
+  }
+  for (size_t k = 0; k < names.size(); ++k) {
+    if (is_utf8(names[k])) continue;
+    throw bad_data(escape_control(path), 0, "names", "found name {} not to be UTF-8; expected all of them to be",
+                   k + 1);
   }
   return names;
 }

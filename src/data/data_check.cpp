@@ -18,7 +18,6 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "data/decode.h"
-#include "data/file_bytes.h"
 #include "data/image_folder.h"
 #include "data/image_list.h"
 #include "data/sha256.h"
@@ -117,8 +116,10 @@ Plan plan_in_memory(const std::string& path, const char* kind) {
   for (const Split split : {Split::train, Split::test}) {
     try {
       plan.in_memory.push_back(load_dataset(path, split));
-    } catch (const UserError& error) {
-      if (error.code() != ExitCode::bad_data) throw;
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::bad_data && error.code() != ExitCode::io) throw;
+      // Where neither split is there, there is nothing to check.
+      if (error.code() == ExitCode::io && split == Split::test && plan.in_memory.empty()) throw;
       plan.findings.push_back({Kind::unreadable, {}, error.what()});
       continue;
     }
@@ -221,8 +222,7 @@ class Examination {
     }
     const std::string path = sample.name.starts_with('/') ? sample.name : plan_.root + sample.name;
     try {
-      constexpr size_t kMostBytes = size_t{1536} << 20;
-      read_file_bytes(path, kMostBytes, bytes);
+      read_image_bytes(path, bytes);
       sample.info = probe_image(bytes, sample.name);
       std::vector<std::string> damage;
       const Image image = decode_image(bytes, sample.name, {.damage = &damage});
@@ -399,6 +399,11 @@ DataReport check_data(const std::string& path_given, const DataCheckOptions& opt
   for (const Dataset& data : plan.in_memory) {
     report.modes[data.channels == 1 ? "L" : "RGB"] += data.count;
     report.sizes[{data.width, data.height}] += data.count;
+  }
+  for (const std::string& name : plan.classes) {
+    if (plan.kind == "list" && !has_good_name(name)) {
+      report.findings.push_back({Kind::name, {name}, "a class's name that is not UTF-8 or has control characters"});
+    }
   }
   find_equal_pixels(plan, report.findings);
   find_missing_classes(plan, report, report.findings);

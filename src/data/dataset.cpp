@@ -272,16 +272,29 @@ Dataset load_any(const std::string& name_or_path, Split split, const DatasetOpti
                       kKinds);
 }
 
-/// Labels by their place in `names`, if that has all classes of the data set.
+/// Labels by their place in `names`. Data that knows none of the names keeps its own; of a mixture nobody can say which
+/// class is which.
 void renumber(Dataset& dataset, const std::vector<std::string>& names) {
   std::unordered_map<std::string, int32_t> place;
   for (const std::string& name : names) place.emplace(name, static_cast<int32_t>(place.size()));
   if (place.size() != names.size()) return;  // a model may call two classes the same
   std::vector<int32_t> number;
+  std::vector<std::string> unknown;
   for (const std::string& name : dataset.class_names) {
     const auto found = place.find(name);
-    if (found == place.end()) return;
-    number.push_back(found->second);
+    if (found == place.end()) {
+      unknown.push_back(name);
+    } else {
+      number.push_back(found->second);
+    }
+  }
+  if (number.empty()) return;
+  if (!unknown.empty()) {
+    throw UserError(ExitCode::refused,
+                    "{}: has the class '{}' (and {} more) that the model does not know, and {} that it does; expected "
+                    "the model's class names only; nearest: {}",
+                    escape_control(dataset.name), escape_control(unknown[0]), unknown.size() - 1, number.size(),
+                    escape_control(nearest_names(unknown[0], names)));
   }
   for (int32_t& label : dataset.labels) label = number[static_cast<size_t>(label)];
   dataset.class_names = names;

@@ -69,8 +69,8 @@ struct DatasetOptions {
   int64_t channels = 0;           ///< 1 grey, 3 RGB; 0: the data set's own: idx 1, CIFAR and files 3
   bool exif_orientation = false;  ///< of files, see Dataset
   bool missing_files = false;     ///< accept a list's files that are not there; asking for one throws
-  /// A model's classes: folders and lists are numbered by them, whatever part of them the data has. Data with another
-  /// class keeps its own.
+  /// A model's classes: folders and lists are numbered by them, whatever part of them the data has. Data that has none
+  /// of them keeps its own; with some of them and others too it is refused.
   std::vector<std::string> class_names = {};
   ScanProgress progress = {};
 };
@@ -90,7 +90,8 @@ std::string list_in_folder(const std::string& folder);
 /// - a folder of images, train|val|validation|test/CLASS/..., see image_folder.h;
 /// - a list of images with labels, or a folder with train.csv, see image_list.h.
 /// Throws UserError usage (unknown name, channels), UserError bad_data (content, counts that differ, a label out of
-/// range, classes that differ between splits), ResourceError io (missing or unreadable) and ResourceError limit.
+/// range, classes that differ between splits), UserError refused (see class_names), ResourceError io (missing or
+/// unreadable) and ResourceError limit.
 Dataset load_dataset(const std::string& name_or_path, Split split, const DatasetOptions& options = {});
 
 }  // namespace resnet

@@ -55,6 +55,14 @@ Image decode_as_stored(std::span<const std::byte> file, const std::string& name,
 
 }  // namespace
 
+void refuse_bomb(const ImageInfo& info, uint64_t bytes, const std::string& name) {
+  constexpr uint64_t kFreePixels = uint64_t{1} << 22, kPixelsPerByte = 8192;
+  const uint64_t pixels = static_cast<uint64_t>(info.width) * static_cast<uint64_t>(info.height);
+  if (pixels <= kFreePixels || pixels / kPixelsPerByte <= bytes) return;
+  throw UserError(ExitCode::limit, "{}: has {} x {} pixels in {} bytes of data; at most {} pixels a byte are read",
+                  name, info.width, info.height, bytes, kPixelsPerByte);
+}
+
 const char* name_of(ImageFormat format) {
   switch (format) {
     case ImageFormat::jpeg: return "JPEG";
@@ -107,9 +115,14 @@ Image decode_image(std::span<const std::byte> file, const std::string& name, con
   return options.exif_orientation ? upright(std::move(image), info.orientation) : image;
 }
 
+void read_image_bytes(const std::string& path, std::vector<std::byte>& out) {
+  read_file_bytes(path, kMaxFileBytes, out,
+                  [&](std::span<const std::byte> start) { require_format(start, escape_control(path)); });
+}
+
 Image read_image(const std::string& path, const DecodeOptions& options) {
   std::vector<std::byte> bytes;
-  read_file_bytes(path, kMaxFileBytes, bytes);
+  read_image_bytes(path, bytes);
   return decode_image(bytes, path, options);
 }
 

@@ -1,7 +1,9 @@
 #pragma once
 // Image files to pixels: JPEG, PNG and WebP, equal to Pillow 9.4's Image.open(file).convert("L" or "RGB") byte for byte
-// wherever Pillow reads the file. The content decides the type, never the name. Content is hostile: what a header
-// claims is checked against limits and against the file's size before memory is taken.
+// wherever Pillow reads the file. The content decides the type, never the name. Content is hostile: before memory is
+// taken, what a header claims is checked against limits and against the file's size. A JPEG block takes a bit and
+// deflate shrinks to 1/1032 at most; WebP and arithmetic-coded JPEG have no such bound, so a ratio of pixels to bytes
+// that no picture has is refused there.
 
 #include <cstddef>
 #include <cstdint>
@@ -52,6 +54,10 @@ ImageInfo probe_image(std::span<const std::byte> file, const std::string& name);
 /// Throws UserError bad_data (no image; damaged or truncated, where Pillow raises too), UserError limit (more than
 /// max_pixels, a side above 65535, more scans than a photo has), ResourceError limit (out of memory).
 Image decode_image(std::span<const std::byte> file, const std::string& name, const DecodeOptions& options = {});
+
+/// The bytes of an image file into `out`, whose memory is used again. Throws what read_file_bytes() throws, and
+/// decode_image()'s UserError bad_data as soon as the first bytes are those of no image, whatever size the file has.
+void read_image_bytes(const std::string& path, std::vector<std::byte>& out);
 
 /// Reads the file, then decode_image. Also throws ResourceError io (missing, unreadable, not a regular file).
 Image read_image(const std::string& path, const DecodeOptions& options = {});

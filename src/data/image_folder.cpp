@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "data/class_names.h"
 #include "data/decode.h"
 
 namespace resnet {
@@ -202,6 +203,11 @@ Dataset load_image_folder(const std::string& folder, Split split, const ScanProg
   const std::string own_shown = escape_control(*own);
   if (scan.class_names.empty()) {
     throw bad_data(own_shown, 0, "classes", "found no folder in it; expected one for each class");
+  }
+  for (const std::string& name : scan.class_names) {
+    if (is_utf8(name)) continue;
+    throw bad_data(own_shown + "/" + escape_control(name), 0, "class",
+                   "found a folder's name that is not UTF-8; expected one that a model file can keep; rename it");
   }
   if (split == Split::train) {
     std::vector<int64_t> images(scan.class_names.size());

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "data/class_names.h"
 #include "data/file_bytes.h"
 
 namespace resnet {
@@ -104,6 +105,16 @@ List read_list(const std::string& path) {
   List list{.path = path, .shown = escape_control(path), .rows = {}};
   list.rows = parse_image_list({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, list.shown);
   return list;
+}
+
+void require_utf8_labels(const List& list) {
+  for (const ListRow& row : list.rows) {
+    if (is_utf8(row.label)) continue;
+    throw bad_data(list.shown, row.offset, "label",
+                   "found a name in line {} that is not UTF-8; expected one that a model file can keep; save the list "
+                   "as UTF-8",
+                   row.line);
+  }
 }
 
 /// The names of the classes that rows speak of.
@@ -267,6 +278,8 @@ std::vector<ListSplit> image_list_splits(const std::string& path) {
 Dataset load_image_list(const std::string& path, Split split, bool missing_files) {
   const Parts parts = find_parts(path, split);
   const List& list = parts.own;
+  if (parts.train) require_utf8_labels(*parts.train);
+  require_utf8_labels(list);
   if (list.rows.empty()) {
     throw bad_data(list.shown, 0, "split", "found no {} images; expected rows with that split", name_of(split));
   }

@@ -6,6 +6,11 @@
 
 namespace resnet {
 
+/// Where a format bounds in no way how many pixels a byte may stand for: refuses more than 4 million of them from fewer
+/// `bytes` than a byte for 8192 each, as many as the flattest PNG has. What encoders make of a plain photo has 400 a
+/// byte. Throws UserError limit.
+void refuse_bomb(const ImageInfo& info, uint64_t bytes, const std::string& name);
+
 ImageInfo probe_jpeg(std::span<const std::byte> file, const std::string& name);
 Image decode_jpeg(std::span<const std::byte> file, const std::string& name, const ImageInfo& info,
                   const DecodeOptions& options);

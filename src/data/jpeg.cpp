@@ -219,7 +219,8 @@ class Decoding {
       throw bad_data(name_, jpeg_.offset(), "frame header", "found {} x {} pixels after {} x {}; expected one size",
                      info.image_width, info.image_height, info_.width, info_.height);
     }
-    // Each 8 x 8 block of the finest component takes a bit at the least.
+    if (info.arith_code) return refuse_bomb(info_, file_.size(), name_);  // a plain block takes less than a bit there
+    // Huffman-coded, each 8 x 8 block of the finest component takes a bit at the least.
     const uint64_t blocks =
         static_cast<uint64_t>((info_.width + 7) / 8) * static_cast<uint64_t>((info_.height + 7) / 8);
     if (blocks / 8 > file_.size()) {

@@ -14,6 +14,7 @@
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "base/rng.h"
+#include "data/file_bytes.h"
 #include "data/signals_blocked.h"
 
 namespace resnet {
@@ -261,8 +262,10 @@ class Loader::Ring {
       try {
         return Found{.sample = sample, .image = dataset_.image(sample, scratch.decoded)};
       } catch (const Error& error) {
-        // Content, a limit, a missing file. A bug of ours or a machine without memory is no property of the file.
-        const bool of_the_file = dynamic_cast<const UserError*>(&error) != nullptr || error.code() == ExitCode::io;
+        // Content, a limit, a missing file. A bug of ours, a failing disk, too many open files or a machine without
+        // memory is no property of the file: a resumed run would go another way.
+        const bool of_the_file =
+            dynamic_cast<const UserError*>(&error) != nullptr || dynamic_cast<const NoFileError*>(&error) != nullptr;
         if (options_.on_bad_sample == BadSample::stop || !of_the_file) throw;
         if (sample == wanted) batch.bad.push_back({wanted, error.what()});
       }

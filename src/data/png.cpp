@@ -50,7 +50,7 @@ struct Header {
 struct Layout {
   Header header;
   std::span<const std::byte> header_chunk;             ///< IHDR with its length and checksum
-  std::span<const std::byte> palette_chunk;            ///< PLTE likewise, or empty
+  std::span<const std::byte> palette_chunk;            ///< PLTE likewise, complete, or empty
   std::vector<std::span<const std::byte>> pixel_data;  ///< the bodies of the IDAT chunks, the last perhaps cut short
   uint64_t pixel_bytes = 0;                            ///< in all of them
   uint64_t pixel_offset = 0;                           ///< of the first one
@@ -159,7 +159,10 @@ Layout read_layout(std::span<const std::byte> file, const std::string& name) {
                      chunk->complete ? "its checksum does not fit its content" : "the file ends within it");
     }
     if (chunk->type == "IEND") break;
-    if (chunk->type == "PLTE" && layout.palette_chunk.empty()) layout.palette_chunk = chunk->whole;
+    // Only a palette before the pixel data is one, as in Pillow; and only there is it known to be whole.
+    if (chunk->type == "PLTE" && layout.pixel_offset == 0 && layout.palette_chunk.empty()) {
+      layout.palette_chunk = chunk->whole;
+    }
     if (chunk->type == "eXIf" && layout.orientation == 1) layout.orientation = exif_orientation(chunk->body);
     if (pixels && !past_pixels) {
       if (layout.pixel_offset == 0) {

@@ -69,8 +69,17 @@ Image decode_webp(std::span<const std::byte> file, const std::string& name, cons
   const Demuxer demuxer(file, name);
   WebPIterator frame{};
   if (!demuxer.first_frame(frame)) throw bad_data(name, 12, "frame", "found none; expected at least one");
+  refuse_bomb(info, frame.fragment.size, name);
+  // The canvas takes memory too, and its size is bound to nothing.
+  constexpr int64_t kMostOfFrame = 16, kFreePixels = int64_t{1} << 22;
+  const int64_t canvas = info.width * info.height;
+  if (canvas > kFreePixels && canvas / kMostOfFrame > int64_t{frame.width} * frame.height) {
+    throw UserError(ExitCode::limit,
+                    "{}: has a canvas of {} x {} pixels for a first frame of {} x {}; at most {} times "
+                    "the frame's pixels are read",
+                    name, info.width, info.height, frame.width, frame.height, kMostOfFrame);
+  }
   const auto offset = static_cast<uint64_t>(frame.fragment.bytes - reinterpret_cast<const uint8_t*>(file.data()));
-  // libwebp takes the memory, and only where it decodes: a small file may claim many pixels.
   WebPDecoderConfig config{};
   if (WebPInitDecoderConfig(&config) == 0)
     throw InternalError("webp: the library is of another version than its header");

@@ -19,7 +19,6 @@ constexpr const char* kFormat = "resnet golden 1";
 // Some 1500 images of a thousand classes. A value takes 16 bytes in memory and is written in two at least.
 constexpr uint64_t kMaxGoldenBytes = uint64_t{32} << 20;
 constexpr int64_t kMaxValues = int64_t{4} << 20;
-constexpr uint64_t kMaxImageBytes = uint64_t{1536} << 20;  // as read_image()
 
 std::string_view text_of(std::span<const uint8_t> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -46,11 +45,11 @@ GoldenImage observe(Classifier& classifier, const std::string& path, const std::
                     model.channels);
   }
   GoldenImage seen{.file = file};
-  const std::string bytes = read_whole_file(path, kMaxImageBytes);
-  seen.sha256 = sha256_hex(bytes);
+  std::vector<std::byte> bytes;
+  read_image_bytes(path, bytes);
+  seen.sha256 = sha256_hex({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   const Image image =
-      decode_image(std::as_bytes(std::span(bytes)), path,
-                   {.channels = model.channels, .exif_orientation = model.preprocessing.exif_orientation});
+      decode_image(bytes, path, {.channels = model.channels, .exif_orientation = model.preprocessing.exif_orientation});
   const auto side = static_cast<size_t>(model.preprocessing.image_size);
   std::vector<uint8_t> pixels(static_cast<size_t>(model.channels) * side * side);
   PreprocessScratch scratch;

@@ -13,13 +13,10 @@
 #include <thread>
 
 #include "data/decode.h"
-#include "data/file_bytes.h"
 
 namespace resnet {
 
 namespace {
-
-constexpr size_t kMaxFileBytes = size_t{1536} << 20;  // as read_image()
 
 void validate(const ImageFilesOptions& options) {
   if (options.batch_size < 1) throw UserError("batch size: found {}; expected at least 1", options.batch_size);
@@ -143,7 +140,7 @@ class ImageFiles::Pool {
   /// Row `row` of the batch, or its failure. Says whether the file has an orientation.
   bool fill(FileBatch& batch, size_t row, const std::string& path, PreprocessScratch& scratch,
             std::vector<std::byte>& bytes) const try {
-    read_file_bytes(path, kMaxFileBytes, bytes);
+    read_image_bytes(path, bytes);
     const Preprocessing& preprocessing = options_.preprocessing;
     const Image image =
         decode_image(bytes, path, {.channels = options_.channels, .exif_orientation = preprocessing.exif_orientation});

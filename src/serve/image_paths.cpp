@@ -34,25 +34,40 @@ bool has_image_content(const std::string& path) {
   return got > 0 && looks_like_image(std::span(head).first(static_cast<size_t>(got)));
 }
 
-[[noreturn]] void no_folder(const std::string& folder, const std::error_code& error) {
-  throw io_error(escape_control(folder), "read the folder", error.value());
+/// The images in a folder and below it, in any order. `on_failure` hears of folders below that cannot be read.
+void add_images(const std::string& folder, std::vector<std::string>& found, const FolderFailure& on_failure) {
+  std::vector<std::string> below;
+  std::error_code error;
+  for (fs::directory_iterator at(folder, error); !error && at != fs::directory_iterator(); at.increment(error)) {
+    const std::string path = at->path().string();
+    if (at->path().filename().string().starts_with('.')) continue;
+    std::error_code unknown;  // a link to nothing is no file
+    if (fs::is_directory(at->symlink_status(unknown))) {
+      below.push_back(path);
+    } else if (at->is_regular_file(unknown) && (has_image_name(at->path()) || has_image_content(path))) {
+      found.push_back(path);
+    }
+  }
+  if (error) throw io_error(escape_control(folder), "read the folder", error.value());
+  for (const std::string& path : below) {
+    try {
+      add_images(path, found, on_failure);
+    } catch (const ResourceError& failure) {
+      if (!on_failure) throw;
+      on_failure(failure);
+    }
+  }
 }
 
-std::vector<std::string> images_below(const std::string& folder) {
+std::vector<std::string> images_below(const std::string& folder, const FolderFailure& on_failure) {
   std::vector<std::string> found;
-  std::error_code error;
-  fs::recursive_directory_iterator at(folder, error);
-  if (error) no_folder(folder, error);
-  while (at != fs::recursive_directory_iterator()) {
-    std::error_code unknown;  // a link to nothing is no file
-    if (at->is_regular_file(unknown)) {
-      const std::string path = at->path().string();
-      if (has_image_name(at->path()) || has_image_content(path)) found.push_back(path);
-    }
-    at.increment(error);
-    if (error) no_folder(folder, error);
-  }
-  if (found.empty()) {
+  bool failed = false;
+  const FolderFailure hear = [&](const ResourceError& failure) {
+    failed = true;
+    on_failure(failure);
+  };
+  add_images(folder, found, on_failure ? hear : on_failure);
+  if (found.empty() && !failed) {
     throw ResourceError(ExitCode::io, "{}: no image in this folder or below; expected JPEG, PNG or WebP files",
                         escape_control(folder));
   }
@@ -76,10 +91,10 @@ std::vector<std::string> matches_of(const std::string& pattern) {
 
 }  // namespace
 
-std::vector<std::string> image_paths(const std::string& argument) {
+std::vector<std::string> image_paths(const std::string& argument, const FolderFailure& on_failure) {
   std::error_code unknown;
   const fs::file_status status = fs::status(argument, unknown);
-  if (fs::is_directory(status)) return images_below(argument);
+  if (fs::is_directory(status)) return images_below(argument, on_failure);
   if (fs::exists(status) || argument.find_first_of("*?[") == std::string::npos) return {argument};
   std::vector<std::string> paths;
   for (const std::string& match : matches_of(argument)) {
@@ -87,7 +102,7 @@ std::vector<std::string> image_paths(const std::string& argument) {
       paths.push_back(match);
       continue;
     }
-    const std::vector<std::string> below = images_below(match);
+    const std::vector<std::string> below = images_below(match, on_failure);
     paths.insert(paths.end(), below.begin(), below.end());
   }
   return paths;

@@ -175,14 +175,17 @@ void apply_node(const toml::node& node, const Setting& setting, const std::strin
       setting.member);
 }
 
-void apply_table(const toml::table& table, const std::string& prefix, const std::string& where, TrainConfig& config) {
+/// Adds the settings' names to `given`.
+void apply_table(const toml::table& table, const std::string& prefix, const std::string& where, TrainConfig& config,
+                 std::set<std::string>& given) {
   for (const auto& [key, node] : table) {
     const std::string name = prefix + std::string(key.str());
     // `model` is both a setting and, as a table, the home of model.stem_padding and its like.
     if (const toml::table* inner = node.as_table()) {
-      apply_table(*inner, name + ".", where, config);
+      apply_table(*inner, name + ".", where, config, given);
     } else {
       apply_node(node, find_setting(name, where), where, config);
+      given.insert(name);
     }
   }
 }
@@ -309,7 +312,7 @@ std::string to_toml(const TrainConfig& config) {
   return text;
 }
 
-void apply_toml(const std::string& path, const std::string& text, TrainConfig& config) {
+std::set<std::string> apply_toml(const std::string& path, const std::string& text, TrainConfig& config) {
   check_depth(path, text);
   toml::table table;
   try {
@@ -318,10 +321,12 @@ void apply_toml(const std::string& path, const std::string& text, TrainConfig& c
     throw UserError("{}: line {}, column {}: {}", path, error.source().begin.line, error.source().begin.column,
                     escape_control(std::string(error.description())));
   }
-  apply_table(table, "", path, config);
+  std::set<std::string> given;
+  apply_table(table, "", path, config, given);
+  return given;
 }
 
-void apply_setting(const std::string& assignment, TrainConfig& config) {
+std::string apply_setting(const std::string& assignment, TrainConfig& config) {
   const size_t equals = assignment.find('=');
   if (equals == std::string::npos) {
     throw UserError("--set: '{}'; expected key=value", escape_control(assignment));
@@ -350,6 +355,13 @@ void apply_setting(const std::string& assignment, TrainConfig& config) {
                     escape_control(value));
   }
   apply_node(*node, setting, "--set", config);
+  return key;
+}
+
+void reset_the_resize_not_given(const std::set<std::string>& given, TrainConfig& config) {
+  const bool size = given.contains("resize_size"), share = given.contains("crop_pct");
+  if (size && !share) config.crop_pct = TrainConfig{}.crop_pct;
+  if (share && !size) config.resize_size = TrainConfig{}.resize_size;
 }
 
 std::vector<std::string> differences(const TrainConfig& now, const TrainConfig& before) {

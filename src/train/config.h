@@ -81,10 +81,15 @@ ModelOptions model_options(const TrainConfig& config);
 /// config.toml: one `key = value` a setting, in the order above.
 std::string to_toml(const TrainConfig& config);
 /// Overwrites the settings that the text names. Throws UserError for a syntax error, an unknown key (with the nearest
-/// names) or a value of the wrong type.
-void apply_toml(const std::string& path, const std::string& text, TrainConfig& config);
+/// names) or a value of the wrong type. Returns the settings' names.
+std::set<std::string> apply_toml(const std::string& path, const std::string& text, TrainConfig& config);
 /// One `key=value` of --set. The key is a setting's name, such as lr or model.init; a list is 82,123 or [82, 123].
-void apply_setting(const std::string& assignment, TrainConfig& config);
+/// Returns the name.
+std::string apply_setting(const std::string& assignment, TrainConfig& config);
+
+/// resize_size and crop_pct say the same: where one source of settings gave one of them alone, what the other was
+/// before is reset. `given`: the names of the settings that the source gave.
+void reset_the_resize_not_given(const std::set<std::string>& given, TrainConfig& config);
 
 /// Settings in which two configurations differ, as "lr: 0.05, was 0.1".
 std::vector<std::string> differences(const TrainConfig& now, const TrainConfig& before);

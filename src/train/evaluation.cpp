@@ -176,10 +176,14 @@ std::string reliability_svg(const Evaluation& e) {
 
 }  // namespace
 
-void write_plots(const Evaluation& evaluation, const std::string& directory) {
+void make_plots_folder(const std::string& directory) {
   std::error_code error;
   std::filesystem::create_directories(directory, error);
-  if (error) throw io_error(directory, "make the folder for the pictures", error.value());
+  if (error) throw io_error(escape_control(directory), "make the folder for the pictures", error.value());
+}
+
+void write_plots(const Evaluation& evaluation, const std::string& directory) {
+  make_plots_folder(directory);
   Heatmap heatmap{
       .title = fmt::format("Confusion matrix: {} images, top-1 {:.2f} %", evaluation.images, 100 * evaluation.top1),
       .row_label = "Rows: the true class",

@@ -70,6 +70,9 @@ struct EvaluateOptions {
 Evaluation evaluate(InferenceProgram& program, const Dataset& dataset, const Preprocessing& preprocessing,
                     const EvaluateOptions& options);
 
+/// Makes the folder that write_plots() writes to, if there is none. Throws ResourceError io.
+void make_plots_folder(const std::string& directory);
+
 /// Writes DIR/confusion.svg and DIR/reliability.svg, making DIR if there is none.
 void write_plots(const Evaluation& evaluation, const std::string& directory);
 

@@ -71,6 +71,7 @@ class Trainer {
       throw UserError("--limit: {} images, but {} has {}; expected no more than that", config_.limit, config_.data,
                       train_set_.count);
     }
+    warn_of_classes_beyond_the_limit();
     description_.architecture = spec_.name;
     description_.options = model_options(config_);
     description_.options.num_classes = train_set_.classes();
@@ -145,12 +146,27 @@ class Trainer {
   void warn_of_turned_images() const {
     constexpr int64_t kLookAt = 256;
     if (!observer_.on_warning || train_set_.exif_orientation) return;
-    const TurnedImages found = look_for_turned_images(train_set_, kLookAt);
+    TurnedImages found;
+    for (const Dataset* data : {&train_set_, &test_set_}) {
+      const TurnedImages part = look_for_turned_images(*data, kLookAt);
+      found.looked_at += part.looked_at;
+      found.turned += part.turned;
+    }
     if (found.turned == 0) return;
     observer_.on_warning(fmt::format(
         "{}: {} of the {} images looked at carry an EXIF orientation; they are taken as they are stored, as PIL and "
         "torchvision do; --exif-orientation turns them upright",
         config_.data, found.turned, found.looked_at));
+  }
+
+  /// Folders and many lists come class by class: their first images are of the first classes.
+  void warn_of_classes_beyond_the_limit() const {
+    if (!observer_.on_warning || config_.limit == 0 || train_set_.in_memory()) return;
+    const std::set<int32_t> seen(train_set_.labels.begin(), train_set_.labels.begin() + config_.limit);
+    const int64_t missing = train_set_.classes() - static_cast<int64_t>(seen.size());
+    if (missing == 0) return;
+    observer_.on_warning(fmt::format("--limit: the first {} images of {} lack {} of its {} classes", config_.limit,
+                                     config_.data, missing, train_set_.classes()));
   }
 
   bool skips_bad_samples() const { return config_.on_bad_sample == "skip"; }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <fstream>
 
 #include "base/align.h"
 #include "base/error.h"
@@ -13,12 +14,20 @@ namespace {
 
 constexpr size_t kMib = size_t{1} << 20;
 
+/// Pages that this process has mapped.
+size_t mapped_pages() {
+  size_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  return pages;
+}
+
 TEST(AlignedMemory, IsAlignedAndZeroEvenWhereItWasUsedBefore) {
   for (int round = 0; round < 3; ++round) {
     for (const size_t bytes : {size_t{1}, size_t{100}, 300 * kMib / 1024, 2 * kMib - 1, 2 * kMib, 5 * kMib + 1}) {
       AlignedMemory memory(bytes);
       EXPECT_GE(memory.size(), bytes);
-      EXPECT_EQ(reinterpret_cast<uintptr_t>(memory.data()) % (bytes >= 2 * kMib ? 2 * kMib : kAlignment), 0u);
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(memory.data()) % (memory.size() >= 2 * kMib ? 2 * kMib : kAlignment), 0u)
+          << bytes;
       for (size_t i = 0; i < memory.size(); ++i) {
         if (memory.data()[i] != std::byte{0}) {
           ADD_FAILURE() << "byte " << i << " of " << bytes;
@@ -28,6 +37,18 @@ TEST(AlignedMemory, IsAlignedAndZeroEvenWhereItWasUsedBefore) {
       std::memset(memory.data(), 0xff, memory.size());
     }
   }
+}
+
+TEST(AlignedMemory, GivesBackWhatItTookAtEverySizeAroundALargePage) {
+  constexpr size_t kRounds = 64;
+  for (size_t bytes = 2 * kMib - kAlignment - 1; bytes <= 2 * kMib + 1; ++bytes) {
+    const AlignedMemory memory(bytes);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(memory.data()) % (memory.size() >= 2 * kMib ? 2 * kMib : kAlignment), 0u)
+        << bytes << " bytes are given back as " << memory.size();
+  }
+  const size_t before = mapped_pages();
+  for (size_t round = 0; round < kRounds; ++round) const AlignedMemory memory(2 * kMib - 1);
+  EXPECT_LT(mapped_pages(), before + kRounds * 2 * kMib / 4096 / 4) << "memory stays behind";
 }
 
 TEST(AlignedMemory, NothingTakesNothing) {

@@ -621,6 +621,98 @@ class TorchFiles(BadInput):
         self.assert_bad(None, "of which the tensors use 16", codes=(LIMIT,), verbs=(("summary", "bad.pth"), ("convert", "bad.pth", "out.safetensors")))
 
 
+class ImageFiles(BadInput):
+    """Files that look like photos: fuzz/corpus has one of each kind, these are those that are large."""
+
+    EXTRA_BYTES = 64 << 20
+    MODEL = "run/last/model.safetensors"
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.corpus = pathlib.Path(__file__).parents[2] / "fuzz/corpus"
+        (cls.folder / "good.png").write_bytes((cls.corpus / "png/ok-rgb").read_bytes()[1:])
+
+    def assert_bad(self, content, parts, codes):
+        """`content` makes the file, or is its bytes. A prediction names it and goes on; a check of the data finds it."""
+        file = self.folder / "photos/cat/bad.jpg"
+        file.parent.mkdir(parents=True)
+        content(file) if callable(content) else file.write_bytes(content)
+        shutil.copy(self.folder / "good.png", file.parent / "good.png")
+        usual = [self.ok("predict", self.MODEL, "good.png"), self.ok("summary", "--list")]
+        found = (1,)
+        for arguments, allowed, same in ((("predict", self.MODEL, "photos", "--json"), codes, usual[0]),
+                                         (("data", "check", "photos", "--json"), found, usual[1])):
+            before = snapshot(self.folder)
+            result = self.call(*arguments)
+            told = f"{parts} {arguments}\nexit code {result.code}\n{result.err}\n{result.out}"
+            self.assertIn(result.code, allowed, told)
+            for part in parts:
+                self.assertIn(part, result.err + result.out, told)
+            self.assertIn("good.png" if arguments[0] == "predict" else "unreadable", result.out, told)
+            self.assertEqual(snapshot(self.folder), before, told)
+            self.assertLess(result.cpu_seconds, same.cpu_seconds + CPU_SECONDS, told)
+            self.assertLess(result.peak_bytes, same.peak_bytes + self.EXTRA_BYTES, told)
+        shutil.rmtree(self.folder / "photos")
+
+    def test_headers_that_claim_much_and_bombs(self):
+        chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        png = lambda w, h, data: (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", w, h, 8, 2, 0, 0, 0)) +
+                                  chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b""))
+        # Of one colour, as Pillow writes it. Not made here: what this process takes is counted as the program's.
+        webp = bytes.fromhex("524946461e000000574542505650384c110000002fc7f2b10c07508a2ad4a3ff8188e87f0000")
+        self.assert_bad(png(65535, 65535, b"\0"), ("65535 x 65535",), (LIMIT,))
+        self.assert_bad(png(13000, 13000, b"\0"), ("13000 x 13000",), (BAD_DATA,))
+        self.assert_bad(webp, ("13000 x 13000", "pixels a byte"), (LIMIT,))
+
+    def test_a_hole_of_gigabytes_that_is_no_image_is_not_read(self):
+        def hole(path):
+            path.touch()
+            os.truncate(path, 1500 << 20)
+        self.assert_bad(hole, ("(format)",), (BAD_DATA,))
+
+    def test_one_of_each_kind(self):
+        """All at once: each has its line, and the good one its prediction."""
+        bad = {}
+        # Pillow reads these over their flaw.
+        good = ["arithmetic", "bytes-after", "data-checksum", "exif-count", "exif-cut", "exif-huge-offset", "jpeg", "no-end", "no-palette", "palette-late", "palette-of-4-bytes", "png", "restart", "rows-missing", "rows-too-many", "scan-empty", "scans", "segment-length-0", "wide"]
+        for kind in ("jpeg", "png", "webp"):
+            for file in sorted((self.corpus / kind).iterdir()):
+                content = file.read_bytes()[1:]
+                if file.name not in good and not file.name.startswith("ok-"):
+                    bad[f"{kind}-{file.name}"] = content
+        self.assertGreater(len(bad), 30)
+        folder = self.folder / "photos/cat"
+        folder.mkdir(parents=True)
+        for name, content in bad.items():
+            (folder / f"{name}.jpg").write_bytes(content)
+        shutil.copy(self.folder / "good.png", folder)
+        result = self.call("predict", self.MODEL, "photos", "--json")
+        self.assertIn(result.code, (BAD_DATA, LIMIT), result.err)
+        self.assertEqual([json.loads(line)["path"] for line in result.out.splitlines()], ["photos/cat/good.png"], result.err)
+        for name in bad:
+            self.assertRegex(result.err, rf"resnet: error: photos/cat/{name}\.jpg: ")
+        checked = self.call("data", "check", "photos", "--json")
+        self.assertEqual(checked.code, 1, checked.err)
+        unreadable = {name for f in checked.json()["findings"] if f["kind"] == "unreadable" for name in f["files"]}
+        self.assertEqual(unreadable, {f"cat/{name}.jpg" for name in bad})
+        shutil.rmtree(self.folder / "photos")
+
+    def test_a_folder_that_may_not_be_read_is_named_and_the_others_are_used(self):
+        for name in ("a", "sealed", "z"):
+            (self.folder / "photos" / name).mkdir(parents=True)
+            shutil.copy(self.folder / "good.png", self.folder / "photos" / name)
+        (self.folder / "photos/sealed").chmod(0)
+        result = self.call("predict", self.MODEL, "photos", "--json", preexec=obey_permissions)
+        self.assertEqual(result.code, IO, result.err)
+        self.assertIn("resnet: error: photos/sealed: ", result.err)
+        self.assertEqual([json.loads(line)["path"] for line in result.out.splitlines()], ["photos/a/good.png", "photos/z/good.png"])
+        stopped = self.call("predict", self.MODEL, "photos", "--on-bad-sample", "stop", preexec=obey_permissions)
+        self.assertEqual((stopped.code, stopped.out), (IO, ""))
+        (self.folder / "photos/sealed").chmod(0o700)
+        shutil.rmtree(self.folder / "photos")
+
+
 class RunDirectories(BadInput):
     def test_output_that_is_taken(self):
         self.assert_refused(REFUSED, ("run", "holds a run", "--resume run"), *self.train(output="run"))

@@ -81,8 +81,13 @@ class DataTest(ProgramTest):
         Image.open(ROCKET).resize((40, 20)).save(data / "train/2/turned.jpg", exif=exif)
         result = self.train("turned", "turned-run", "--max-steps", 1)
         self.assertEqual(result.code, 0, result.err)
-        self.assertIn("turned: 1 of the 97 images looked at carry an EXIF orientation", result.err)
+        self.assertIn("turned: 1 of the 145 images looked at carry an EXIF orientation", result.err)
         self.assertNotIn("EXIF", self.train("photos", "upright-run", "--max-steps", 1).err)
+
+    def test_training_says_when_a_limit_leaves_out_classes(self):
+        said = "--limit: the first 40 images of photos lack 1 of its 3 classes"
+        self.assertIn(said, self.train("photos", "limited", "--max-steps", 1, "--limit", 40).err)
+        self.assertNotIn("--limit", self.train("photos", "less-limited", "--max-steps", 1, "--limit", 65).err)
 
     def test_a_bad_image_stops_training_with_its_name(self):
         data = self.copy_of_photos("stop")
@@ -196,6 +201,47 @@ class DataTest(ProgramTest):
         self.assertNotIn("bad\nname", text.out)
         for word in ("unreadable 3", "leak 1", "two_classes 1", "duplicate 1", "bad\\x0aname"):
             self.assertIn(word, text.out)
+
+    def test_check_looks_at_one_split_where_the_other_is_missing(self):
+        data = pathlib.Path(shutil.copytree(self.folder / "idx", self.folder / "half"))
+        os.remove(data / "t10k-images-idx3-ubyte")
+        result = self.call("data", "check", "half", "--json")
+        self.assertEqual(result.code, 1, result.err)
+        report = result.json()
+        self.assertEqual((report["images"], [f["kind"] for f in report["findings"]]), (96, ["unreadable"]))
+        self.assertIn("t10k-images-idx3-ubyte", report["findings"][0]["detail"])
+        os.remove(data / "train-labels-idx1-ubyte")
+        self.assertEqual(self.call("data", "check", "half").code, IO)
+
+    def test_evaluation_says_when_classes_have_other_names_or_photos_would_be_turned(self):
+        self.assertEqual(self.train("photos", "named-run", "--max-steps", 1).code, 0)
+        evaluate = ("evaluate", "named-run/last/model.safetensors", "--data")
+        self.assertNotIn("warning", self.ok(*evaluate, "photos").err)
+        data = self.copy_of_photos("renamed")
+        for split in ("train", "val"):
+            for k in range(3):
+                (data / split / str(k)).rename(data / split / f"class-{k}")
+        self.assertIn("other names than the model's, e.g. 'class-0' for '0'", self.ok(*evaluate, "renamed").err)
+        for split in ("train", "val"):
+            (data / split / "class-0").rename(data / split / "0")
+        refused = self.call(*evaluate, "renamed")
+        self.assertEqual(refused.code, REFUSED, refused.err)
+        self.assertIn("'class-1'", refused.err)
+        exif = Image.Exif()
+        exif[0x112] = 6
+        data = self.copy_of_photos("turned-val")
+        Image.open(ROCKET).resize((40, 20)).save(data / "val/2/turned.jpg", exif=exif)
+        self.assertIn("turned-val: 1 of the 49 images looked at carry an EXIF", self.ok(*evaluate, "turned-val").err)
+        self.assertIn("1 of the 145 images looked at carry an EXIF", self.train("turned-val", "turned-val-run", "--max-steps", 1).err)
+
+    def test_a_folder_for_pictures_is_made_before_the_evaluation(self):
+        self.assertEqual(self.train("photos", "plots-run", "--max-steps", 1).code, 0)
+        data = self.copy_of_photos("plots")
+        bad = data / "val/0/0000.png"
+        bad.write_bytes(bad.read_bytes()[:70])
+        evaluate = ("evaluate", "plots-run/last/model.safetensors", "--data", "plots")
+        self.assertEqual(self.call(*evaluate).code, BAD_DATA)
+        self.assertEqual(self.call(*evaluate, "--plots", "plots/val/0/0000.png/x").code, IO)
 
     def test_check_says_what_it_cannot_look_at(self):
         self.assertEqual(self.call("data", "check", "no/such/folder").code, IO)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import sys
 
@@ -321,6 +322,24 @@ class Verify(Predicting):
         self.assertFalse((self.folder / "none.json").exists())
 
 
+    def test_a_golden_keeps_no_name_that_json_has_no_way_for(self):
+        (self.folder / os.fsdecode(b"caf\xe9.png")).write_bytes((self.folder / "photos/01.png").read_bytes())
+        refused = self.call("verify", "m.safetensors", os.fsdecode(b"caf\xe9.png"), "--write", "never.json")
+        self.assertEqual(refused.code, USAGE, refused.err)
+        self.assertIn("not UTF-8", refused.err)
+        self.assertFalse((self.folder / "never.json").exists())
+
+    def test_no_images_still_need_a_model_and_make_a_table(self):
+        (self.folder / "bare").mkdir()
+        for model, code, out in (("m.safetensors", IO, "path,rank,index,class,probability\n"), ("gone.safetensors", IO, "")):
+            result = self.call("predict", model, "bare", "--csv")
+            self.assertEqual((result.code, result.out.replace("\r", "")), (code, out), result.err)
+            self.assertEqual("gone.safetensors" in result.err, not out, result.err)
+        refused = self.call("predict", "m.safetensors", "photos", "--workers", "-1")
+        self.assertEqual(refused.code, USAGE, refused.err)
+        self.assertIn("--workers: -1", refused.err)
+
+
 class Evaluate(Predicting):
     def test_every_number_is_numpys(self):
         e = self.ok("evaluate", "grey/last/model.safetensors", "--data", "data", "--json", "--plots", "plots", "--dump-logits", "logits").json()
@@ -372,6 +391,30 @@ class Evaluate(Predicting):
                          {"resize": "shortest", "resize_size": "27", "interpolation": "bicubic", "input_size": "[1,24,24]", "std": "[0.25]"})
         self.assertAlmostEqual(json.loads(metadata["mean"])[0], 0.4, places=7)
         self.ok("evaluate", "kept/last/model.safetensors", "--data", "data", "--tta", "ten-crop")
+        # Weights bring their preprocessing along, wherever they are given; what the user says himself is over it.
+        (self.folder / "w.toml").write_text('weights = "kept/last/model.safetensors"\nmax_steps = 1\nbatch_size = 8\n')
+        kept = {"resize": "shortest", "resize_size": None, "crop_pct": str(24 / 27), "interpolation": "bicubic", "input_size": "[1,24,24]", "std": "[0.25]"}
+        weights = ("--weights", "kept/last/model.safetensors")
+        (self.folder / "other.toml").write_text('model = "lecture_resnet18"\n')
+        for more, expected in ((weights, kept), (("--set", "weights=kept/last/model.safetensors"), kept), (("--config", "w.toml"), kept),
+                               (("--config", "w.toml", "--interpolation", "box"), {**kept, "interpolation": "box"}),
+                               (("--config", "w.toml", "--set", "std=[0.5]"), {**kept, "std": "[0.5]"}),
+                               (("--config", "w.toml", "--crop-pct", "0.5"), {**kept, "crop_pct": "0.5"}),
+                               (("--config", "w.toml", "--resize-size", "28"), {**kept, "resize_size": "28", "crop_pct": str(24 / 28)}),
+                               ((*weights, "--set", "resize_size=9"), {**kept, "resize_size": "9", "crop_pct": "1.0"}),
+                               ((*weights, "--set", "crop_pct=0.5"), {**kept, "crop_pct": "0.5"})):
+            self.ok("train", "--data", "data", "--max-steps", "1", "--batch-size", "8", *more, "--output", "again")
+            _, metadata = safetensors_numpy.load(self.folder / "again/last/model.safetensors")
+            self.assertEqual({k: metadata.get(k) for k in expected}, expected, more)
+            shutil.rmtree(self.folder / "again")
+        both = self.call("train", "--data", "data", *weights, "--resize-size", "28", "--crop-pct", "0.9", "--output", "never")
+        self.assertEqual(both.code, USAGE, both.err)
+        # Weights of another model than the user's say nothing of preprocessing: a padding that is too much for their 24 pixels is
+        # none for the 96 that are usual, and only then are they found not to fit.
+        for more in (("--config", "other.toml"), ("--set", "model=lecture_resnet18"), ("--model", "lecture_resnet18")):
+            refused = self.call("train", "--data", "data", *weights, *more, "--random-crop-padding", "30", "--output", "never")
+            self.assertEqual(refused.code, BAD_DATA, refused.err)
+            self.assertIn("kept/last/model.safetensors", refused.err)
         refused = self.call("train", "--resume", "kept", "--interpolation", "box")
         self.assertEqual(refused.code, 8, refused.err)
         self.assertIn("interpolation", refused.err)

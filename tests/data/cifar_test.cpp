@@ -57,6 +57,20 @@ TEST(Cifar, reads_ten_classes_with_the_names_beside_them) {
   EXPECT_THROW(load_dataset(folder.path(), Split::train), ResourceError);
 }
 
+TEST(Cifar, refuses_names_that_no_model_file_can_keep) {
+  const TempFolder folder;
+  folder.write("test_batch.bin", Bytes{9} + ramp(kPixels));
+  folder.write("batches.meta.txt", {'a', '\n', 0xff, '\n', 'c', '\n', 'd', '\n', 'e', '\n',
+                                    'f', '\n', 'g',  '\n', 'h', '\n', 'i', '\n', 'j', '\n'});
+  try {
+    load_dataset(folder.path(), Split::test);
+    ADD_FAILURE() << "accepted";
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_data);
+    EXPECT_NE(std::string(error.what()).find("found name 2 not to be UTF-8"), std::string::npos) << error.what();
+  }
+}
+
 TEST(Cifar, reads_the_fine_label_of_a_hundred_classes) {
   const TempFolder folder;
   folder.write("train.bin", Bytes{19, 99} + ramp(kPixels) + Bytes{0, 7} + ramp(kPixels));

@@ -52,6 +52,34 @@ TEST(ImageFolder, numbers_classes_by_their_bytes_and_lists_images_as_torchvision
   EXPECT_EQ(data.labels, (std::vector<int32_t>{0, 1, 1, 1, 1, 1, 2, 3, 4}));
 }
 
+TEST(ImageFolder, refuses_a_class_whose_name_no_model_file_can_keep) {
+  for (const char* name : {"caf\xe9", "\xff", "a\xc3", "\xed\xa0\x80"}) {
+    const TempFolder folder;
+    write_pets(folder);
+    write_below(folder, std::string("train/") + name + "/x.png", grey_png(2, 2, 1));
+    expect_error(folder.path(), Split::train, ExitCode::bad_data,
+                 {"train/" + std::string(name), "(class)", "not UTF-8"});
+  }
+}
+
+TEST(ImageFolder, refuses_a_mixture_of_the_models_classes_and_others) {
+  const TempFolder folder;
+  write_pets(folder);
+  const auto classes_by = [&](std::vector<std::string> names) {
+    return load_dataset(folder.path(), Split::train, {.class_names = std::move(names)}).class_names;
+  };
+  EXPECT_EQ(classes_by({"dog", "cow", "cat"}), (std::vector<std::string>{"dog", "cow", "cat"}));
+  EXPECT_EQ(classes_by({"a", "b"}), (std::vector<std::string>{"cat", "dog"})) << "none known: its own";
+  try {
+    classes_by({"cat", "dogs"});
+    ADD_FAILURE() << "accepted";
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.code(), ExitCode::refused);
+    EXPECT_NE(std::string(error.what()).find("has the class 'dog'"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("nearest: dogs"), std::string::npos) << error.what();
+  }
+}
+
 TEST(ImageFolder, decodes_an_image_when_it_is_asked_for) {
   const TempFolder folder;
   write_pets(folder);

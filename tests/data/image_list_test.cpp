@@ -51,6 +51,23 @@ TEST(ParseImageList, rejects_what_is_no_list_with_its_line_and_byte) {
   expect_rejected(std::string("a\0b,cat\n", 8), {"byte 1 (line)", "a byte of 0"});
 }
 
+TEST(ImageList, refuses_labels_that_no_model_file_can_keep_with_their_line) {
+  const TempFolder folder;
+  write_below(folder, "a.png", grey_png(3, 3, 8));
+  const std::string list = folder.write("all.csv", text_bytes("a.png,dog,train\na.png,caf\xe9,train\na.png,dog,val\n"));
+  for (const Split split : {Split::train, Split::validation}) {
+    try {
+      load_dataset(list, split);
+      ADD_FAILURE() << "accepted";
+    } catch (const UserError& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_data);
+      EXPECT_NE(std::string(error.what()).find("byte 16 (label): found a name in line 2 that is not UTF-8"),
+                std::string::npos)
+          << error.what();
+    }
+  }
+}
+
 TEST(ImageList, is_a_data_set_of_files_beside_it) {
   const TempFolder folder;
   for (const char* name : {"a.png", "b.png", "sub/c.png"}) write_below(folder, name, grey_png(3, 3, 8));

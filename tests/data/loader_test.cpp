@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
@@ -506,6 +507,28 @@ TEST(Loader, replaces_a_bad_file_by_the_next_good_one_for_any_number_of_workers)
   in_order.limit = 13;
   // 0 by 1; 11 by 12, which is bad, by 0, which is bad (the limit wraps around), by 1; 12 likewise.
   EXPECT_EQ(collect(data, in_order)[0].samples, (std::vector<int64_t>{1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1, 1}));
+}
+
+TEST(Loader, passes_over_a_missing_file_but_not_over_a_machine_that_can_open_no_more) {
+  const testing_data::TempFolder folder;
+  const Dataset data = files_with_bad_ones(folder, 20, {});
+  std::filesystem::remove(folder / "train/a/003.png");
+  LoaderOptions options = small(0);
+  options.shuffle = false;
+  options.on_bad_sample = BadSample::leave_out;
+  EXPECT_EQ(collect(data, options)[0].samples, (std::vector<int64_t>{0, 1, 2, 4, 5, 6, 7}));
+  Loader loader(data, options);
+  rlimit before{};
+  getrlimit(RLIMIT_NOFILE, &before);
+  const rlimit none{.rlim_cur = 0, .rlim_max = before.rlim_max};
+  setrlimit(RLIMIT_NOFILE, &none);
+  try {
+    loader.next();
+    ADD_FAILURE() << "skipped";
+  } catch (const ResourceError& error) {
+    EXPECT_NE(std::string(error.what()).find("Too many open files"), std::string::npos) << error.what();
+  }
+  setrlimit(RLIMIT_NOFILE, &before);
 }
 
 TEST(Loader, leaves_bad_files_out_even_if_nothing_is_left) {

@@ -173,7 +173,7 @@ TEST(Preprocess, knows_the_sizes_of_torchvision_and_timm) {
   EXPECT_EQ(resized_side({.image_size = 224, .resize_size = 232, .crop_pct = 0.5}), 232) << "pixels win";
 }
 
-TEST(Preprocess, a_line_of_pixels_needs_no_more_memory_than_the_crop) {
+TEST(Preprocess, a_line_of_pixels_is_resized_where_the_crop_looks) {
   // 65535 x 1 pixels resized to a shorter side of 256 would be 16 million columns.
   const std::vector<uint8_t> pixels(65535, 200);
   const Preprocessing p{.image_size = 224, .resize = ResizeRule::shortest, .resize_size = 256};

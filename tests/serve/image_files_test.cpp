@@ -100,6 +100,8 @@ TEST(ImagePaths, are_files_folders_and_patterns) {
                                            written(folder, "a.png", ""), written(folder, "named not", jpeg_start)};
   written(folder, "a/readme.md", "text");
   written(folder, "empty/readme.md", "");
+  written(folder, ".thumbnails/t.png", "");
+  written(folder, "a/.hidden.png", "");
   std::filesystem::create_symlink(folder / "gone", folder / "link");
   std::vector<std::string> sorted = images;
   std::sort(sorted.begin(), sorted.end());

@@ -21,6 +21,7 @@ TrainConfig unusual() {
   c.crop_pct = 0.875;
   c.exif_orientation = true;
   c.interpolation = "bicubic";
+  c.exif_orientation = true;
   c.mean = {0.5, 1e-3, 2};
   c.std = {0.25, 3, 0.1};
   c.epochs = 3;
@@ -61,6 +62,22 @@ TrainConfig unusual() {
   c.blocks = {3, 4, 6, 3};
   c.drop_path = 0.1;
   return c;
+}
+
+TEST(Config, ResetsTheResizeThatASourceDoesNotGive) {
+  TrainConfig c;
+  c.crop_pct = 0.875;
+  reset_the_resize_not_given(apply_toml("c.toml", "resize_size = 40\nlr = 1\n", c), c);
+  EXPECT_EQ(c.resize_size, 40);
+  EXPECT_EQ(c.crop_pct, 1);
+  reset_the_resize_not_given({apply_setting("crop_pct=0.5", c)}, c);
+  EXPECT_EQ(c.resize_size, 0);
+  EXPECT_EQ(c.crop_pct, 0.5);
+  reset_the_resize_not_given({apply_setting("lr=2", c)}, c);
+  EXPECT_EQ(c.crop_pct, 0.5) << "neither was given";
+  reset_the_resize_not_given(apply_toml("c.toml", "resize_size = 40\ncrop_pct = 0.5\n", c), c);
+  EXPECT_EQ(c.resize_size, 40) << "both: that is for validate() to refuse";
+  EXPECT_EQ(c.crop_pct, 0.5);
 }
 
 TEST(Config, TheDefaultsAreTheLecturesRecipe) {
