@@ -131,6 +131,17 @@ TrainConfig config_of_new_run(const CLI::App& verb, const Arguments& a, const st
   return effective_config(verb, a, toml, usual_config(said.weights, said.model));
 }
 
+/// Weights of a net for photos that do not say what they were trained to see, as PyTorch's own files, are trained on
+/// what the flags say: without any on other pixels than theirs.
+void warn_of_unknown_preprocessing(const TrainConfig& config, Progress& progress) {
+  if (config.weights.empty() || !config.mean.empty() || !find_model(config.model).photos) return;
+  if (WeightsFile(config.weights).metadata().contains("mean")) return;
+  progress.print(fmt::format(
+      "resnet: warning: {}: does not say how its photos were prepared; they are taken with --resize {}, no mean and no "
+      "deviation; `resnet convert {} MODEL.safetensors --architecture {}` makes a file that brings all of it along",
+      escape_control(config.weights), config.resize, escape_control(config.weights), config.model));
+}
+
 /// The run to resume: --resume PATH, --resume --output PATH, or the newest under runs/. A PATH that is a checkpoint
 /// inside a run stands for the run, from there.
 void find_run(const Arguments& a, TrainRequest& request) {
@@ -158,8 +169,8 @@ TrainObserver make_observer(Progress& progress, const Arguments& arguments) {
   o.on_plan = [&](const TrainObserver::Planned& p) {
     if (arguments.dump_graph) std::fputs(print(p.program->graph()).c_str(), stderr);
     if (arguments.dump_plan) std::fputs(print(p.program->graph(), p.program->plan()).c_str(), stderr);
-    progress.print(fmt::format("{}: {} parameters, {} backend, {} threads; {} training and {} test images", p.model,
-                               grouped(p.parameters), p.backend, p.threads, grouped(p.train_images),
+    progress.print(fmt::format("{}: {} parameters, {} backend, {} threads; {} training and {} evaluation images",
+                               p.model, grouped(p.parameters), p.backend, p.threads, grouped(p.train_images),
                                grouped(p.test_images)));
     progress.print(fmt::format("one step: {:.1f} GFLOP; memory: arena {} + states {} = {}; steps {} to {}; run in {}",
                                p.gflop_per_step, bytes(p.arena_bytes), bytes(p.state_bytes),
@@ -172,9 +183,9 @@ TrainObserver make_observer(Progress& progress, const Arguments& arguments) {
   o.on_evaluate = [&](int64_t done, int64_t total) { progress.update(fmt::format("evaluating {}/{}", done, total)); };
   o.on_epoch = [&](const EpochMetrics& m, bool is_best) {
     progress.print(fmt::format(
-        "epoch {:>3}  train loss {:.4f} top-1 {:.2f} %   test loss {:.4f} top-1 {:.2f} %   {:.0f} img/s  {}{}", m.epoch,
-        m.train_loss, 100 * m.train_top1, m.eval_loss, 100 * m.eval_top1, m.images_per_second, duration(m.seconds),
-        is_best ? "  best" : ""));
+        "epoch {:>3}  train loss {:.4f} top-1 {:.2f} %   evaluation loss {:.4f} top-1 {:.2f} %   {:.0f} img/s  {}{}",
+        m.epoch, m.train_loss, 100 * m.train_top1, m.eval_loss, 100 * m.eval_top1, m.images_per_second,
+        duration(m.seconds), is_best ? "  best" : ""));
   };
   o.on_warning = [&](const std::string& text) { progress.print("resnet: warning: " + text); };
   return o;
@@ -197,7 +208,7 @@ void print_result(const TrainResult& r, double seconds) {
       {"train loss", std::isfinite(r.train_loss) ? fmt::format("{:.4f}", r.train_loss) : "not measured"},
       {"train top-1", percent(r.train_top1)},
       {"test top-1", percent(r.eval_top1)},
-      {"best test top-1", percent(r.best_top1)},
+      {"best evaluation top-1", percent(r.best_top1)},
       {"training speed", r.images_per_second > 0 ? fmt::format("{:.1f} img/s", r.images_per_second) : "not measured"},
       {"time in all", duration(seconds)},
       {"memory", bytes(r.peak_bytes)},
@@ -231,6 +242,7 @@ int run_train(const CLI::App& verb, const Arguments& arguments) {
   request.stop_signal = &install_stop_signals();
 
   Progress progress;
+  if (!request.resume) warn_of_unknown_preprocessing(request.config, progress);
   const auto start = std::chrono::steady_clock::now();
   const TrainResult r = train(request, make_observer(progress, arguments));
   progress.clear();

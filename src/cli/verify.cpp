@@ -21,12 +21,13 @@ struct Arguments {
   std::vector<std::string> images;
   double tolerance = 1e-4;
   int64_t threads = 0;
-  bool json = false;
+  bool json = false, force = false;
 };
 
 fs::path folder_of(const fs::path& file) { return file.has_parent_path() ? file.parent_path() : fs::path("."); }
 
 int write(const Arguments& a, Classifier& classifier) {
+  require_free(a.write, a.force);
   const fs::path folder = fs::absolute(folder_of(a.write));
   Golden golden{.architecture = classifier.description().architecture,
                 .preprocessing = classifier.description().preprocessing,
@@ -154,6 +155,7 @@ Command add_verify(CLI::App& app) {
   verb->add_option("--against", a->against, "a golden file, or a folder with golden.json and its images")
       ->type_name("GOLDEN");
   verb->add_option("--write", a->write, "store what the model makes of the images here")->type_name("GOLDEN");
+  verb->add_flag("--force", a->force, "with --write: replace GOLDEN if it is there");
   verb->add_option("--tolerance", a->tolerance, "of logits, as a share of an image's largest")->capture_default_str();
   verb->add_option("--threads", a->threads, "compute threads; 0: all CPUs there are")->capture_default_str();
   verb->add_option("--backend", a->backend, "cpu or reference")->capture_default_str();

@@ -6,6 +6,7 @@
 #include <array>
 #include <chrono>
 #include <condition_variable>
+#include <filesystem>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -57,6 +58,19 @@ int32_t class_number(Plan& plan, std::unordered_map<std::string, int32_t>& numbe
   return at->second;
 }
 
+/// Files that lie where class folders are expected, sorted; a scan never looks at them.
+std::vector<std::string> files_beside_classes(const std::string& folder) {
+  std::vector<std::string> files;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    std::error_code unknown;
+    if (!name.starts_with('.') && entry->is_regular_file(unknown)) files.push_back(name);
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
 Plan plan_folder(const std::string& path, const ScanProgress& progress) {
   Plan plan{.kind = "image folder", .root = path + "/"};
   for (const char* name : {"train", "val", "validation", "test"}) {
@@ -85,6 +99,8 @@ Plan plan_folder(const std::string& path, const ScanProgress& progress) {
                               .label = numbers.at(scans[s].class_names[static_cast<size_t>(scans[s].labels[i])])});
     }
     for (const std::string& file : scans[s].ignored) plan.ignored.push_back(prefix + file);
+    for (const std::string& file : files_beside_classes(bare ? path : plan.root + plan.splits[s]))
+      plan.ignored.push_back(prefix + file);
   }
   return plan;
 }
@@ -319,6 +335,10 @@ void write_notes(const Plan& plan, DataReport& report) {
     note(fmt::format("{}classes are uneven: {} has {} images, {} has {}", split.name.empty() ? "" : split.name + ": ",
                      escape_control(many->name), many->images, escape_control(few->name), few->images));
   }
+  const bool has_train = std::find(plan.splits.begin(), plan.splits.end(), "train") != plan.splits.end();
+  if (!has_train || plan.splits.size() < 2)
+    note(
+        "resnet train wants training images and others to judge by: folders train and val (or test), or such a column");
   const auto is_number = [](const std::string& name) {
     return !name.empty() && name.size() < 10 &&
            std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; });
@@ -330,7 +350,7 @@ void write_notes(const Plan& plan, DataReport& report) {
     note("classes are numbered by the bytes of their names, as torchvision does: 10 comes before 2");
   }
   if (report.turned > 0) {
-    note(fmt::format("{} images carry an EXIF orientation, which training leaves alone unless it is told not to",
+    note(fmt::format("{} images carry an EXIF orientation, which training ignores without --exif-orientation",
                      report.turned));
   }
   if (const auto clipped = report.modes.find("I;16"); clipped != report.modes.end()) {
@@ -343,8 +363,8 @@ void write_notes(const Plan& plan, DataReport& report) {
     for (const std::string& file : plan.ignored) {
       if (first.size() < 3) first.push_back(escape_control(file));
     }
-    note(fmt::format("{} files are no images and are left out: {}{}", plan.ignored.size(), fmt::join(first, ", "),
-                     plan.ignored.size() > first.size() ? ", ..." : ""));
+    note(fmt::format("{} files are no images, or lie in no class folder, and are left out: {}{}", plan.ignored.size(),
+                     fmt::join(first, ", "), plan.ignored.size() > first.size() ? ", ..." : ""));
   }
 }
 

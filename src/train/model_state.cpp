@@ -117,12 +117,12 @@ void require_fit(const WeightsFile& file, const std::vector<StateSpec>& states,
     if (!known.contains(name) && !name.ends_with("num_batches_tracked")) unexpected.push_back(escape_control(name));
   }
   if (!missing.empty() || !unexpected.empty() || !misshaped.empty()) {
-    throw UserError(
-        ExitCode::bad_data,
-        "{}: the tensors do not fit the model:{}{}{}{} check the architecture and the class count (train: --reset-head "
-        "replaces a classifier of other classes)",
-        file.path(), first_ten("missing", missing), first_ten("unexpected", unexpected),
-        first_ten("misshaped", misshaped), prefix_hint(missing, unexpected));
+    throw UserError(ExitCode::bad_data,
+                    "{}: the tensors do not fit the model:{}{}{}{} check the architecture (train: --model) and the "
+                    "class count (train: --reset-head "
+                    "replaces a classifier of other classes)",
+                    file.path(), first_ten("missing", missing), first_ten("unexpected", unexpected),
+                    first_ten("misshaped", misshaped), prefix_hint(missing, unexpected));
   }
 }
 

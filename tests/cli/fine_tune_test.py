@@ -46,6 +46,15 @@ class FineTune(ProgramTest):
         self.assertEqual(evaluated["images"], TEST)
         self.assertEqual(evaluated["top1"], png["best_top1"])
 
+    def test_weights_that_say_nothing_of_their_photos_are_warned_of(self):
+        self.prepared()
+        plain = ("train", "--model", "resnet18", "--reset-head", "--data", "png", "--image-size", 32, "--batch-size", 16, "--max-steps", 1)
+        raw = self.ok(*plain, "--weights", "imagenet.pth", "--output", "raw")
+        self.assertIn("does not say how its photos were prepared", raw.err)
+        told = self.ok(*plain, "--weights", "imagenet.safetensors", "--output", "told")
+        self.assertNotIn("does not say", told.err)
+        self.assertIn('resize = "shortest"', (self.folder / "told" / "config.toml").read_text())
+
     def test_without_a_new_head_the_class_count_is_refused(self):
         self.prepared()
         done = self.call("train", "--weights", "imagenet.safetensors", "--data", "png", "--image-size", 32, "--output", "run")

@@ -241,6 +241,10 @@ def _png_header(width, height):
 class Verify(Predicting):
     def test_a_golden_holds_for_the_model_it_was_written_with(self):
         self.ok("verify", "m.safetensors", "photos", "--write", "photos/golden.json")
+        again = self.call("verify", "m.safetensors", "photos", "--write", "photos/golden.json")
+        self.assertEqual(again.code, 8, again.err)
+        self.assertIn("--force", again.err)
+        self.ok("verify", "m.safetensors", "photos", "--write", "photos/golden.json", "--force")
         golden = json.loads((self.folder / "photos/golden.json").read_text())
         self.assertEqual([os.path.normpath("photos/" + i["file"]) for i in golden["images"]], self.files)
         for image in golden["images"]:
