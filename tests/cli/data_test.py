@@ -198,7 +198,7 @@ class DataTest(ProgramTest):
         self.assertEqual(report["formats"], {"JPEG": 2, "PNG": 144 - 1 + 3})
         self.assertTrue(any("train/2/notes.txt" in note and "val/a-stray.png" in note for note in report["notes"]), report["notes"])
         self.assertFalse(any("resnet train wants" in note for note in report["notes"]), report["notes"])
-        shutil.copytree(data / "train", self.folder / "flat")
+        shutil.copytree(data / "train", self.folder / "flat", symlinks=True)
         flat = self.call("data", "check", "flat", "--json").json()
         self.assertTrue(any("resnet train wants" in note for note in flat["notes"]), flat["notes"])
         text = self.call("data", "check", "flawed", "--threads", 1)

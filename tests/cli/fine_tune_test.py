@@ -53,7 +53,7 @@ class FineTune(ProgramTest):
         self.assertIn("does not say how its photos were prepared", raw.err)
         told = self.ok(*plain, "--weights", "imagenet.safetensors", "--output", "told")
         self.assertNotIn("does not say", told.err)
-        self.assertIn('resize = "shortest"', (self.folder / "told" / "config.toml").read_text())
+        self.assertIn("resize = 'shortest'", (self.folder / "told" / "config.toml").read_text())
 
     def test_without_a_new_head_the_class_count_is_refused(self):
         self.prepared()
