@@ -26,7 +26,7 @@ import tempfile
 import time
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parent.parent / "tools")]
-from peers import PYTHON, ROOT, build_flags, commit, machine  # noqa: E402
+from peers import DEBIAN as PYTHON, ROOT, build_flags, commit, machine  # noqa: E402
 
 PHOTO = ROOT / "tests" / "data" / "photos" / "rocket.jpg"
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

@@ -8,6 +8,7 @@ import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench"))
+import cold_start  # noqa: F401 it imports names of peers, which must be there
 import peers
 
 
