@@ -6,8 +6,8 @@
 Everything a process does counts, from its start to its exit: loading libraries, opening the model file (in the page
 cache), preparing weights and kernels, decoding, preprocessing, one forward pass. The contestants:
 
-    resnet.cpp                 examples/classify.cpp, as users build it; the machine's algorithms are in the cache
-    resnet.cpp, empty cache    the same on a machine that has measured nothing: the usual algorithms, at once
+    resnet.cpp                 examples/classify.cpp, as users build it, where the machine's algorithms are in the cache
+    resnet.cpp, empty cache    the same on a machine that has measured nothing
     PyTorch                    import, torchvision's resnet18, load_state_dict, Pillow, one forward
     PyTorch, after import      the same without the interpreter's start and the imports
 

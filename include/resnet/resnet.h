@@ -55,8 +55,8 @@ typedef struct resnet_classifier resnet_classifier;
 typedef struct resnet_options {
   size_t struct_size; /* sizeof(resnet_options), so that later versions may add to it */
   int threads;        /* that compute, 1 to 1024; 0: all CPUs this process may use */
-  int measure;        /* not 0: measure this machine's fastest algorithms, which takes seconds once and is remembered */
-  int64_t max_batch;  /* images computed together, 1 to 65536; 0: 32. More memory, for a little more speed */
+  int measure;       /* not 0: this machine's fastest algorithms; measuring them takes seconds once and is remembered */
+  int64_t max_batch; /* images computed together, 1 to 65536; 0: 32. More memory, for a little more speed */
   const char* backend; /* "cpu" or "reference" (slow plain loops, also for models in double); NULL: "cpu" */
 } resnet_options;
 

@@ -173,8 +173,11 @@ int run_predict(const Arguments& a) {
   const auto files = static_cast<int64_t>(paths.size());
   // Without a file too: the model is looked at, and a table has its header.
   const int64_t batch_size = std::clamp<int64_t>(files, 1, a.batch_size);
-  Classifier classifier(
-      a.model, {.threads = static_cast<int>(threads - workers), .max_batch = batch_size, .backend = a.backend});
+  constexpr int64_t kWorthMeasuring = 256;  // images: a handful is done before fast kernels' weights are ready
+  Classifier classifier(a.model, {.threads = static_cast<int>(threads - workers),
+                                  .max_batch = batch_size,
+                                  .backend = a.backend,
+                                  .measure = files >= kWorthMeasuring});
   const ModelDescription& model = classifier.description();
   ImageFiles images(paths, {.batch_size = batch_size,
                             .channels = model.channels,

@@ -13,7 +13,7 @@ namespace resnet {
 /// How a backend decides between the ways to do one convolution.
 enum class AlgorithmChoice {
   measured,  ///< what the machine's cache knows; the rest is measured and remembered
-  known,     ///< what the machine's cache knows; for the rest the usual way, at once: nothing is measured or remembered
+  usual,     ///< direct convolution, at once: no weights to prepare, and nothing is looked up, measured or remembered
 };
 
 /// "cpu" or "reference"; throws UserError with the nearest names otherwise.

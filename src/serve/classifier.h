@@ -18,8 +18,8 @@ struct ClassifierOptions {
   int threads = 0;              ///< that compute; 0: all CPUs this process may use
   int64_t max_batch = 32;       ///< images in the largest compiled program; more are computed one batch after the other
   std::string backend = "cpu";  ///< or "reference"
-  /// Measure the algorithms that the cache does not know (seconds at first, then fast) instead of taking the usual ones
-  /// at once (AlgorithmChoice). What is measured is remembered for every later process.
+  /// Take this machine's fastest algorithms, measuring what its cache does not know (seconds, once for a machine): more
+  /// images a second. Without it the usual ones, at once (AlgorithmChoice): the sooner first answer.
   bool measure = false;
 };
 

@@ -96,7 +96,8 @@ std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std
       return nullptr;
     }
   };
-  if (const auto known = tuning.find(key)) {
+  const auto known = measure ? tuning.find(key) : std::nullopt;
+  if (known) {
     for (const ConvCandidate& candidate : candidates) {
       if (candidate.name != *known) continue;
       if (auto kernel = make(candidate, problem)) return kernel;

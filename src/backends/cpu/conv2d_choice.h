@@ -19,8 +19,8 @@ struct ConvCandidate {
 
 /// The kernel of the candidate that `tuning` names for `key`; where it names none that can be made, of the fastest
 /// (timed on at most 64 images) that can be made for the whole problem, which `tuning` then remembers. Throws when
-/// there is none: ResourceError (limit) if one lacked memory, else InternalError. Without `measure` it is, instead of
-/// the fastest, the first of the list that can be made, and nothing is remembered.
+/// there is none: ResourceError (limit) if one lacked memory, else InternalError. Without `measure` it is, whatever is
+/// known, the first of the list that can be made, and nothing is remembered.
 std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std::string& key,
                                            const std::vector<ConvCandidate>& candidates, TuningCache& tuning,
                                            bool measure = true);

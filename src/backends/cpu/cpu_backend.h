@@ -14,7 +14,7 @@ enum class ConvAlgorithms { automatic, direct, winograd };
 struct CpuBackendOptions {
   int threads = 1;
   ConvAlgorithms algorithms = ConvAlgorithms::automatic;
-  /// False: a convolution that the tuning cache does not know gets its first candidate, `direct` where that is allowed.
+  /// False: a convolution gets its first candidate, `direct` where that is allowed, whatever the tuning cache knows.
   /// It needs no packed weights, so it is the fastest to a first answer; and the choice depends on nothing else.
   bool measure = true;
 };
