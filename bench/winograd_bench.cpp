@@ -1,7 +1,7 @@
 // Our Winograd kernels against oneDNN's direct convolution, shape by shape and pass by pass, on one
 // machine in one interleaved run. Effective GFLOP/s count the direct convolution's operations.
 //
-//   winograd_bench [--threads N] [--rounds N] [--isa generic|avx2|avx512] [--shapes lecture|inference|all]
+//   winograd_bench [--threads N] [--rounds N] [--isa generic|avx2|avx512] [--shapes lecture|inference|strided|all]
 //                  [--pass fwd|bwd_d|bwd_w]
 
 #include <omp.h>
@@ -26,10 +26,16 @@ namespace {
 struct Shape {
   const char* set;
   int64_t n, channels, size;
+  int64_t inputs = channels;  ///< channels of x
+  int stride = 1;
 };
 const Shape kShapes[] = {
     {"lecture", 256, 64, 24},  {"lecture", 256, 128, 12},  {"lecture", 256, 256, 6},   {"lecture", 256, 512, 3},
     {"inference", 32, 64, 56}, {"inference", 32, 128, 28}, {"inference", 32, 256, 14}, {"inference", 32, 512, 7},
+    // The first of a stage: ResNet-18's, then ResNet-50's.
+    {"strided", 32, 128, 56, 64, 2}, {"strided", 32, 256, 28, 128, 2}, {"strided", 32, 512, 14, 256, 2},
+    {"strided", 32, 128, 56, 128, 2}, {"strided", 32, 256, 28, 256, 2}, {"strided", 32, 512, 14, 512, 2},
+    {"strided", 1, 128, 56, 64, 2}, {"strided", 1, 256, 28, 128, 2}, {"strided", 1, 512, 14, 256, 2},
 };
 
 double now_ms() {
@@ -54,9 +60,9 @@ class Direct {
     using namespace dnnl;
     using tag = memory::format_tag;
     const auto any = [](memory::dims d) { return memory::desc(d, memory::data_type::f32, tag::any); };
-    const int64_t ho = p.h + 2 * p.pad - 2, wo = p.w + 2 * p.pad - 2;
+    const int64_t ho = (p.h + 2 * p.pad - 3) / p.stride + 1, wo = (p.w + 2 * p.pad - 3) / p.stride + 1;
     const auto x = any({p.n, p.c, p.h, p.w}), w = any({p.k, p.c, 3, 3}), y = any({p.n, p.k, ho, wo});
-    const memory::dims one = {1, 1}, pads = {p.pad, p.pad};
+    const memory::dims one = {p.stride, p.stride}, pads = {p.pad, p.pad};
     const bool inference = pass == WinogradPass::forward;
     const convolution_forward::desc forward(inference ? prop_kind::forward_inference : prop_kind::forward_training,
                                             algorithm::convolution_direct, x, w, y, one, pads, pads);
@@ -105,7 +111,7 @@ class Ours {
       : p_(p), pass_(pass), kernels_(kernels) {
     const int64_t b = kernels.block, c = (p.c + b - 1) / b * b, k = (p.k + b - 1) / b * b;
     x_ = random_buffer(static_cast<size_t>(p.n * c * p.h * p.w) * 4);
-    y_ = random_buffer(static_cast<size_t>(p.n * k * (p.h + 2 * p.pad - 2) * (p.w + 2 * p.pad - 2)) * 4);
+    y_ = random_buffer(static_cast<size_t>(p.n * k * p.h * p.w) * 4);
     w_ = random_buffer(static_cast<size_t>(k * c * 9) * 4);
     const bool packed = pass == WinogradPass::forward;
     scratch_ = random_buffer(kernels.scratch_bytes(p, pass, packed));
@@ -165,7 +171,8 @@ int run(int threads, int rounds, Isa isa, const std::string& set, const std::str
     if (set != "all" && set != shape.set) continue;
     for (const auto& [pass, pass_name] : passes) {
       if (!only.empty() && only != pass_name) continue;
-      WinogradProblem p{shape.n, shape.channels, shape.channels, shape.size, shape.size, 1, 4, threads};
+      if (shape.stride != 1 && pass != WinogradPass::forward) continue;
+      WinogradProblem p{shape.n, shape.inputs, shape.channels, shape.size, shape.size, 1, 4, threads, shape.stride};
       Direct direct(p, pass, engine);
       std::vector<std::unique_ptr<Ours>> ours;
       for (const int tile : {2, 3, 4}) {
@@ -179,7 +186,7 @@ int run(int threads, int rounds, Isa isa, const std::string& set, const std::str
         direct_times.time([&] { direct.run(); });
         for (size_t i = 0; i < ours.size(); ++i) our_times[i].time([&] { ours[i]->run(); });
       }
-      const double gflop = 2e-9 * 9 * static_cast<double>(p.n * p.c * p.k * p.h * p.w);
+      const double gflop = 2e-9 * 9 * static_cast<double>(p.n * p.c * p.k * p.h * p.w / (p.stride * p.stride));
       for (size_t i = 0; i < ours.size(); ++i) {
         const double ms = our_times[i].median();
         char name[64];

@@ -91,7 +91,9 @@ struct Example {
   std::vector<double> y, dx, dw;  // y without bias, residual and ReLU
 
   Example(const WinogradProblem& problem, std::mt19937& random)
-      : p(problem), x_maps{p.n, p.c, p.h, p.w}, y_maps{p.n, p.k, p.h + 2 * p.pad - 2, p.w + 2 * p.pad - 2} {
+      : p(problem),
+        x_maps{p.n, p.c, p.h, p.w},
+        y_maps{p.n, p.k, (p.h + 2 * p.pad - 3) / p.stride + 1, (p.w + 2 * p.pad - 3) / p.stride + 1} {
     std::normal_distribution<float> normal;
     const auto fill = [&](std::vector<float>& v, int64_t size) {
       v.resize(static_cast<size_t>(size));
@@ -115,7 +117,7 @@ struct Example {
             for (int64_t c = 0; c < p.c; ++c)
               for (int64_t r = 0; r < 3; ++r)
                 for (int64_t s = 0; s < 3; ++s) {
-                  const int64_t iy = oy + r - p.pad, ix = ox + s - p.pad;
+                  const int64_t iy = oy * p.stride + r - p.pad, ix = ox * p.stride + s - p.pad;
                   if (iy < 0 || iy >= p.h || ix < 0 || ix >= p.w) continue;
                   const auto in = static_cast<size_t>(x_maps.at(i, c, iy, ix));
                   const auto tap = static_cast<size_t>((k * p.c + c) * 9 + r * 3 + s);
@@ -195,7 +197,7 @@ std::vector<Named> runnable_kernels() {
 std::string text(const WinogradProblem& p) {
   return "n " + std::to_string(p.n) + " c " + std::to_string(p.c) + " k " + std::to_string(p.k) + " " +
          std::to_string(p.h) + "x" + std::to_string(p.w) + " pad " + std::to_string(p.pad) + " tile " +
-         std::to_string(p.tile) + " threads " + std::to_string(p.threads);
+         std::to_string(p.tile) + " threads " + std::to_string(p.threads) + " stride " + std::to_string(p.stride);
 }
 
 /// Twice the documented error of the tile.
@@ -205,7 +207,7 @@ struct Results {
   Buffer y, y_plain, dx, dw;
 };
 
-/// Runs all three passes, poisoning outputs and scratch with NaN first.
+/// Runs all three passes, of stride 2 the forward one alone, poisoning outputs and scratch with NaN first.
 Results run_all(const WinogradKernels& kernels, const Example& e, const WinogradProblem& p, bool packed) {
   const int b = kernels.block;
   const Buffer x = to_blocked(e.x, e.x_maps, b), dy = to_blocked(e.dy, e.y_maps, b);
@@ -225,7 +227,7 @@ Results run_all(const WinogradKernels& kernels, const Example& e, const Winograd
     EXPECT_TRUE(out.guards_intact());
     return out;
   };
-  const Buffer u = pack(WinogradPass::forward), flipped = pack(WinogradPass::backward_data);
+  const Buffer u = pack(WinogradPass::forward);
   const float* const weights = packed ? nullptr : w.data();
   {
     Buffer scratch = scratch_for(WinogradPass::forward);
@@ -237,12 +239,13 @@ Results run_all(const WinogradKernels& kernels, const Example& e, const Winograd
     kernels.forward(p, a);
     EXPECT_TRUE(scratch.guards_intact());
   }
-  {
+  if (p.stride == 1) {
+    const Buffer flipped = pack(WinogradPass::backward_data);
     Buffer scratch = scratch_for(WinogradPass::backward_data);
     kernels.backward_data(p, {dy.data(), weights, packed ? flipped.data() : nullptr, r.dx.data(), scratch.data()});
     EXPECT_TRUE(scratch.guards_intact());
   }
-  {
+  if (p.stride == 1) {
     Buffer scratch = scratch_for(WinogradPass::backward_weights);
     kernels.backward_weights(p, {x.data(), dy.data(), r.dw.data(), scratch.data()});
     EXPECT_TRUE(scratch.guards_intact());
@@ -255,8 +258,10 @@ void check_against_double(const Named& isa, const Example& e, const WinogradProb
   const int b = isa.kernels->block;
   const double bound = error_bound(p.tile);
   EXPECT_LE(compare_maps(r.y_plain, e.y_maps, b, e.y).rms(), bound) << "forward";
-  EXPECT_LE(compare_maps(r.dx, e.x_maps, b, e.dx).rms(), bound) << "backward_data";
-  EXPECT_LE(compare_weights(r.dw, p, b, e.dw).rms(), bound) << "backward_weights";
+  if (p.stride == 1) {
+    EXPECT_LE(compare_maps(r.dx, e.x_maps, b, e.dx).rms(), bound) << "backward_data";
+    EXPECT_LE(compare_weights(r.dw, p, b, e.dw).rms(), bound) << "backward_weights";
+  }
   // The epilogue is exact arithmetic on the plain result.
   for (int64_t i = 0; i < e.y_maps.n; ++i)
     for (int64_t k = 0; k < e.y_maps.c; ++k)
@@ -277,7 +282,7 @@ TEST(Winograd, EveryPassMatchesDoubleDirectConvolutionOnRandomShapes) {
     return *(of.begin() + std::uniform_int_distribution<size_t>(0, of.size() - 1)(random));
   };
   int checked = 0;
-  for (int trial = 0; trial < 60; ++trial) {
+  for (int trial = 0; trial < 120; ++trial) {
     WinogradProblem p;
     p.n = pick({1, 1, 2, 3, 5});
     p.c = pick({1, 3, 8, 16, 17, 33});
@@ -287,6 +292,7 @@ TEST(Winograd, EveryPassMatchesDoubleDirectConvolutionOnRandomShapes) {
     p.pad = pick({0, 1});
     p.tile = 2 + trial % 3;
     p.threads = pick({1, 2});
+    p.stride = 1 + trial / 3 % 2;
     if (p.h + 2 * p.pad < 3 || p.w + 2 * p.pad < 3) continue;
     ASSERT_EQ(winograd_refusal(p), nullptr);
     const Example e(p, random);
@@ -309,6 +315,8 @@ TEST(Winograd, LargeShapesTakeEveryPathAndStayWithinTheErrorBound) {
       {3, 40, 24, 23, 75, 1, 4, 2}, {2, 64, 64, 30, 30, 1, 3, 2}, {40, 16, 32, 8, 9, 1, 2, 2},
       {5, 288, 200, 7, 6, 1, 4, 2}, {9, 300, 304, 3, 3, 1, 3, 2}, {2, 520, 272, 5, 4, 0, 2, 2},
       {1, 8, 16, 70, 133, 0, 4, 1}, {300, 24, 40, 3, 3, 1, 4, 3},
+      {2, 40, 24, 23, 150, 1, 4, 2, 2}, {3, 24, 40, 57, 57, 0, 3, 2, 2}, {5, 288, 200, 13, 12, 1, 4, 2, 2},
+      {9, 300, 304, 7, 7, 1, 2, 3, 2}, {1, 520, 272, 9, 8, 1, 3, 2, 2},
   };
   for (const WinogradProblem& p : problems) {
     const Example e(p, random);
@@ -325,7 +333,8 @@ TEST(Winograd, ResultsAreTheSameBitsOnEveryRunAndForEveryNumberOfThreads) {
   std::mt19937 random(seed);
   for (const WinogradProblem& problem :
        {WinogradProblem{7, 17, 40, 13, 10, 1, 4, 1}, WinogradProblem{60, 32, 16, 12, 12, 1, 3, 1},
-        WinogradProblem{6, 304, 290, 3, 3, 1, 3, 1}, WinogradProblem{33, 64, 64, 6, 6, 1, 2, 1}}) {
+        WinogradProblem{6, 304, 290, 3, 3, 1, 3, 1}, WinogradProblem{33, 64, 64, 6, 6, 1, 2, 1},
+        WinogradProblem{7, 17, 40, 26, 19, 1, 4, 1, 2}, WinogradProblem{6, 304, 290, 7, 6, 1, 3, 1, 2}}) {
     const Example e(problem, random);
     for (const Named& isa : runnable_kernels()) {
       const Results one = run_all(*isa.kernels, e, problem, false);
@@ -335,6 +344,7 @@ TEST(Winograd, ResultsAreTheSameBitsOnEveryRunAndForEveryNumberOfThreads) {
         SCOPED_TRACE(isa.name + ": " + text(p) + ", seed " + std::to_string(seed));
         const Results r = run_all(*isa.kernels, e, p, threads == 3);
         EXPECT_TRUE(same_bits(one.y, r.y) && same_bits(one.y_plain, r.y_plain)) << "forward";
+        if (p.stride != 1) continue;
         EXPECT_TRUE(same_bits(one.dx, r.dx)) << "backward_data";
         EXPECT_TRUE(same_bits(one.dw, r.dw)) << "backward_weights";
       }
@@ -376,7 +386,7 @@ TEST(Winograd, SmallIntegersThroughTheTwoByTwoTileAreExact) {
 TEST(Winograd, TheTransformsMultiplyPolynomialsExactlyAndTheirAdjointsAreAdjoint) {
   const auto check = [](auto tile) {
     constexpr int M = decltype(tile)::value, N = M + 2;
-    using T = simd::lowered::WinogradTransform<M>;
+    using T = simd::lowered::WinogradTransform<M, 1>;
     // With unit vectors: sum over points of output[.][i] * weight[i][s] * input[i][j] is the
     // correlation, 1 where j = m + s and 0 elsewhere.
     double input[N][N], weight[N][3], output[M][N];
@@ -417,6 +427,31 @@ TEST(Winograd, TheTransformsMultiplyPolynomialsExactlyAndTheirAdjointsAreAdjoint
   check(std::integral_constant<int, 4>());
 }
 
+TEST(Winograd, TheTransformsOfStrideTwoSkipEveryOtherOutput) {
+  const auto check = [](auto tile) {
+    constexpr int M = decltype(tile)::value, N = 2 * M + 1;
+    using T = simd::lowered::WinogradTransform<M, 2>;
+    for (int s = 0; s < 3; ++s) {
+      float g[3] = {}, weight[M + 2];
+      g[s] = 1;
+      T::weight(g, weight);
+      for (int j = 0; j < N; ++j) {
+        float d[N] = {}, points[N], y[M];
+        d[j] = 1;
+        T::input(d, points);
+        for (int i = 0; i < N; ++i) points[i] *= weight[std::min(i, M + 1)];
+        T::output(points, y);
+        for (int m = 0; m < M; ++m) {
+          EXPECT_NEAR(y[m], j == 2 * m + s ? 1 : 0, 1e-6) << "tile " << M << ": " << m << ", " << s << ", " << j;
+        }
+      }
+    }
+  };
+  check(std::integral_constant<int, 2>());
+  check(std::integral_constant<int, 3>());
+  check(std::integral_constant<int, 4>());
+}
+
 TEST(Winograd, ANotANumberInTheInputReachesTheOutputThroughTheRelu) {
   std::mt19937 random(5);
   const WinogradProblem p{1, 8, 8, 6, 6, 1, 4, 1};
@@ -440,6 +475,7 @@ TEST(Winograd, UnsupportedProblemsAreRefusedWithAReason) {
   };
   EXPECT_TRUE(refused([](WinogradProblem& p) { p.tile = 5; }));
   EXPECT_TRUE(refused([](WinogradProblem& p) { p.tile = 1; }));
+  EXPECT_TRUE(refused([](WinogradProblem& p) { p.stride = 3; }));
   EXPECT_TRUE(refused([](WinogradProblem& p) { p.pad = 2; }));
   EXPECT_TRUE(refused([](WinogradProblem& p) { p.pad = -1; }));
   EXPECT_TRUE(refused([](WinogradProblem& p) { p.threads = 0; }));

@@ -1,5 +1,5 @@
 #pragma once
-// Our own f32 Winograd convolution, 3x3 and stride 1, in all three passes: y = A^T [(G g G^T) .*
+// Our own f32 Winograd convolution, 3x3: stride 1 in all three passes, stride 2 forward: y = A^T [(G g G^T) .*
 // (B^T d B)] A per tile of m x m outputs, the middle product summed over channels as (m+2)^2 small
 // matrix products (Lavin & Gray 2015, arXiv:1509.09308). Fused over blocks of tiles that stay in the
 // caches; bias, residual sum and ReLU ride in the inverse transform.

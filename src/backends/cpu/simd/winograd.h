@@ -9,13 +9,14 @@ namespace resnet {
 
 enum class WinogradPass { forward, backward_data, backward_weights };
 
-/// A 3x3 convolution of stride 1 and dilation 1: always the forward convolution's sizes, also when
-/// a gradient is asked for. x [n,c,h,w], weights [k,c,3,3] -> y [n,k,ho,wo], ho = h + 2*pad - 2.
+/// A 3x3 convolution of dilation 1: always the forward convolution's sizes, also when a gradient is asked for, which
+/// stride 1 alone has. x [n,c,h,w], weights [k,c,3,3] -> y [n,k,ho,wo], ho = (h + 2*pad - 3) / stride + 1.
 struct WinogradProblem {
   int64_t n = 1, c = 1, k = 1, h = 1, w = 1;
   int64_t pad = 1;  ///< 0 or 1, zeros, on every side
   int tile = 4;     ///< m of F(m x m, 3 x 3): 2, 3 or 4
   int threads = 1;  ///< OpenMP threads; the result does not depend on it
+  int stride = 1;   ///< 1 or 2
 };
 
 /// Activations are nChw{B}c: [N][ceil(C/B)][H][W][B], weights OIhw{B}i{B}o:

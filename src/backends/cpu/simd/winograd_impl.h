@@ -1,5 +1,6 @@
 #pragma once
-// Winograd convolution for blocks of B channels and output tiles of M x M; N = M + 2 points per axis.
+// Winograd convolution for blocks of B channels and output tiles of M x M, with N points per axis: N = M + 2 for
+// stride 1, 2M + 1 for stride 2 (winograd_transforms.h tells how), whose middle M all meet the same weight.
 //
 //   forward            for a block of tiles t:        V[xi][c][t] = B^T x B               (all c)
 //                      for a group of channels k:     P[xi][k][t] = sum_c V[xi][c][t] U[xi][c][k]
@@ -16,7 +17,8 @@
 // of tiles one micro kernel takes: [xi][t / kRows][block][t % kRows][B]. The pitch of a row of tiles
 // is an odd number of vectors and that of a plane (one xi) an odd number of cache lines, or the N*N
 // streams of a transform would fall on the same few cache sets.
-// U and dU are [k panel][xi][c][2B]: a panel is the two vectors of k that one micro kernel holds.
+// U and dU are [k panel][point of the weights][c][2B]: a panel is the two vectors of k that one micro kernel holds. The
+// weights have M + 2 points per axis whatever the stride.
 
 #include <omp.h>
 
@@ -82,14 +84,18 @@ RESNET_INLINE void transpose(Vec<B> (&rows)[B]) {
   if constexpr (2 * S < B) transpose<B, 2 * S>(rows);
 }
 
-template <int B, int M>
+template <int B, int M, int kStride = 1>
 struct Winograd {
   using V = Vec<B>;
   using Gemm = WinogradGemm<B>;
-  static constexpr int N = M + 2;
+  using Transform = WinogradTransform<M, kStride>;
+  static constexpr int N = kStride == 1 ? M + 2 : 2 * M + 1;
   static constexpr int kPoints = N * N;
+  static constexpr int kWeightAxis = M + 2;
+  static constexpr int kWeightPoints = kWeightAxis * kWeightAxis;
+  static constexpr int kStep = kStride * M;  ///< inputs from one tile to the next
   static constexpr int kPanel = Gemm::kPanel;
-  static constexpr int64_t kStripPitch = (kStrip * M + 2) * B;
+  static constexpr int64_t kStripPitch = (kStrip * kStep + N - kStep) * B;
   static constexpr int64_t kStripFloats = N * kStripPitch;
   /// Channel blocks summed per visit of the micro kernel, so that its 16 KB of U stay in L1.
   static constexpr int64_t kDepth = B == 16 ? 8 : 32;
@@ -107,9 +113,9 @@ struct Winograd {
   template <int kTaps>
   static RESNET_INLINE void one_axis(const V (&d)[kTaps], V (&o)[N]) {
     if constexpr (kTaps == N) {
-      WinogradTransform<M>::input(d, o);
+      Transform::input(d, o);
     } else {
-      WinogradTransform<M>::output_gradient(d, o);
+      Transform::output_gradient(d, o);
     }
   }
 
@@ -127,18 +133,19 @@ struct Winograd {
   };
 
   /// Writes v[xi][t - t0] for tiles [t0, t1) of one channel block. kTaps = N reads windows that
-  /// overlap by 2, shifted by -pad; kTaps = M the tiles themselves. zero_row: w*B zeros.
+  /// overlap by N - kStep, shifted by -pad; kTaps = M the tiles themselves. zero_row: w*B zeros.
   template <int kTaps>
   static void transform(const float* x, const Maps& maps, int64_t block, int64_t pad, const Tiling& tiling, int64_t t0,
                         int64_t t1, float* v, const Rows& rows, float* strip, const float* zero_row) {
+    constexpr int kAdvance = kTaps == N ? kStep : M;
     for (int64_t t = t0; t < t1;) {
       const Segment s(tiling, t, t1);
-      const int64_t x0 = s.column * M - pad;
-      const int64_t columns = (s.tiles - 1) * M + kTaps;
+      const int64_t x0 = s.column * kAdvance - pad;
+      const int64_t columns = (s.tiles - 1) * kAdvance + kTaps;
       const int64_t first = smaller(larger(-x0, 0), columns), last = larger(smaller(columns, maps.w - x0), first);
       const float* row[kTaps];
       for (int r = 0; r < kTaps; ++r) {
-        const int64_t y = s.row * M - pad + r;
+        const int64_t y = s.row * kAdvance - pad + r;
         const bool inside = y >= 0 && y < maps.h;
         row[r] = inside ? x + ((s.image * maps.blocks + block) * maps.h + y) * maps.w * B : zero_row;
       }
@@ -156,9 +163,9 @@ struct Winograd {
         const int64_t at = t - t0 + q, end = smaller(s.tiles, q + rows.run - at % rows.run);
         float* out = v + at / rows.run * rows.run_pitch + at % rows.run * B;
         for (int i = 0; i < N; ++i) {
-          const float* in = strip + i * kStripPitch + q * M * B;
+          const float* in = strip + i * kStripPitch + q * kAdvance * B;
           float* to = out + i * N * rows.plane;
-          for (int64_t n = end - q; n > 0; --n, in += M * B, to += B) {
+          for (int64_t n = end - q; n > 0; --n, in += kAdvance * B, to += B) {
             V d[kTaps], o[N];
             RESNET_UNROLL
             for (int r = 0; r < kTaps; ++r) d[r] = load<B>(in + r * B);
@@ -199,7 +206,7 @@ struct Winograd {
           V d[N], o[M];
           RESNET_UNROLL
           for (int j = 0; j < N; ++j) d[j] = load<B>(in + j * plane + q * B);
-          WinogradTransform<M>::output(d, o);
+          Transform::output(d, o);
           RESNET_UNROLL
           for (int j = 0; j < M; ++j) store<B>(strip + i * kStripPitch + (q * M + j) * B, o[j]);
         }
@@ -212,7 +219,7 @@ struct Winograd {
         V d[N], o[M];
         RESNET_UNROLL
         for (int i = 0; i < N; ++i) d[i] = load<B>(strip + i * kStripPitch + j * B);
-        WinogradTransform<M>::output(d, o);
+        Transform::output(d, o);
         RESNET_UNROLL
         for (int r = 0; r < M; ++r) {
           if (r < rows) {
@@ -239,23 +246,29 @@ struct Winograd {
 
   /// Floats between two points of a panel of U, and between two panels.
   static RESNET_INLINE int64_t point_pitch(int64_t depth) { return odd_lines(depth * B * kPanel); }
-  static RESNET_INLINE int64_t panel_pitch(int64_t depth) { return kPoints * point_pitch(depth); }
+  static RESNET_INLINE int64_t panel_pitch(int64_t depth) { return kWeightPoints * point_pitch(depth); }
 
   static RESNET_INLINE void pack_vector(const V (&g)[3][3], float* u, int64_t pitch) {
-    V columns[3][N];
+    V columns[3][kWeightAxis];
     RESNET_UNROLL
     for (int s = 0; s < 3; ++s) {
       const V tap[3] = {g[0][s], g[1][s], g[2][s]};
-      WinogradTransform<M>::weight(tap, columns[s]);
+      Transform::weight(tap, columns[s]);
     }
     RESNET_UNROLL
-    for (int i = 0; i < N; ++i) {
+    for (int i = 0; i < kWeightAxis; ++i) {
       const V tap[3] = {columns[0][i], columns[1][i], columns[2][i]};
-      V o[N];
-      WinogradTransform<M>::weight(tap, o);
+      V o[kWeightAxis];
+      Transform::weight(tap, o);
       RESNET_UNROLL
-      for (int j = 0; j < N; ++j) store<B>(u + (i * N + j) * pitch, o[j]);
+      for (int j = 0; j < kWeightAxis; ++j) store<B>(u + (i * kWeightAxis + j) * pitch, o[j]);
     }
+  }
+
+  /// Which of the weights' points meets point `xi` of the activations.
+  static RESNET_INLINE int64_t weight_point(int64_t xi) {
+    const int64_t i = smaller(xi / N, kWeightAxis - 1), j = smaller(xi % N, kWeightAxis - 1);
+    return i * kWeightAxis + j;
   }
 
   /// Nine B x B blocks, each transposed, in reverse order: the forward's weights as backward_data uses them.
@@ -318,7 +331,7 @@ struct Winograd {
 
     RESNET_INLINE ForwardPlan(const WinogradProblem& p, bool data)
         : in{p.n, ceil_div(p.c, B), p.h, p.w},
-          out{p.n, ceil_div(p.k, B), p.h + 2 * p.pad - 2, p.w + 2 * p.pad - 2},
+          out{p.n, ceil_div(p.k, B), (p.h + 2 * p.pad - 3) / kStride + 1, (p.w + 2 * p.pad - 3) / kStride + 1},
           pad(p.pad),
           channels(p.k),
           flipped(data),
@@ -332,7 +345,7 @@ struct Winograd {
         channels = p.c;
         tiling = Tiling(out, M);
       }
-      const int64_t weight_bytes = in.blocks * out.blocks * B * B * kPoints * 4;
+      const int64_t weight_bytes = in.blocks * out.blocks * B * B * kWeightPoints * 4;
       team = weight_bytes > kTeamBytes;
       group = smaller(round_up(out.blocks, 2), team ? kTeamGroup : kGroup);
       const int64_t tile_bytes = kPoints * B * 4 * (team ? in.blocks : in.blocks + group);
@@ -376,16 +389,16 @@ struct Winograd {
     return ceil_div(outputs, 2) * panel_pitch(depth);
   }
 
-  /// Asks for one of `parts` equal parts of the rows under tiles [t0, t1) of channel blocks [b0, b1), so
-  /// that memory works while the products compute.
-  static void prefetch(const float* x, const Maps& maps, int64_t b0, int64_t b1, const Tiling& tiling, int64_t t0,
-                       int64_t t1, int64_t part, int64_t parts) {
+  /// Asks for one of `parts` equal parts of the rows under tiles [t0, t1), `height` rows a tile, of channel blocks
+  /// [b0, b1), so that memory works while the products compute.
+  static void prefetch(const float* x, const Maps& maps, int64_t height, int64_t b0, int64_t b1, const Tiling& tiling,
+                       int64_t t0, int64_t t1, int64_t part, int64_t parts) {
     const int64_t first = t0 / tiling.columns, last = ceil_div(t1, tiling.columns);
     const Range items = share((last - first) * (b1 - b0), part, parts);
     for (int64_t i = items.first; i < items.last; ++i) {
-      const int64_t image = (first + i / (b1 - b0)) / tiling.rows, row = (first + i / (b1 - b0)) % tiling.rows * M;
+      const int64_t image = (first + i / (b1 - b0)) / tiling.rows, row = (first + i / (b1 - b0)) % tiling.rows * height;
       const int64_t plane = (image * maps.blocks + b0 + i % (b1 - b0)) * maps.h;
-      const int64_t floats = smaller(M, maps.h - row) * maps.w * B;
+      const int64_t floats = smaller(height, maps.h - row) * maps.w * B;
       for (int64_t j = 0; j < floats; j += 16) __builtin_prefetch(x + (plane + row) * maps.w * B + j, 0, 2);
     }
   }
@@ -397,10 +410,11 @@ struct Winograd {
     const int64_t depth = plan.in.blocks;
     for (int xi = 0; xi < kPoints; ++xi) {
       between(xi);
+      const int64_t point = weight_point(xi) * point_pitch(depth);
       for (int64_t d = 0; d < depth; d += kDepth) {
         const int64_t blocks = smaller(kDepth, depth - d);
         for (int64_t k = k0; k < k1; k += 2) {
-          const float* weights = u + (k - k0) / 2 * panel_pitch(depth) + xi * point_pitch(depth) + d * B * kPanel;
+          const float* weights = u + (k - k0) / 2 * panel_pitch(depth) + point + d * B * kPanel;
           const float* values = v + xi * plan.v_plane + d * Gemm::kRows * B;
           float* to = p + xi * plan.p_plane + (k - k0) * plan.pitch;
           if (k + 1 < k1) {
@@ -458,10 +472,10 @@ struct Winograd {
           }
           products(plan, buffers.v, u, k0, k1, t1 - t0, buffers.p, [&](int xi) {
             if (plan.team) return;
-            prefetch(y, plan.out, k0, k1, plan.tiling, t0, t1, xi, kPoints);
+            prefetch(y, plan.out, M, k0, k1, plan.tiling, t0, t1, xi, kPoints);
             if (b + 1 == my_blocks.last) return;
             const int64_t t2 = smaller(t1 + plan.tiles, plan.tiling.count);
-            prefetch(x, plan.in, 0, plan.in.blocks, plan.tiling, t1, t2, g * kPoints + xi, groups * kPoints);
+            prefetch(x, plan.in, kStep, 0, plan.in.blocks, plan.tiling, t1, t2, g * kPoints + xi, groups * kPoints);
           });
           for (int64_t k = k0; k < k1; ++k) {
             inverse(buffers.p + (k - k0) * plan.pitch, plan.p_plane, plan.out, k, plan.tiling, t0, t1, epilogue, y,
@@ -632,7 +646,7 @@ struct Winograd {
             RESNET_UNROLL
             for (int j = 0; j < N; ++j) u[j] += load<B>(from + s * plan.du_floats + (i * N + j) * pitch);
           }
-          WinogradTransform<M>::weight_gradient(u, columns[i]);
+          Transform::weight_gradient(u, columns[i]);
         }
         float* to = dw + ((2 * panel + k) * plan.in.blocks + c / B) * 9 * B * B + c % B * B;
         RESNET_UNROLL
@@ -640,7 +654,7 @@ struct Winograd {
           V u[N], g[3];
           RESNET_UNROLL
           for (int i = 0; i < N; ++i) u[i] = columns[i][s];
-          WinogradTransform<M>::weight_gradient(u, g);
+          Transform::weight_gradient(u, g);
           RESNET_UNROLL
           for (int r = 0; r < 3; ++r) store<B>(to + (r * 3 + s) * B * B, g[r]);
         }
@@ -657,38 +671,37 @@ struct Winograd {
   }
 };
 
-/// The run-time choice of M.
+/// The run-time choice of M and of the stride; the gradients are of stride 1.
 template <int B>
 struct WinogradByTile {
+  template <int kStride, class Call>
+  static RESNET_INLINE auto by_tile(int tile, const Call& call) {
+    if (tile == 2) return call(Winograd<B, 2, kStride>());
+    if (tile == 3) return call(Winograd<B, 3, kStride>());
+    return call(Winograd<B, 4, kStride>());
+  }
+  template <class Call>
+  static RESNET_INLINE auto choose(const WinogradProblem& p, const Call& call) {
+    return p.stride == 1 ? by_tile<1>(p.tile, call) : by_tile<2>(p.tile, call);
+  }
+
   static size_t packed_weight_bytes(const WinogradProblem& p, WinogradPass pass) {
-    return p.tile == 2   ? Winograd<B, 2>::packed_weight_bytes(p, pass)
-           : p.tile == 3 ? Winograd<B, 3>::packed_weight_bytes(p, pass)
-                         : Winograd<B, 4>::packed_weight_bytes(p, pass);
+    return choose(p, [&](auto winograd) { return winograd.packed_weight_bytes(p, pass); });
   }
   static void pack_weights(const WinogradProblem& p, WinogradPass pass, const float* w, float* packed) {
-    if (p.tile == 2) return Winograd<B, 2>::pack_weights(p, pass, w, packed);
-    if (p.tile == 3) return Winograd<B, 3>::pack_weights(p, pass, w, packed);
-    Winograd<B, 4>::pack_weights(p, pass, w, packed);
+    choose(p, [&](auto winograd) { winograd.pack_weights(p, pass, w, packed); });
   }
   static size_t scratch_bytes(const WinogradProblem& p, WinogradPass pass, bool packed) {
-    return p.tile == 2   ? Winograd<B, 2>::scratch_bytes(p, pass, packed)
-           : p.tile == 3 ? Winograd<B, 3>::scratch_bytes(p, pass, packed)
-                         : Winograd<B, 4>::scratch_bytes(p, pass, packed);
+    return choose(p, [&](auto winograd) { return winograd.scratch_bytes(p, pass, packed); });
   }
   static void forward(const WinogradProblem& p, const WinogradForward& a) {
-    if (p.tile == 2) return Winograd<B, 2>::forward(p, a);
-    if (p.tile == 3) return Winograd<B, 3>::forward(p, a);
-    Winograd<B, 4>::forward(p, a);
+    choose(p, [&](auto winograd) { winograd.forward(p, a); });
   }
   static void backward_data(const WinogradProblem& p, const WinogradBackwardData& a) {
-    if (p.tile == 2) return Winograd<B, 2>::backward_data(p, a);
-    if (p.tile == 3) return Winograd<B, 3>::backward_data(p, a);
-    Winograd<B, 4>::backward_data(p, a);
+    by_tile<1>(p.tile, [&](auto winograd) { winograd.backward_data(p, a); });
   }
   static void backward_weights(const WinogradProblem& p, const WinogradBackwardWeights& a) {
-    if (p.tile == 2) return Winograd<B, 2>::backward_weights(p, a);
-    if (p.tile == 3) return Winograd<B, 3>::backward_weights(p, a);
-    Winograd<B, 4>::backward_weights(p, a);
+    by_tile<1>(p.tile, [&](auto winograd) { winograd.backward_weights(p, a); });
   }
   static constexpr WinogradKernels kernels = {B,       packed_weight_bytes, pack_weights,    scratch_bytes,
                                               forward, backward_data,       backward_weights};
