@@ -30,12 +30,24 @@ struct Shape {
   int stride = 1;
 };
 const Shape kShapes[] = {
-    {"lecture", 256, 64, 24},  {"lecture", 256, 128, 12},  {"lecture", 256, 256, 6},   {"lecture", 256, 512, 3},
-    {"inference", 32, 64, 56}, {"inference", 32, 128, 28}, {"inference", 32, 256, 14}, {"inference", 32, 512, 7},
+    {"lecture", 256, 64, 24},
+    {"lecture", 256, 128, 12},
+    {"lecture", 256, 256, 6},
+    {"lecture", 256, 512, 3},
+    {"inference", 32, 64, 56},
+    {"inference", 32, 128, 28},
+    {"inference", 32, 256, 14},
+    {"inference", 32, 512, 7},
     // The first of a stage: ResNet-18's, then ResNet-50's.
-    {"strided", 32, 128, 56, 64, 2}, {"strided", 32, 256, 28, 128, 2}, {"strided", 32, 512, 14, 256, 2},
-    {"strided", 32, 128, 56, 128, 2}, {"strided", 32, 256, 28, 256, 2}, {"strided", 32, 512, 14, 512, 2},
-    {"strided", 1, 128, 56, 64, 2}, {"strided", 1, 256, 28, 128, 2}, {"strided", 1, 512, 14, 256, 2},
+    {"strided", 32, 128, 56, 64, 2},
+    {"strided", 32, 256, 28, 128, 2},
+    {"strided", 32, 512, 14, 256, 2},
+    {"strided", 32, 128, 56, 128, 2},
+    {"strided", 32, 256, 28, 256, 2},
+    {"strided", 32, 512, 14, 512, 2},
+    {"strided", 1, 128, 56, 64, 2},
+    {"strided", 1, 256, 28, 128, 2},
+    {"strided", 1, 512, 14, 256, 2},
 };
 
 double now_ms() {
