@@ -5,8 +5,8 @@
 
 namespace resnet {
 
-/// Memory aligned for SIMD, zero at first. From 2 MiB on it lies on pages of that size, where the system has them, and
-/// takes no time before it is touched: the kernel hands out zeros.
+/// Memory aligned for SIMD, zero at first. From 128 KiB on it is the kernel's, takes no time and no room before it is
+/// touched, and is given back when it ends; from 2 MiB on it lies on pages of that size, where the system has them.
 class AlignedMemory {
  public:
   AlignedMemory() = default;

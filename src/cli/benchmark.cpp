@@ -22,25 +22,27 @@ using Clock = std::chrono::steady_clock;
 
 struct Arguments {
   std::string model, mode = "inference", precision = "f32", backend = "cpu";
-  int64_t batch_size = 32, threads = 0, runs = 0, image_size = 0;
+  int64_t batch_size = 32, micro_batch = 0, threads = 0, runs = 0, image_size = 0;
   double seconds = 10;
   bool json = false, profile = false, dump_plan = false;
 };
 
 /// Standard-normal images, random labels and weights: what is computed does not depend on them.
+void fill(Tensor& tensor, const std::string& name, int64_t classes) {
+  Rng rng(hash_text(name));
+  if (tensor.dtype() == DType::i32) {
+    for (int32_t& label : tensor.as<int32_t>()) label = static_cast<int32_t>(rng.below(static_cast<uint64_t>(classes)));
+  } else if (tensor.shape().rank() == 0) {
+    tensor.as<float>()[0] = 0.01f;
+  } else {
+    for (float& value : tensor.as<float>()) value = static_cast<float>(rng.normal());
+  }
+}
+
 void fill_inputs(Program& program, int64_t classes) {
   for (const auto& [name, index] : program.plan().inputs) {
-    const TensorType& type = program.plan().buffers[static_cast<size_t>(index)].value.type;
-    Tensor tensor(type);
-    Rng rng(hash_text(name));
-    if (type.dtype == DType::i32) {
-      for (int32_t& label : tensor.as<int32_t>())
-        label = static_cast<int32_t>(rng.below(static_cast<uint64_t>(classes)));
-    } else if (type.shape.rank() == 0) {
-      tensor.as<float>()[0] = 0.01f;
-    } else {
-      for (float& value : tensor.as<float>()) value = static_cast<float>(rng.normal());
-    }
+    Tensor tensor(program.plan().buffers[static_cast<size_t>(index)].value.type);
+    fill(tensor, name, classes);
     program.set_input(name, tensor);
   }
 }
@@ -51,7 +53,8 @@ bool fits(const std::map<std::string, Tensor>& values, const std::vector<StateSp
                      [&](const StateSpec& state) { return values.at(state.name).shape() == state.type.shape; });
 }
 
-void print_profile(const Program& program, int64_t runs, double peak) {
+/// Times and rates of a batch, which is `parts` runs of the program, over `runs` batches.
+void print_profile(const Program& program, int64_t runs, int64_t parts, double peak) {
   struct Line {
     double seconds = 0, flops = 0;
     int64_t steps = 0;
@@ -64,11 +67,12 @@ void print_profile(const Program& program, int64_t runs, double peak) {
     const double seconds = program.step_seconds()[i] / static_cast<double>(runs);
     Line& line = by_kernel[fmt::format("{} ({})", node.op->name, steps[i].kernel->algorithm())];
     line.seconds += seconds;
-    line.flops += steps[i].cost.flops;
+    const double flops = steps[i].cost.flops * static_cast<double>(parts);
+    line.flops += flops;
     ++line.steps;
     rows.push_back({std::string(node.op->name), node.name, steps[i].kernel->algorithm(),
-                    fmt::format("{:.3f}", 1e3 * seconds), fmt::format("{:.0f}", steps[i].cost.flops / seconds / 1e9),
-                    fmt::format("{:.0f} %", 100 * steps[i].cost.flops / seconds / peak)});
+                    fmt::format("{:.3f}", 1e3 * seconds), fmt::format("{:.0f}", flops / seconds / 1e9),
+                    fmt::format("{:.0f} %", 100 * flops / seconds / peak)});
   }
   std::fputs(table(rows, 3).c_str(), stderr);
   std::vector<std::pair<double, std::string>> order;
@@ -98,6 +102,8 @@ int run_benchmark(const Arguments& a) {
   if (a.runs < 0) throw UserError("--runs: {}; expected 0 (by --seconds) or more", a.runs);
   if (!(a.seconds > 0 && a.seconds <= 3600))
     throw UserError("--seconds: {}; expected a number in (0, 3600]", a.seconds);
+  if (a.micro_batch < 0 || a.micro_batch > a.batch_size)
+    throw UserError("--micro-batch: {}; expected 0 (the fastest) to the batch size, {}", a.micro_batch, a.batch_size);
   if (a.image_size < 0 || a.image_size > 8192)
     throw UserError("--image-size: {}; expected 1 to 8192 pixels", a.image_size);
   ModelOptions options;
@@ -128,7 +134,7 @@ int run_benchmark(const Arguments& a) {
   };
   std::map<std::string, Tensor> values;
   if (loaded) {
-    values = loaded->values;
+    values = std::move(loaded->values);
   } else {
     for (const StateSpec& s : model_states(model, options, DType::f32)) values[s.name] = initial_value(s, 0);
   }
@@ -139,32 +145,53 @@ int run_benchmark(const Arguments& a) {
     program = &session.compile(make_training_step(model, {.model = options, .images = images}), prepare);
     write_states(session, values);
   } else {
-    inference.emplace(session, model, InferenceOptions{.model = options, .images = images});
+    inference.emplace(session, model,
+                      InferenceOptions{.model = options,
+                                       .images = images,
+                                       .micro_batch = a.micro_batch > 0 ? a.micro_batch : kMeasuredMicroBatch,
+                                       .passes = {},
+                                       .keep_model_states = false},
+                      prepare);
     program = &inference->program();
-    write_states(session, values);
-    inference->refresh();
+    inference->load(std::move(values), KeepStates::unpacked);
   }
-  fill_inputs(*program, classes);
+  Tensor batch;
+  if (inference) {
+    batch = Tensor(DType::f32, images);
+    fill(batch, "images", classes);
+  } else {
+    fill_inputs(*program, classes);
+  }
+  const auto run = [&] {
+    if (inference) {
+      inference->run(batch);
+    } else {
+      program->run();
+    }
+  };
   if (a.dump_plan) std::fputs(print(program->graph(), program->plan()).c_str(), stderr);
-  program->run();  // code and caches warm, weights packed
+  run();  // code and caches warm, weights packed
   program->profile(a.profile);
   std::vector<double> rates, run_seconds;
   const auto start = Clock::now();
   while (a.runs > 0 ? static_cast<int64_t>(rates.size()) < a.runs
                     : std::chrono::duration<double>(Clock::now() - start).count() < a.seconds || rates.size() < 3) {
     const auto begin = Clock::now();
-    program->run();
+    run();
     run_seconds.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
     rates.push_back(static_cast<double>(a.batch_size) / run_seconds.back());
     progress.update(fmt::format("run {}  {:.1f} img/s", rates.size(), rates.back()));
   }
   progress.clear();
-  if (a.profile) print_profile(*program, static_cast<int64_t>(rates.size()), peak);
+  // A batch is as many runs of the program as it has micro-batches; the last may be partly empty.
+  const int64_t together = inference ? inference->micro_batch() : a.batch_size;
+  const int64_t parts = (a.batch_size + together - 1) / together;
+  if (a.profile) print_profile(*program, static_cast<int64_t>(rates.size()), parts, peak);
   std::sort(rates.begin(), rates.end());
   const double median =
       rates.size() % 2 ? rates[rates.size() / 2] : (rates[rates.size() / 2 - 1] + rates[rates.size() / 2]) / 2;
   // Above 1 is possible: FLOPs are counted as a direct convolution's, and Winograd does fewer.
-  const double share = program->flops() * median / static_cast<double>(a.batch_size) / peak;
+  const double share = program->flops() * median / static_cast<double>(together) / peak;
   const size_t planned = session.arena_bytes() + session.state_bytes() + session.held_bytes();
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -173,6 +200,7 @@ int run_benchmark(const Arguments& a) {
     std::printf("%s\n", json{{"model", a.model},
                              {"mode", a.mode},
                              {"batch_size", a.batch_size},
+                             {"micro_batch", together},
                              {"input_size", model.input.str()},
                              {"precision", a.precision},
                              {"backend", a.backend},
@@ -198,6 +226,7 @@ int run_benchmark(const Arguments& a) {
              {"FLOPs",
               fmt::format("{:.0f} GFLOP/s, {:.0f} % of the measured FMA peak of {:.0f} (direct convolution's count)",
                           share * peak / 1e9, 100 * share, peak / 1e9)},
+             {"micro-batch", fmt::format("{} images at a time", together)},
              {"memory", fmt::format("{} planned, {} resident", bytes(planned), bytes(resident))}},
             2)
           .c_str());
@@ -212,6 +241,9 @@ Command add_benchmark(CLI::App& app) {
   verb->add_option("MODEL", a->model, "name of an architecture, or a model file")->required();
   verb->add_option("--mode", a->mode, "inference or training")->capture_default_str();
   verb->add_option("-b,--batch-size", a->batch_size, "images at a time")->capture_default_str();
+  verb->add_option("--micro-batch", a->micro_batch,
+                   "images that go through the network together; 0: as many as are fastest, measured once")
+      ->capture_default_str();
   verb->add_option("--image-size", a->image_size, "side of the input, pixels; 0: the model's own")
       ->capture_default_str();
   verb->add_option("--precision", a->precision, "f32")->capture_default_str();

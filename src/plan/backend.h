@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,7 +21,7 @@ struct ValueInfo {
 };
 
 /// One node with the layouts of everything around it. `constant[i]` tells that input i is a state that
-/// no assignment of the graph changes, so that a kernel may prepare it once (see Kernel::constants_changed).
+/// no assignment of the graph changes, so that a kernel may prepare it once (see Kernel::packing).
 /// `used[i]` tells that somebody reads output i; another need not be written.
 struct NodeRequest {
   const OpDef& op;
@@ -42,7 +43,16 @@ struct Support {
 struct KernelCall {
   std::span<const void* const> in;
   std::span<void* const> out;
-  void* scratch = nullptr;  ///< scratch_bytes() bytes, 64-byte aligned, contents undefined
+  void* scratch = nullptr;       ///< scratch_bytes() bytes, 64-byte aligned, contents undefined
+  const void* packed = nullptr;  ///< what pack() wrote, for a kernel with a packing()
+};
+
+/// A constant input in a form of a kernel's own: transformed or reordered weights.
+struct Packing {
+  size_t input = 0;  ///< of the node
+  /// Names the form. Equal forms of one state are equal bytes, so all kernels of a session share one copy.
+  std::string form;
+  size_t bytes = 0;
 };
 
 /// A node made ready to run; run() may be called any number of times. The cpu backend's kernels allocate nothing in
@@ -54,7 +64,12 @@ class Kernel {
   /// The algorithm for the plan dump, e.g. "winograd f4", "onednn jit:avx2".
   virtual std::string algorithm() const = 0;
   virtual void run(const KernelCall& call) = 0;
-  /// Bytes that the kernel itself holds (packed constant weights).
+  /// The constant input that the kernel reads in a form of its own. run() gets it as `packed`, and null in place of the
+  /// input, which need not exist any longer.
+  virtual std::optional<Packing> packing() const { return std::nullopt; }
+  /// Writes packing()->bytes to `packed`, 64-byte aligned, from the input as it lies.
+  virtual void pack(const void* input, void* packed) { static_cast<void>(input), static_cast<void>(packed); }
+  /// Bytes that the kernel itself holds, prepared from constant inputs outside of packing().
   virtual size_t held_bytes() const { return 0; }
   /// Constant inputs have new contents: forget what was prepared from them.
   virtual void constants_changed() {}
@@ -84,6 +99,17 @@ class Backend {
   /// resumed run adopts its checkpoint's, for another algorithm would round differently.
   virtual std::map<std::string, std::string> choices() const { return {}; }
   virtual void adopt(const std::map<std::string, std::string>& choices) { static_cast<void>(choices); }
+
+  /// Whether choices are made by measurement at all; if not, nothing is recalled or remembered.
+  virtual bool measures() const { return false; }
+  /// A choice that was measured above the backend, about a whole program, kept among its own.
+  virtual std::optional<std::string> recall(const std::string& problem) const {
+    static_cast<void>(problem);
+    return std::nullopt;
+  }
+  virtual void remember(const std::string& problem, const std::string& choice) {
+    static_cast<void>(problem), static_cast<void>(choice);
+  }
 
   /// What went wrong without stopping anything, for the user to hear once: each call gives what is new since the last.
   virtual std::vector<std::string> take_warnings() { return {}; }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "base/align.h"
 #include "base/memory.h"
 
 namespace resnet {
@@ -22,13 +23,51 @@ std::byte* Program::address(int index) const {
 
 void Program::bind() {
   steps_.clear();
-  for (const Step& step : plan_.steps) {
-    Bound bound{step.kernel.get(), {}, {}, step.scratch < 0 ? nullptr : address(step.scratch)};
-    for (int b : step.in) bound.in.push_back(address(b));
+  for (size_t i = 0; i < plan_.steps.size(); ++i) {
+    const Step& step = plan_.steps[i];
+    Bound bound{step.kernel.get(), {}, {}, step.scratch < 0 ? nullptr : address(step.scratch), nullptr};
+    for (int b : step.in) {
+      const auto fed = fed_.find(b);
+      bound.in.push_back(fed == fed_.end() ? address(b) : fed->second);
+    }
     for (int b : step.out) bound.out.push_back(address(b));
+    if (packed_[i]) {
+      bound.packed = packed_[i]->memory.data();
+      bound.in[step.kernel->packing()->input] = nullptr;
+    }
     steps_.push_back(std::move(bound));
   }
-  step_seconds_.assign(steps_.size(), 0);
+  step_seconds_.resize(steps_.size());
+}
+
+void Program::read_input_at(const std::string& name, const void* data) {
+  check(buffer(plan_.inputs, name).value.layout.kind == Layout::Kind::plain,
+        "read_input_at: the input is not row-major");
+  check(reinterpret_cast<uintptr_t>(data) % kAlignment == 0, "read_input_at: the data is not aligned");
+  const int index = plan_.inputs.at(name);
+  if (data) {
+    fed_[index] = data;
+  } else {
+    fed_.erase(index);
+    data = address(index);
+  }
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const std::vector<int>& in = plan_.steps[i].in;
+    for (size_t j = 0; j < in.size(); ++j) {
+      if (in[j] == index) steps_[i].in[j] = data;
+    }
+  }
+}
+
+void Program::pack_constants(const std::string& state) {
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    PackedState* packed = packed_[i].get();
+    if (!packed || (!state.empty() && packed->state != state)) continue;
+    const uint64_t version = session_->state(packed->state).version;
+    if (packed->version == version) continue;
+    steps_[i].kernel->pack(session_->state_data(packed->state), packed->memory.data());
+    packed->version = version;
+  }
 }
 
 void Program::set_input(const std::string& name, const Tensor& tensor) {
@@ -47,16 +86,21 @@ void* Program::input_data(const std::string& name) {
 void Program::run() {
   if (seen_version_ != session_->version_) {
     for (const Bound& step : steps_) step.kernel->constants_changed();
+    pack_constants();
     seen_version_ = session_->version_;
   }
-  if (!graph_->assignments().empty()) ++session_->version_;
+  if (!graph_->assignments().empty()) {
+    ++session_->version_;
+    for (const auto& [state, value] : graph_->assignments())
+      session_->states_.at(graph_->node(state).name).version = session_->version_;
+  }
   if (!profiling_) {
-    for (const Bound& step : steps_) step.kernel->run({step.in, step.out, step.scratch});
+    for (const Bound& step : steps_) step.kernel->run({step.in, step.out, step.scratch, step.packed});
     return;
   }
   for (size_t i = 0; i < steps_.size(); ++i) {
     const auto start = std::chrono::steady_clock::now();
-    steps_[i].kernel->run({steps_[i].in, steps_[i].out, steps_[i].scratch});
+    steps_[i].kernel->run({steps_[i].in, steps_[i].out, steps_[i].scratch, steps_[i].packed});
     step_seconds_[i] += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
 }
@@ -96,13 +140,14 @@ Program& Session::compile(std::unique_ptr<Graph> graph, const PlanProgress& prog
       const Buffer& b = plan.buffers[static_cast<size_t>(index)];
       const auto found = states_.find(b.state);
       if (found == states_.end()) {
-        states_.emplace(b.state, State{b.value, AlignedMemory(storage_bytes(b.value.type, b.value.layout))});
+        states_.emplace(b.state, State{b.value, AlignedMemory(storage_bytes(b.value.type, b.value.layout)), version_});
         added.push_back(b.state);
       } else {
         check(found->second.value.type == b.value.type && found->second.value.layout == b.value.layout,
               "Session::compile: a state has another type or layout in an earlier program");
       }
     }
+    program->packed_ = reserve_packed(plan);
     if (plan.arena_bytes > arena_.size()) grow_arena(plan.arena_bytes);
     program->bind();
     programs_.push_back(std::move(program));
@@ -119,8 +164,61 @@ double Session::new_bytes(const Plan& plan) const {
     const Buffer& b = plan.buffers[static_cast<size_t>(index)];
     if (!states_.contains(b.state)) bytes += static_cast<double>(b.bytes);
   }
-  for (const Step& step : plan.steps) bytes += static_cast<double>(step.kernel->held_bytes());
+  for (const Step& step : plan.steps) {
+    bytes += static_cast<double>(step.kernel->held_bytes());
+    const auto packing = step.kernel->packing();
+    if (!packing) continue;
+    const std::string& state = plan.buffers[static_cast<size_t>(step.in[packing->input])].state;
+    const auto found = packed_.find({state, packing->form});
+    if (found == packed_.end() || found->second.expired()) bytes += static_cast<double>(packing->bytes);
+  }
   return bytes;
+}
+
+std::vector<std::shared_ptr<PackedState>> Session::reserve_packed(const Plan& plan) {
+  std::erase_if(packed_, [](const auto& each) { return each.second.expired(); });
+  std::vector<std::shared_ptr<PackedState>> shares(plan.steps.size());
+  for (size_t i = 0; i < plan.steps.size(); ++i) {
+    const Step& step = plan.steps[i];
+    const auto packing = step.kernel->packing();
+    for (size_t j = 0; j < step.in.size(); ++j) {
+      const std::string& name = plan.buffers[static_cast<size_t>(step.in[j])].state;
+      if (!name.empty() && !(packing && packing->input == j)) state_data(name);  // throws if it is not there
+    }
+    if (!packing) continue;
+    const std::string& name = plan.buffers[static_cast<size_t>(step.in[packing->input])].state;
+    check(!name.empty(), "Session::compile: a kernel packs what is not a state");
+    std::weak_ptr<PackedState>& known = packed_[{name, packing->form}];
+    shares[i] = known.lock();
+    if (!shares[i]) {
+      state_data(name);
+      shares[i] = std::make_shared<PackedState>(PackedState{name, packing->bytes, AlignedMemory(packing->bytes)});
+      known = shares[i];
+    }
+    check(shares[i]->bytes == packing->bytes, "Session::compile: one form of a state in two sizes");
+  }
+  return shares;
+}
+
+bool Session::keep_packed_only(const std::string& name) {
+  if (!state(name).memory.data()) return true;
+  bool read = false;
+  for (const auto& program : programs_) {
+    for (size_t i = 0; i < program->plan_.steps.size(); ++i) {
+      const Step& step = program->plan_.steps[i];
+      const auto packing = step.kernel->packing();
+      for (size_t j = 0; j < step.in.size(); ++j) {
+        if (program->plan_.buffers[static_cast<size_t>(step.in[j])].state != name) continue;
+        if (!packing || packing->input != j) return false;
+        read = true;
+      }
+    }
+  }
+  if (!read) return false;
+  for (const auto& program : programs_) program->pack_constants(name);
+  states_.at(name).memory = AlignedMemory();
+  for (const auto& program : programs_) program->bind();
+  return true;
 }
 
 void Session::grow_arena(size_t bytes) {
@@ -141,7 +239,7 @@ void Session::grow_arena(size_t bytes) {
 void Session::add_state(const std::string& name, const TensorType& type) {
   if (states_.contains(name)) return;
   const ValueInfo value{type, backend_->layout(type, {NodeKind::state, nullptr, {}})};
-  states_.emplace(name, State{value, AlignedMemory(storage_bytes(value.type, value.layout))});
+  states_.emplace(name, State{value, AlignedMemory(storage_bytes(value.type, value.layout)), version_});
 }
 
 void Session::release(const Program& program) {
@@ -154,22 +252,34 @@ const Session::State& Session::state(const std::string& name) const {
   return found->second;
 }
 
+const std::byte* Session::state_data(const std::string& name) const {
+  const State& s = state(name);
+  if (!s.memory.data())
+    throw InternalError(fmt::format("session: state '{}' was freed after its kernels had packed it", name));
+  return s.memory.data();
+}
+
 const TensorType& Session::state_type(const std::string& name) const { return state(name).value.type; }
 
 Tensor Session::read_state(const std::string& name) const {
   const State& s = state(name);
   Tensor tensor(s.value.type);
-  from_layout(s.memory.data(), s.value.layout, tensor);
+  from_layout(state_data(name), s.value.layout, tensor);
   return tensor;
 }
 
 void Session::write_state(const std::string& name, const Tensor& tensor) {
-  const State& s = state(name);
+  state(name);
+  State& s = states_.at(name);
   if (tensor.type() != s.value.type) {
     throw InternalError(fmt::format("state '{}' is {}, was given {}", name, s.value.type.str(), tensor.type().str()));
   }
+  if (!s.memory.data()) {
+    s.memory = AlignedMemory(storage_bytes(s.value.type, s.value.layout));
+    for (const auto& program : programs_) program->bind();
+  }
   to_layout(tensor, s.value.layout, s.memory.data());
-  ++version_;
+  s.version = ++version_;
 }
 
 size_t Session::state_bytes() const {
@@ -182,6 +292,9 @@ size_t Session::held_bytes() const {
   size_t total = 0;
   for (const auto& program : programs_) {
     for (const Step& step : program->plan_.steps) total += step.kernel->held_bytes();
+  }
+  for (const auto& [key, packed] : packed_) {
+    if (const auto shared = packed.lock()) total += shared->memory.size();
   }
   return total;
 }

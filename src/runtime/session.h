@@ -1,6 +1,6 @@
 #pragma once
-// Runs plans: the states that outlast a step, one arena that all programs of a session share, and the
-// programs. Only one program runs at a time.
+// Runs plans: the states that outlast a step, the forms in which kernels read them, one arena that all programs of a
+// session share, and the programs. Only one program runs at a time.
 
 #include <map>
 #include <memory>
@@ -15,6 +15,14 @@ namespace resnet {
 
 class Session;
 
+/// A state in the form that some kernels read (Kernel::packing), one for all programs.
+struct PackedState {
+  std::string state;
+  size_t bytes = 0;
+  AlignedMemory memory;
+  uint64_t version = 0;  ///< of the state, when it was made; 0: not yet
+};
+
 /// One compiled graph: a list of kernel calls with their pointers bound.
 class Program {
  public:
@@ -22,6 +30,9 @@ class Program {
   void set_input(const std::string& name, const Tensor& tensor);
   /// Where a plain input or output lies, for callers that fill or read it in place.
   void* input_data(const std::string& name);
+  /// Reads a plain input from `data`, 64-byte aligned, instead of from a copy, until told otherwise; null: from its own
+  /// place again.
+  void read_input_at(const std::string& name, const void* data);
   void run();
   Tensor output(const std::string& name) const;
   /// A float output of one element.
@@ -41,6 +52,8 @@ class Program {
   friend class Session;
   Program() = default;
   void bind();
+  /// Makes what kernels read in a form of their own, where the state has changed since; of one state, or (empty) of all.
+  void pack_constants(const std::string& state = {});
   const Buffer& buffer(const std::map<std::string, int>& names, const std::string& name) const;
   std::byte* address(int buffer) const;
 
@@ -49,12 +62,15 @@ class Program {
     std::vector<const void*> in;
     std::vector<void*> out;
     void* scratch;
+    const void* packed;
   };
 
   Session* session_ = nullptr;
   std::unique_ptr<Graph> graph_;
   Plan plan_;
   std::vector<Bound> steps_;
+  std::vector<std::shared_ptr<PackedState>> packed_;  ///< by step; null where a kernel reads all as it lies
+  std::map<int, const void*> fed_;                    ///< inputs that lie elsewhere, by buffer
   uint64_t seen_version_ = 0;  ///< of the session's states, when constants were last prepared
   bool profiling_ = false;
   std::vector<double> step_seconds_;
@@ -62,7 +78,7 @@ class Program {
 
 class Session {
  public:
-  explicit Session(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
+  explicit Session(std::shared_ptr<Backend> backend) : backend_(std::move(backend)) {}
 
   /// Plans the graph on this session's backend. States are shared by name with the programs compiled
   /// before; a new one starts zero. Growing the arena rebinds the older programs, whose inputs must be set again.
@@ -78,29 +94,40 @@ class Session {
   Tensor read_state(const std::string& name) const;
   void write_state(const std::string& name, const Tensor& tensor);
   bool has_state(const std::string& name) const { return states_.contains(name); }
+  /// Where every kernel of the programs so far reads `name` in a form of its own, makes these forms and frees the state.
+  /// Until it is written again it cannot be read, nor can a program that reads it otherwise be compiled (InternalError).
+  /// True when it was freed.
+  bool keep_packed_only(const std::string& name);
   const TensorType& state_type(const std::string& name) const;
 
   Backend& backend() { return *backend_; }
+  /// For another session on the same backend.
+  std::shared_ptr<Backend> shared_backend() { return backend_; }
   size_t arena_bytes() const { return arena_.size(); }
   size_t state_bytes() const;
-  /// Packed constant weights that kernels hold.
+  /// States in the forms that kernels read.
   size_t held_bytes() const;
 
  private:
   friend class Program;
   struct State {
     ValueInfo value;
-    AlignedMemory memory;
+    AlignedMemory memory;  ///< none while only packed forms are kept
+    uint64_t version = 1;  ///< the session's, when it last changed
   };
 
   const State& state(const std::string& name) const;
+  const std::byte* state_data(const std::string& name) const;
+  /// The program's shares of packed states, made ready but not filled.
+  std::vector<std::shared_ptr<PackedState>> reserve_packed(const Plan& plan);
   /// What the session's arena, the plan's kernels and its states that are not there yet take.
   double new_bytes(const Plan& plan) const;
   /// A larger arena in place of the old one; without the memory for it, one of the old size, and throws.
   void grow_arena(size_t bytes);
 
-  std::unique_ptr<Backend> backend_;
+  std::shared_ptr<Backend> backend_;
   std::map<std::string, State> states_;
+  std::map<std::pair<std::string, std::string>, std::weak_ptr<PackedState>> packed_;  ///< by state and form
   uint64_t version_ = 1;  ///< counts every change of any state
   AlignedMemory arena_;
   std::vector<std::unique_ptr<Program>> programs_;

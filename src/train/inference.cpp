@@ -1,9 +1,114 @@
 #include "train/inference.h"
 
+#include <algorithm>
+#include <charconv>
+#include <chrono>
 #include <cmath>
+#include <limits>
 #include <set>
 
+#include "base/align.h"
+#include "base/rng.h"
+
 namespace resnet {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+/// Weights of the size that keeps activations as they are (He et al. 2015, arXiv:1502.01852, eq. 10), no biases: what
+/// is timed must meet neither denormals nor the kernel's one page of zeros, which no cache would miss.
+void fill_states(Session& session, const Program& program) {
+  for (const int index : program.plan().states) {
+    const Buffer& state = program.plan().buffers[static_cast<size_t>(index)];
+    const Shape& shape = state.value.type.shape;
+    if (shape.rank() < 2) continue;
+    const double bound = std::sqrt(6.0 * static_cast<double>(shape[0]) / static_cast<double>(shape.elements()));
+    Tensor values(state.value.type);
+    Rng rng(hash_text(state.state));
+    with_float(values.dtype(), [&](auto tag) {
+      using T = decltype(tag);
+      for (T& value : values.as<T>()) value = static_cast<T>(rng.uniform(-bound, bound));
+    });
+    session.write_state(state.state, values);
+  }
+}
+
+/// Seconds for an image, the least of a few runs of a whole batch.
+double seconds_per_image(InferenceProgram& program, const InferenceOptions& options) {
+  constexpr double kEnough = 0.3;
+  constexpr int kRuns = 3;
+  Tensor images(options.dtype, options.images);
+  Rng rng(1);
+  with_float(options.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    for (T& value : images.as<T>()) value = static_cast<T>(rng.normal());
+  });
+  program.run(images);  // code and caches warm, weights packed
+  double best = std::numeric_limits<double>::infinity();
+  const auto start = Clock::now();
+  for (int runs = 0; runs < kRuns || seconds_since(start) < kEnough; ++runs) {
+    const auto begin = Clock::now();
+    program.run(images);
+    best = std::min(best, seconds_since(begin));
+  }
+  return best / static_cast<double>(images.shape()[0]);
+}
+
+int64_t micro_batch_of(Session& session, const ModelSpec& model, const InferenceOptions& options,
+                       const PlanProgress& progress) {
+  const int64_t all = options.images[0];
+  if (options.micro_batch == kMeasuredMicroBatch) return measure_micro_batch(session, model, options, progress);
+  check(options.micro_batch >= 0, "InferenceProgram: a negative micro-batch");
+  return options.micro_batch == 0 ? all : std::min(options.micro_batch, all);
+}
+
+Shape with_images(Shape shape, int64_t count) {
+  shape[0] = count;
+  return shape;
+}
+
+}  // namespace
+
+int64_t measure_micro_batch(Session& session, const ModelSpec& model, const InferenceOptions& options,
+                            const PlanProgress& progress) {
+  const int64_t all = options.images[0];
+  Backend& backend = session.backend();
+  if (all == 1 || !backend.measures()) return all;
+  const std::string problem =
+      fmt::format("micro-batch {:016x} of {}", hash_text(print(*make_inference_graph(model, options))), all);
+  if (const auto known = backend.recall(problem)) {
+    int64_t count = 0;
+    const auto [end, error] = std::from_chars(known->data(), known->data() + known->size(), count);
+    if (error == std::errc() && end == known->data() + known->size() && count >= 1 && count <= all) return count;
+  }
+  std::vector<int64_t> counts;
+  for (int64_t count = 1; count < all; count *= 2) counts.push_back(count);
+  counts.push_back(all);
+  InferenceOptions tried = options;
+  tried.keep_model_states = false;
+  Session session_of_its_own(session.shared_backend());
+  std::vector<double> seconds;
+  double best = std::numeric_limits<double>::infinity();
+  // What a larger number gains is less and less: two that gain nothing end it.
+  constexpr double kGain = 0.98;
+  for (int without_gain = 0; seconds.size() < counts.size() && without_gain < 2;) {
+    constexpr int64_t kEnoughImages = 4;  // for a timing
+    tried.micro_batch = counts[seconds.size()];
+    tried.images = with_images(options.images, std::max(tried.micro_batch, std::min(all, kEnoughImages)));
+    InferenceProgram program(session_of_its_own, model, tried, progress);
+    if (seconds.empty()) fill_states(session_of_its_own, program.program());
+    seconds.push_back(seconds_per_image(program, tried));
+    session_of_its_own.release(program.program());
+    without_gain = seconds.back() < kGain * best ? 0 : without_gain + 1;
+    best = std::min(best, seconds.back());
+  }
+  size_t chosen = 0;
+  while (kGain * seconds[chosen] > best) ++chosen;
+  backend.remember(problem, std::to_string(counts[chosen]));
+  return counts[chosen];
+}
 
 std::unique_ptr<Graph> make_inference_graph(const ModelSpec& model, const InferenceOptions& options) {
   auto graph = std::make_unique<Graph>();
@@ -15,8 +120,13 @@ std::unique_ptr<Graph> make_inference_graph(const ModelSpec& model, const Infere
 
 InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, const InferenceOptions& options,
                                    const PlanProgress& progress)
-    : session_(session), images_(options.images), dtype_(options.dtype) {
-  auto graph = make_inference_graph(model, options);
+    : session_(session),
+      images_(options.images),
+      dtype_(options.dtype),
+      micro_batch_(micro_batch_of(session, model, options, progress)) {
+  InferenceOptions together = options;
+  together.images = with_images(options.images, micro_batch_);
+  auto graph = make_inference_graph(model, together);
   folded_ = run_inference_passes(*graph, options.passes);
   // The folded states follow from the model's own, which the graph no longer reads.
   for (const auto& [name, id] : graph->leaves()) {
@@ -24,6 +134,9 @@ InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, con
       session.add_state(name, graph->node(id).outputs[0]);
   }
   program_ = &session.compile(std::move(graph), progress);
+  const Plan& plan = program_->plan();
+  const Buffer& input = plan.buffers[static_cast<size_t>(plan.inputs.at("images"))];
+  reads_in_place_ = input.value.layout.kind == Layout::Kind::plain;
 }
 
 void InferenceProgram::refresh() {
@@ -38,7 +151,7 @@ void InferenceProgram::refresh() {
   }
 }
 
-void InferenceProgram::load(std::map<std::string, Tensor> values) {
+void InferenceProgram::load(std::map<std::string, Tensor> values, KeepStates keep) {
   // Of a folded convolution nothing but the result is needed: its memory goes back before the next one's is taken.
   auto take = [&](const std::string& name) {
     const auto found = values.find(name);
@@ -53,11 +166,14 @@ void InferenceProgram::load(std::map<std::string, Tensor> values) {
                      .beta = take(f.beta),
                      .mean = take(f.mean),
                      .variance = take(f.variance)});
+    if (keep == KeepStates::unpacked) session_.keep_packed_only(f.folded_weight);
     written.insert({f.folded_weight, f.folded_bias});
   }
   for (const int state : program_->plan().states) {
     const std::string& name = program_->plan().buffers[static_cast<size_t>(state)].state;
-    if (!written.contains(name)) session_.write_state(name, take(name));
+    if (written.contains(name)) continue;
+    session_.write_state(name, take(name));
+    if (keep == KeepStates::unpacked) session_.keep_packed_only(name);
   }
 }
 
@@ -80,21 +196,39 @@ void InferenceProgram::write_folded(const FoldedConvolution& f, Unfolded from) {
   session_.write_state(f.folded_bias, bias);
 }
 
-Tensor InferenceProgram::run(const Tensor& images) {
-  const int64_t n = images.shape()[0];
-  if (n == images_[0]) {
-    program_->set_input("images", images);
+void InferenceProgram::feed(const std::byte* images, int64_t count) {
+  const TensorType type{dtype_, with_images(images_, micro_batch_)};
+  const size_t bytes = static_cast<size_t>(count * type.shape.elements() / micro_batch_) * size_of(dtype_);
+  if (count == micro_batch_ && reads_in_place_ && reinterpret_cast<uintptr_t>(images) % kAlignment == 0) {
+    program_->read_input_at("images", images);
+    return;
+  }
+  if (partial_.shape() != type.shape) partial_ = Tensor(type);  // a default tensor is a scalar
+  std::memcpy(partial_.data(), images, bytes);
+  if (reads_in_place_) {
+    program_->read_input_at("images", partial_.data());
   } else {
-    check(n >= 1 && n < images_[0], "InferenceProgram::run: more images than the batch");
-    if (partial_.shape() != images_) partial_ = Tensor(images.dtype(), images_);  // a default tensor is a scalar
-    std::memcpy(partial_.data(), images.data(), images.size_bytes());
     program_->set_input("images", partial_);
   }
-  program_->run();
-  const Tensor all = program_->output("logits");
-  if (n == images_[0]) return all;
-  Tensor logits(all.dtype(), Shape{n, all.shape()[1]});
-  std::memcpy(logits.data(), all.data(), logits.size_bytes());
+}
+
+Tensor InferenceProgram::run(const Tensor& images) {
+  const int64_t n = images.shape()[0];
+  check(images.dtype() == dtype_ && n >= 1 && n <= images_[0] && images.shape() == with_images(images_, n),
+        "InferenceProgram::run: images of another type, or more than the batch");
+  const size_t image_bytes = images.size_bytes() / static_cast<size_t>(n);
+  Tensor logits;
+  for (int64_t first = 0; first < n; first += micro_batch_) {
+    const int64_t count = std::min(micro_batch_, n - first);
+    feed(images.data() + static_cast<size_t>(first) * image_bytes, count);
+    program_->run();
+    const Tensor part = program_->output("logits");
+    if (first == 0) logits = Tensor(part.dtype(), Shape{n, part.shape()[1]});
+    const size_t row_bytes = part.size_bytes() / static_cast<size_t>(micro_batch_);
+    std::memcpy(logits.data() + static_cast<size_t>(first) * row_bytes, part.data(),
+                static_cast<size_t>(count) * row_bytes);
+  }
+  if (reads_in_place_) program_->read_input_at("images", nullptr);  // the images are the caller's
   return logits;
 }
 

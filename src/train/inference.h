@@ -9,17 +9,35 @@
 
 namespace resnet {
 
+/// InferenceOptions::micro_batch: as many images as are computed fastest.
+inline constexpr int64_t kMeasuredMicroBatch = -1;
+
 struct InferenceOptions {
   ModelOptions model;
   DType dtype = DType::f32;
-  Shape images;  ///< [N,C,H,W]
+  Shape images;  ///< [N,C,H,W]; N is the most of one run
+  /// Images that go through the network together, the arena's measure; 0: all N. kMeasuredMicroBatch: what the machine's
+  /// cache knows for this network, else measured (seconds) and remembered; all N where the backend does not measure.
+  int64_t micro_batch = 0;
   PassOptions passes;
   /// The session keeps the weights that others are folded from, for refresh(); without them it holds what it computes
   /// with and no more, and is filled by load().
   bool keep_model_states = true;
 };
 
+/// What is kept of the states that load() writes.
+enum class KeepStates {
+  all,
+  /// Those alone that a kernel reads as they lie; the others only in the forms in which they are read. No program that
+  /// may want another form can be compiled on the session afterwards.
+  unpacked,
+};
+
 /// A program [N,C,H,W] -> logits [N,K] over the session's states. Call refresh() after states changed.
+///
+/// Large batches go through the network a few images at a time where that is asked for: activations then stay in the
+/// caches and the arena is small. An image's logits are the same bits whatever the others are; they depend on the
+/// number that goes together only as far as another algorithm is chosen for it.
 class InferenceProgram {
  public:
   InferenceProgram(Session& session, const ModelSpec& model, const InferenceOptions& options,
@@ -29,13 +47,14 @@ class InferenceProgram {
   void refresh();
   /// Sets what the program reads from a model's own values, folded as refresh() does. The session's other programs of
   /// this model need no load of their own: states are shared by name.
-  void load(std::map<std::string, Tensor> values);
+  void load(std::map<std::string, Tensor> values, KeepStates keep = KeepStates::all);
   /// Row-major images [n,C,H,W] of the program's dtype, n <= N (the rest of the batch is left as it was) -> logits
   /// [n,K].
   Tensor run(const Tensor& images);
-  /// The program itself, for benchmarks and dumps.
+  /// The program itself, for benchmarks and dumps: it takes micro_batch() images.
   Program& program() { return *program_; }
   int64_t batch_size() const { return images_[0]; }
+  int64_t micro_batch() const { return micro_batch_; }
   DType dtype() const { return dtype_; }
 
  private:
@@ -44,14 +63,24 @@ class InferenceProgram {
     Tensor weight, bias, gamma, beta, mean, variance;
   };
   void write_folded(const FoldedConvolution& f, Unfolded from);
+  /// `count` images, a micro-batch at most, into the program.
+  void feed(const std::byte* images, int64_t count);
 
   Session& session_;
   Shape images_;
   DType dtype_;
+  int64_t micro_batch_;
   Program* program_;
-  Tensor partial_;  ///< a whole batch, for images that are fewer
+  bool reads_in_place_ = false;  ///< the program can read row-major images wherever they lie
+  Tensor partial_;               ///< a whole micro-batch, for images that are fewer
   std::vector<FoldedConvolution> folded_;
 };
+
+/// The micro-batch with which `options.images` are computed fastest, of 1, 2, 4, ... and all of them: measured with
+/// random weights in a session of its own, by the way choosing the algorithms for each, and remembered by the backend.
+/// What is within 2 % of the fastest counts as fast: the smallest wins, which takes the least memory.
+int64_t measure_micro_batch(Session& session, const ModelSpec& model, const InferenceOptions& options,
+                            const PlanProgress& progress = {});
 
 /// The forward graph alone, input "images", output "logits"; inference statistics.
 std::unique_ptr<Graph> make_inference_graph(const ModelSpec& model, const InferenceOptions& options);

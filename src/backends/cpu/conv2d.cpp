@@ -5,7 +5,6 @@
 #include "backends/cpu/conv2d_choice.h"
 #include "backends/cpu/conv2d_stem.h"
 #include "backends/cpu/winograd.h"
-#include "base/aligned_memory.h"
 
 namespace resnet::cpu {
 
@@ -64,11 +63,15 @@ class WinogradKernel : public Kernel {
               .w = problem.x[3],
               .pad = problem.attrs.pad.h,
               .tile = tile,
+<<<<<<< HEAD
               .threads = context.threads,
               .stride = static_cast<int>(problem.attrs.stride.h)} {
     if (!problem.constant_weights) return;
     packed_ = AlignedMemory(kernels_.packed_weight_bytes(size_, pass()));
   }
+=======
+              .threads = context.threads} {}
+>>>>>>> compiler
 
   /// Why it cannot do the problem; empty when it can.
   static std::string refusal(const ConvProblem& p, const CpuContext& context) {
@@ -96,12 +99,21 @@ class WinogradKernel : public Kernel {
   }
 
   size_t scratch_bytes() const override { return kernels_.scratch_bytes(size_, pass(), problem_.constant_weights); }
-  size_t held_bytes() const override { return packed_.size(); }
-  void constants_changed() override { ready_ = false; }
   std::string algorithm() const override { return fmt::format("winograd f{}", size_.tile); }
+  /// The same for every batch and image size.
+  std::optional<Packing> packing() const override {
+    if (!problem_.constant_weights) return std::nullopt;
+    return Packing{.input = 1,
+                   .form = fmt::format("{} {} blocks of {}", algorithm(),
+                                       pass() == WinogradPass::forward ? "forward" : "backward data", kernels_.block),
+                   .bytes = kernels_.packed_weight_bytes(size_, pass())};
+  }
+  void pack(const void* weights, void* packed) override {
+    kernels_.pack_weights(size_, pass(), static_cast<const float*>(weights), static_cast<float*>(packed));
+  }
 
   void run(const KernelCall& call) override {
-    const float* packed = packed_.data() ? packed_weights(input(call, 1)) : nullptr;
+    const auto* packed = static_cast<const float*>(call.packed);
     switch (problem_.pass) {
       case ConvPass::forward: {
         const Conv2dAttrs& a = problem_.attrs;
@@ -139,18 +151,9 @@ class WinogradKernel : public Kernel {
     throw InternalError("unknown convolution pass");
   }
 
-  const float* packed_weights(const float* w) {
-    auto* packed = reinterpret_cast<float*>(packed_.data());
-    if (!ready_) kernels_.pack_weights(size_, pass(), w, packed);
-    ready_ = true;
-    return packed;
-  }
-
   ConvProblem problem_;
   const WinogradKernels& kernels_;
   WinogradProblem size_;
-  AlignedMemory packed_;  ///< of constant weights
-  bool ready_ = false;
 };
 
 /// A kernel with a remark on why it was taken.
@@ -161,6 +164,8 @@ class RemarkedKernel : public Kernel {
   size_t scratch_bytes() const override { return kernel_->scratch_bytes(); }
   std::string algorithm() const override { return fmt::format("{} ({})", kernel_->algorithm(), remark_); }
   void run(const KernelCall& call) override { kernel_->run(call); }
+  std::optional<Packing> packing() const override { return kernel_->packing(); }
+  void pack(const void* input, void* packed) override { kernel_->pack(input, packed); }
   size_t held_bytes() const override { return kernel_->held_bytes(); }
   void constants_changed() override { kernel_->constants_changed(); }
 
@@ -210,10 +215,8 @@ std::vector<ConvCandidate> candidates(const ConvProblem& problem, const CpuConte
 
 std::unique_ptr<Kernel> make_convolution(const NodeRequest& request, ConvPass pass, CpuContext& context) {
   const ConvProblem problem = ConvProblem::of(request, pass);
-  std::string key = problem.key();
-  if (context.algorithms == ConvAlgorithms::direct) key = "direct " + key;
-  if (context.algorithms == ConvAlgorithms::winograd) key = "winograd " + key;
-  return choose_convolution(problem, key, candidates(problem, context), context.tuning, context.measure);
+  return choose_convolution(problem, tuning_key(context, problem.key()), candidates(problem, context), context.tuning,
+                            context.measure);
 }
 
 }  // namespace

@@ -86,8 +86,27 @@ class OnednnConvolution : public Kernel {
   }
 
   size_t scratch_bytes() const override { return scratch_bytes_; }
-  size_t held_bytes() const override { return held_weights_.size(); }
-  void constants_changed() override { weights_ready_ = false; }
+  /// Constant weights in the order that the primitive wants, and grouped ones as it can take them.
+  std::optional<Packing> packing() const override {
+    if (!packs_weights_) return std::nullopt;
+    return Packing{.input = 1, .form = form_of(w_.inner.get_desc()), .bytes = align_up(w_.inner.get_desc().get_size())};
+  }
+  void pack(const void* weights, void* packed) override {
+    use_threads(context_.threads);
+    std::vector<float> plain(unblocked_bytes_ / sizeof(float));
+    if (unblocked_bytes_ > 0) {
+      context_.simd.weights_to_plain(weight_layout(weights, plain.data()));
+      weights = plain.data();
+    }
+    if (!w_.converted) {
+      std::memcpy(packed, weights, w_.inner.get_desc().get_size());
+      return;
+    }
+    w_.user.set_data_handle(const_cast<void*>(weights));
+    w_.inner.set_data_handle(packed);
+    w_.convert();
+    stream().wait();
+  }
 
   std::string algorithm() const override {
     std::string text = "onednn " + info_;
@@ -118,10 +137,14 @@ class OnednnConvolution : public Kernel {
     if (forward && problem_.attrs.bias) bias_.set_data_handle(const_cast<void*>(call.in[2]));
     bind(x_, x, scratch);
     bind(y_, y, scratch);
-    bind_weights(w, scratch);
+    if (packs_weights_) {
+      w_.inner.set_data_handle(const_cast<void*>(call.packed));
+    } else {
+      bind_weights(w, scratch);
+    }
 
     if (problem_.pass != ConvPass::input_grad) x_.convert();
-    if (!weight_grad) convert_weights(w, scratch);
+    if (!weight_grad && !packs_weights_) convert_weights(w, scratch);
     if (!forward) y_.convert();
     if (residual_in_) residual_arguments_.execute(residual_in_);
     arguments_.execute(primitive_);
@@ -228,9 +251,8 @@ class OnednnConvolution : public Kernel {
     if (problem_.attrs.groups > 1 && problem_.w_info.layout.kind == Layout::Kind::weights) {
       unblocked_bytes_ = align_up(static_cast<size_t>(problem_.w.elements()) * sizeof(float));
     }
-    if (problem_.constant_weights && (w_.converted || unblocked_bytes_ > 0)) {
-      held_weights_.resize(unblocked_bytes_ + (w_.converted ? w_.inner.get_desc().get_size() : 0) + kAlignment);
-    } else {
+    packs_weights_ = problem_.constant_weights && (w_.converted || unblocked_bytes_ > 0);
+    if (!packs_weights_) {
       unblocked_offset_ = scratch_bytes_;
       scratch_bytes_ += unblocked_bytes_;
       reserve(w_);
@@ -251,28 +273,31 @@ class OnednnConvolution : public Kernel {
     if (operand.converted) operand.inner.set_data_handle(scratch + operand.offset);
   }
 
-  std::byte* weight_space(std::byte* scratch) {
-    if (held_weights_.empty()) return scratch + unblocked_offset_;
-    const auto address = reinterpret_cast<uintptr_t>(held_weights_.data());
-    return held_weights_.data() + (align_up(address) - address);
-  }
-
   void bind_weights(const void* w, std::byte* scratch) {
-    std::byte* space = weight_space(scratch);
-    w_.user.set_data_handle(unblocked_bytes_ > 0 ? static_cast<void*>(space) : const_cast<void*>(w));
-    if (!w_.converted) return;
-    w_.inner.set_data_handle(held_weights_.empty() ? scratch + w_.offset : space + unblocked_bytes_);
+    w_.user.set_data_handle(unblocked_bytes_ > 0 ? scratch + unblocked_offset_ : const_cast<void*>(w));
+    if (w_.converted) w_.inner.set_data_handle(scratch + w_.offset);
   }
 
   void convert_weights(const void* w, std::byte* scratch) {
-    if (!held_weights_.empty() && weights_ready_) return;
-    if (unblocked_bytes_ > 0) context_.simd.weights_to_plain(weight_layout(w, weight_space(scratch)));
+    if (unblocked_bytes_ > 0) context_.simd.weights_to_plain(weight_layout(w, scratch + unblocked_offset_));
     w_.convert();
-    weights_ready_ = true;
   }
 
   void reblock_weights(const void* w, std::byte* scratch) {
-    context_.simd.weights_to_blocked(weight_layout(weight_space(scratch), const_cast<void*>(w)));
+    context_.simd.weights_to_blocked(weight_layout(scratch + unblocked_offset_, const_cast<void*>(w)));
+  }
+
+  /// Tells two orders of weights apart: dimensions, padding, blocks and strides.
+  static std::string form_of(const memory::desc& desc) {
+    const dnnl_memory_desc_t& d = desc.data;
+    std::string text = "onednn";
+    for (int i = 0; i < d.ndims; ++i) {
+      text += fmt::format(" {}/{}:{}", d.dims[i], d.padded_dims[i], d.format_desc.blocking.strides[i]);
+    }
+    for (int i = 0; i < d.format_desc.blocking.inner_nblks; ++i) {
+      text += fmt::format(" {}x{}", d.format_desc.blocking.inner_idxs[i], d.format_desc.blocking.inner_blks[i]);
+    }
+    return text;
   }
 
   simd::WeightLayout weight_layout(const void* from, void* to) const {
@@ -298,8 +323,7 @@ class OnednnConvolution : public Kernel {
   size_t scratch_bytes_ = 0;
   size_t unblocked_bytes_ = 0;
   size_t unblocked_offset_ = 0;
-  std::vector<std::byte> held_weights_;
-  bool weights_ready_ = false;
+  bool packs_weights_ = false;
 };
 
 }  // namespace

@@ -246,6 +246,13 @@ class CpuBackend : public Backend {
 
   std::map<std::string, std::string> choices() const override { return tuning_.used(); }
   void adopt(const std::map<std::string, std::string>& choices) override { tuning_.adopt(choices); }
+  bool measures() const override { return context_.measure; }
+  std::optional<std::string> recall(const std::string& problem) const override {
+    return context_.measure ? tuning_.find(tuning_key(context_, problem)) : std::nullopt;
+  }
+  void remember(const std::string& problem, const std::string& choice) override {
+    if (context_.measure) tuning_.remember(tuning_key(context_, problem), choice);
+  }
   std::vector<std::string> take_warnings() override { return tuning_.take_warnings(); }
 
  private:

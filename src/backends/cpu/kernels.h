@@ -23,6 +23,16 @@ struct CpuContext {
   bool measure = true;  ///< what the tuning cache does not know
 };
 
+/// What the tuning cache knows a problem by: fewer allowed algorithms are another problem.
+inline std::string tuning_key(const CpuContext& context, const std::string& problem) {
+  switch (context.algorithms) {
+    case ConvAlgorithms::automatic: return problem;
+    case ConvAlgorithms::direct: return "direct " + problem;
+    case ConvAlgorithms::winograd: return "winograd " + problem;
+  }
+  throw InternalError("unknown convolution algorithms");
+}
+
 using MakeKernel = std::unique_ptr<Kernel> (*)(const NodeRequest&, CpuContext&);
 using SupportsNode = Support (*)(const NodeRequest&, const CpuContext&);
 
