@@ -47,7 +47,7 @@ ConvProblem problem() {
 class ConvChoice : public ::testing::Test {
  protected:
   std::string choose(const std::vector<ConvCandidate>& candidates) {
-    return choose_convolution(problem(), "key", candidates, tuning_)->algorithm();
+    return choose_convolution(problem(), "key", candidates, tuning_, 1)->algorithm();
   }
   PrivateTuningCache cache_;
   TuningCache tuning_{"machine"};
@@ -62,7 +62,7 @@ TEST_F(ConvChoice, TheFastestIsTakenAndRemembered) {
 TEST_F(ConvChoice, WithoutMeasuringItIsTheFirstWhateverIsKnownAndNothingIsRemembered) {
   const std::vector<ConvCandidate> candidates = {fake("small", 0, 64), fake("first", 8), fake("fast", 0)};
   const auto choose_at_once = [&] {
-    return choose_convolution(problem(), "key", candidates, tuning_, /*measure=*/false)->algorithm();
+    return choose_convolution(problem(), "key", candidates, tuning_, 1, /*measure=*/false)->algorithm();
   };
   EXPECT_EQ(choose_at_once(), "first") << "the first that can be made";
   EXPECT_EQ(tuning_.find("key"), std::nullopt);

@@ -63,15 +63,8 @@ class WinogradKernel : public Kernel {
               .w = problem.x[3],
               .pad = problem.attrs.pad.h,
               .tile = tile,
-<<<<<<< HEAD
               .threads = context.threads,
-              .stride = static_cast<int>(problem.attrs.stride.h)} {
-    if (!problem.constant_weights) return;
-    packed_ = AlignedMemory(kernels_.packed_weight_bytes(size_, pass()));
-  }
-=======
-              .threads = context.threads} {}
->>>>>>> compiler
+              .stride = static_cast<int>(problem.attrs.stride.h)} {}
 
   /// Why it cannot do the problem; empty when it can.
   static std::string refusal(const ConvProblem& p, const CpuContext& context) {
@@ -104,7 +97,7 @@ class WinogradKernel : public Kernel {
   std::optional<Packing> packing() const override {
     if (!problem_.constant_weights) return std::nullopt;
     return Packing{.input = 1,
-                   .form = fmt::format("{} {} blocks of {}", algorithm(),
+                   .form = fmt::format("{} stride {} {} blocks of {}", algorithm(), size_.stride,
                                        pass() == WinogradPass::forward ? "forward" : "backward data", kernels_.block),
                    .bytes = kernels_.packed_weight_bytes(size_, pass())};
   }
@@ -216,7 +209,7 @@ std::vector<ConvCandidate> candidates(const ConvProblem& problem, const CpuConte
 std::unique_ptr<Kernel> make_convolution(const NodeRequest& request, ConvPass pass, CpuContext& context) {
   const ConvProblem problem = ConvProblem::of(request, pass);
   return choose_convolution(problem, tuning_key(context, problem.key()), candidates(problem, context), context.tuning,
-                            context.measure);
+                            context.threads, context.measure);
 }
 
 }  // namespace

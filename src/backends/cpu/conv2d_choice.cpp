@@ -29,8 +29,33 @@ struct TestBuffer {
   std::byte* data;
 };
 
+/// Leaves nothing of what was read before in the caches, but the image, which in a net comes from the layer before.
+/// A net's weights are as a rule more than a cache holds: a kernel that reads four times as many must be seen to.
+class ColdCaches {
+ public:
+  ColdCaches(const TestBuffer& image, int threads) : image_(image), other_(kBytes), threads_(threads) {}
+  void cool() {
+    write(other_, other_.size);
+    write(image_, std::min(image_.size, kBytes / 8));
+  }
+
+ private:
+  static constexpr size_t kBytes = size_t{48} << 20;  ///< a last-level cache's
+
+  void write(const TestBuffer& buffer, size_t bytes) const {
+    auto* lines = reinterpret_cast<volatile float*>(buffer.data);
+    constexpr int64_t kLine = 64 / sizeof(float);
+#pragma omp parallel for num_threads(threads_) schedule(static)
+    for (int64_t i = 0; i < static_cast<int64_t>(bytes / sizeof(float)); i += kLine) lines[i] = lines[i];
+  }
+
+  const TestBuffer& image_;
+  TestBuffer other_;
+  int threads_;
+};
+
 /// The indices of `kernels`, fastest first: each runs in turn, and the smallest of a few timings counts.
-std::vector<size_t> by_speed(const std::vector<std::unique_ptr<Kernel>>& kernels, const ConvProblem& p) {
+std::vector<size_t> by_speed(const std::vector<std::unique_ptr<Kernel>>& kernels, const ConvProblem& p, int threads) {
   std::vector<size_t> order(kernels.size());
   std::iota(order.begin(), order.end(), size_t{0});
   if (order.size() < 2) return order;
@@ -67,10 +92,12 @@ std::vector<size_t> by_speed(const std::vector<std::unique_ptr<Kernel>>& kernels
     if (packing) kernel->pack(in[packing->input], packed.back()->data);
   }
   std::vector<double> best(kernels.size(), std::numeric_limits<double>::infinity());
-  constexpr int kRounds = 4;  // the first warms caches and code
+  ColdCaches caches(p.pass == ConvPass::input_grad ? y : x, threads);
+  constexpr int kRounds = 4;  // the first makes code and touches pages
   for (int round = 0; round < kRounds; ++round) {
     for (size_t i = 0; i < kernels.size(); ++i) {
       const KernelCall call{in, out, scratch.data, packed[i]->data};
+      caches.cool();
       const auto start = std::chrono::steady_clock::now();
       kernels[i]->run(call);
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
@@ -92,7 +119,7 @@ ConvProblem with_batch(ConvProblem p, int64_t batch) {
 
 std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std::string& key,
                                            const std::vector<ConvCandidate>& candidates, TuningCache& tuning,
-                                           bool measure) {
+                                           int threads, bool measure) {
   std::string shortage;  // of memory, as a candidate told it
   auto make = [&](const ConvCandidate& candidate, const ConvProblem& p) -> std::unique_ptr<Kernel> {
     try {
@@ -129,7 +156,7 @@ std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std
       made.push_back(&candidate);
     }
   }
-  const std::vector<size_t> order = by_speed(kernels, measured);
+  const std::vector<size_t> order = by_speed(kernels, measured, threads);
   kernels.clear();
   for (size_t i : order) {
     // What works on fewer images may still be refused for all of them.
