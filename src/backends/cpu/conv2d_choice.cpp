@@ -88,7 +88,7 @@ std::vector<size_t> by_speed(const std::vector<std::unique_ptr<Kernel>>& kernels
   std::vector<std::unique_ptr<TestBuffer>> packed;  // weights in each kernel's own form
   for (const auto& kernel : kernels) {
     const auto packing = kernel->packing();
-    packed.push_back(std::make_unique<TestBuffer>(packing ? packing->bytes : 0));
+    packed.push_back(packing ? std::make_unique<TestBuffer>(packing->bytes) : nullptr);
     if (packing) kernel->pack(in[packing->input], packed.back()->data);
   }
   std::vector<double> best(kernels.size(), std::numeric_limits<double>::infinity());
@@ -96,7 +96,7 @@ std::vector<size_t> by_speed(const std::vector<std::unique_ptr<Kernel>>& kernels
   constexpr int kRounds = 4;  // the first makes code and touches pages
   for (int round = 0; round < kRounds; ++round) {
     for (size_t i = 0; i < kernels.size(); ++i) {
-      const KernelCall call{in, out, scratch.data, packed[i]->data};
+      const KernelCall call{in, out, scratch.data, packed[i] ? packed[i]->data : nullptr};
       caches.cool();
       const auto start = std::chrono::steady_clock::now();
       kernels[i]->run(call);
