@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/simd/conv2d_half.h"
 #include "backends/cpu/simd_kernels.h"
 #include "backends/cpu/tuning_cache.h"
 #include "plan/backend.h"
@@ -20,7 +21,8 @@ struct CpuContext {
   ConvAlgorithms algorithms;
   const simd::SimdKernels& simd;
   TuningCache& tuning;
-  bool measure = true;  ///< what the tuning cache does not know
+  bool measure = true;                    ///< what the tuning cache does not know
+  const HalfConvKernels* half = nullptr;  ///< in half precision; null: everything in f32
 };
 
 using MakeKernel = std::unique_ptr<Kernel> (*)(const NodeRequest&, CpuContext&);
