@@ -275,8 +275,8 @@ HalfConvProblem with_output(HalfConvProblem p) {
   return p;
 }
 
-/// Twice what docs/decisions/0016-half-precision.md documents, by tile.
-double error_bound(int tile) { return tile == 0 ? 1e-3 : tile == 2 ? 1.4e-3 : tile == 3 ? 3e-3 : 5e-3; }
+/// One and a half times what docs/decisions/0016-half-precision.md documents, by tile.
+double error_bound(int tile) { return 1.5 * (tile == 0 ? 1.2e-3 : tile == 2 ? 2.1e-3 : tile == 3 ? 3.3e-3 : 6.3e-3); }
 
 TEST(HalfConvolution, MatchesDoubleWithinTheDocumentedErrorOnRandomShapes) {
   const unsigned seed = 20251125;
@@ -381,7 +381,7 @@ TEST(HalfConvolution, LargeAndSmallActivationsAndWeightsKeepTheirDigits) {
     e.solve();
     for (const Named& isa : runnable_kernels()) {
       SCOPED_TRACE(isa.name + ": " + text(p) + ", all of one sign");
-      // Rounding a growing sum loses more than one that stays near zero.
+      // A growing sum's rounding errors are larger than those of one that stays near zero.
       EXPECT_LE(error_of(*isa.kernels, e, run(*isa.kernels, e, p)), 0.02);
     }
   }
