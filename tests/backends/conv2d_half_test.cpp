@@ -247,7 +247,7 @@ double error_of(const HalfConvKernels& kernels, const Example& e, const Results&
           size += e.y[at] * e.y[at];
           ++at;
         }
-  return std::sqrt(error / size);
+  return error == 0 ? 0 : std::sqrt(error / size);  // a window may lie in the padding throughout
 }
 
 struct Named {
