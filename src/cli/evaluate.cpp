@@ -19,8 +19,8 @@ namespace {
 using nlohmann::json;
 
 struct Arguments {
-  std::string model, data = "fashion-mnist", split = "test", backend = "cpu", dump_logits, tta = "none", plots,
-                     on_bad_sample = "stop";
+  std::string model, data = "fashion-mnist", split = "test", backend = "cpu", precision = "f32", dump_logits,
+                     tta = "none", plots, on_bad_sample = "stop";
   int64_t batch_size = 256, threads = 0, workers = 1, limit = 0;
   bool json = false;
 };
@@ -42,7 +42,7 @@ Split parse_split(const std::string& name) {
   throw UserError("--split: '{}'; expected test, validation or train", escape_control(name));
 }
 
-void print_json(const Evaluation& e, const std::string& tta) {
+void print_json(const Evaluation& e, const std::string& tta, const std::string& precision) {
   json per_class = json::array();
   for (const ClassScore& s : e.per_class) {
     per_class.push_back(
@@ -56,25 +56,37 @@ void print_json(const Evaluation& e, const std::string& tta) {
                            {"confidence", bin.confidence},
                            {"accuracy", bin.accuracy}});
   }
+  json object = {{"images", e.images},
+                 {"skipped", e.skipped},
+                 {"loss", e.loss},
+                 {"top1", e.top1},
+                 {"top5", e.top5},
+                 {"ece", e.ece},
+                 {"calibration", calibration},
+                 {"tta", tta},
+                 {"precision", precision},
+                 {"per_class", per_class},
+                 {"confusion", e.confusion}};
+  if (e.agreement) {
+    object["agreement"] = {{"images", e.agreement->images},
+                           {"same_best", e.agreement->same_best},
+                           {"error", e.agreement->error},
+                           {"worst_error", e.agreement->worst_error}};
+  }
   // What is not finite is written as null, what is no UTF-8 as U+FFFD.
-  std::printf("%s\n", json{{"images", e.images},
-                           {"skipped", e.skipped},
-                           {"loss", e.loss},
-                           {"top1", e.top1},
-                           {"top5", e.top5},
-                           {"ece", e.ece},
-                           {"calibration", calibration},
-                           {"tta", tta},
-                           {"per_class", per_class},
-                           {"confusion", e.confusion}}
-                          .dump(-1, ' ', false, json::error_handler_t::replace)
-                          .c_str());
+  std::printf("%s\n", object.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
 }
 
-void print_text(const Evaluation& e) {
+void print_text(const Evaluation& e, const std::string& precision) {
   std::printf("%s images: loss %.4f, top-1 %.2f %%, top-5 %.2f %%, calibration error %.2f %%\n\n",
               grouped(e.images).c_str(), e.loss, 100 * e.top1, 100 * e.top5, 100 * e.ece);
   if (e.skipped > 0) std::printf("%s images could not be read and are left out\n\n", grouped(e.skipped).c_str());
+  if (e.agreement) {
+    std::printf("%s beside f32: the same class for %s of %s (%.2f %%); logits differ by %.2e (rms), %.2e (worst)\n\n",
+                precision.c_str(), grouped(e.agreement->same_best).c_str(), grouped(e.agreement->images).c_str(),
+                100 * static_cast<double>(e.agreement->same_best) / static_cast<double>(e.agreement->images),
+                e.agreement->error, e.agreement->worst_error);
+  }
   std::vector<std::vector<std::string>> scores = {{"class", "precision", "recall", "F1", "images"}};
   for (const ClassScore& s : e.per_class) {
     scores.push_back({s.name, fmt::format("{:.3f}", s.precision), fmt::format("{:.3f}", s.recall),
@@ -133,6 +145,7 @@ int run_evaluate(const Arguments& a) {
   if (a.on_bad_sample != "stop" && a.on_bad_sample != "skip")
     throw UserError("--on-bad-sample: '{}'; expected stop or skip", escape_control(a.on_bad_sample));
   const bool skips = a.on_bad_sample == "skip";
+  const Precision precision = parse_precision(a.precision);
   const Views views = parse_views(a.tta);
   const LoadedModel model = load_model(a.model);
   const ModelDescription& d = model.description;
@@ -166,7 +179,7 @@ int run_evaluate(const Arguments& a) {
   validate(views, d.preprocessing);
   const ModelSpec spec = find_model(d.architecture);
   const int threads = a.threads > 0 ? static_cast<int>(a.threads) : available_threads();
-  Session session(make_backend(a.backend, threads));
+  Session session(make_backend(a.backend, threads, AlgorithmChoice::measured, precision));
   const int64_t images = a.limit > 0 ? a.limit : data.count;
   // The batch is of what the network sees: an image's views count each, and are never torn apart.
   const auto views_of_one = static_cast<int64_t>(list_of(views).size());
@@ -176,6 +189,15 @@ int run_evaluate(const Arguments& a) {
                            {.model = d.options, .dtype = model.dtype, .images = {batch, d.channels, side, side}});
   write_states(session, model.values);
   program.refresh();
+  // A lower precision is judged beside f32, on the same batches.
+  std::optional<Session> full_session;
+  std::optional<InferenceProgram> full;
+  if (precision != Precision::f32) {
+    full_session.emplace(make_backend(a.backend, threads));
+    full.emplace(*full_session, spec, InferenceOptions{.model = d.options, .images = {batch, d.channels, side, side}});
+    write_states(*full_session, model.values);
+    full->refresh();
+  }
   for (const std::string& text : session.backend().take_warnings()) progress.print("resnet: warning: " + text);
   const auto start = std::chrono::steady_clock::now();
   const std::atomic<int>& stop = install_stop_signals();
@@ -193,14 +215,15 @@ int run_evaluate(const Arguments& a) {
                                  .limit = a.limit,
                                  .views = views,
                                  .on_bad_sample = skips ? BadSample::leave_out : BadSample::stop,
-                                 .progress = report});
+                                 .progress = report,
+                                 .reference = full ? &*full : nullptr});
   progress.clear();
   if (stop != 0 && e.images + e.skipped < images) return 128 + stop;
   if (e.images == 0)
     throw UserError(ExitCode::bad_data, "{}: none of its {} images can be read; expected at least one", a.data, images);
   if (!a.dump_logits.empty()) write_logits(a.dump_logits, program, data, d.preprocessing, images);
   if (!a.plots.empty()) write_plots(e, a.plots);
-  a.json ? print_json(e, a.tta) : print_text(e);
+  a.json ? print_json(e, a.tta, a.precision) : print_text(e, a.precision);
   return 0;
 }
 
@@ -220,6 +243,11 @@ Command add_evaluate(CLI::App& app) {
   verb->add_option("--threads", a->threads, "compute threads; 0: all CPUs there are")->capture_default_str();
   verb->add_option("-j,--workers", a->workers, "threads that prepare batches ahead")->capture_default_str();
   verb->add_option("--backend", a->backend, "cpu or reference")->capture_default_str();
+  verb->add_option(
+          "--precision", a->precision,
+          "f32, or f16: products in half precision, on a processor with AVX512-FP16; prints how far its logits "
+          "and classes agree with f32's, too")
+      ->capture_default_str();
   verb->add_option("--tta", a->tta,
                    "test-time augmentation, probabilities averaged: none, flip (and its mirror image) or ten-crop")
       ->capture_default_str();
@@ -228,7 +256,9 @@ Command add_evaluate(CLI::App& app) {
   verb->add_option("--dump-logits", a->dump_logits, "write the logits of all images here")
       ->type_name("FILE")
       ->group("");
-  verb->footer("Example: resnet evaluate runs/first/best.safetensors --data fashion-mnist");
+  verb->footer(
+      "Examples: resnet evaluate runs/first/best.safetensors --data fashion-mnist\n"
+      "          resnet evaluate runs/first/best.safetensors --precision f16");
   return [a] { return run_evaluate(*a); };
 }
 

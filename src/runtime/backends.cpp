@@ -38,14 +38,26 @@ void require_threads(int count) {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_backend(const std::string& name, int threads, AlgorithmChoice choice) {
+Precision parse_precision(const std::string& name) {
+  if (name == "f32") return Precision::f32;
+  if (name == "f16") return Precision::f16;
+  throw UserError("--precision: '{}'; expected f32 or f16", escape_control(name));
+}
+
+std::unique_ptr<Backend> make_backend(const std::string& name, int threads, AlgorithmChoice choice,
+                                      Precision precision) {
   if (name == "cpu") {
     require_threads(threads);
     return make_cpu_backend({.threads = threads,
                              .algorithms = conv_algorithms_from_environment(),
-                             .measure = choice == AlgorithmChoice::measured});
+                             .measure = choice == AlgorithmChoice::measured,
+                             .half = precision == Precision::f16});
   }
-  if (name == "reference") return make_reference_backend();
+  if (name == "reference") {
+    if (precision == Precision::f16)
+      throw UserError("--precision: f16 with the backend reference; expected f32, or the backend cpu");
+    return make_reference_backend();
+  }
   throw UserError("backend '{}' is unknown; expected cpu or reference; nearest: {}", escape_control(name),
                   nearest_names(name, {"cpu", "reference"}, 1));
 }

@@ -16,9 +16,20 @@ enum class AlgorithmChoice {
   usual,     ///< direct convolution, at once: no weights to prepare, and nothing is looked up, measured or remembered
 };
 
-/// "cpu" or "reference"; throws UserError with the nearest names otherwise.
+/// What convolutions of constant weights compute with.
+enum class Precision {
+  f32,
+  f16,  ///< products in half precision, sums in half over short runs of channels and then in f32; all else in f32
+};
+
+/// "f32" or "f16", the value of a flag --precision; throws UserError otherwise.
+Precision parse_precision(const std::string& name);
+
+/// "cpu" or "reference"; throws UserError with the nearest names otherwise, and for a precision that the backend, or
+/// this processor, does not have.
 std::unique_ptr<Backend> make_backend(const std::string& name, int threads,
-                                      AlgorithmChoice choice = AlgorithmChoice::measured);
+                                      AlgorithmChoice choice = AlgorithmChoice::measured,
+                                      Precision precision = Precision::f32);
 
 /// Peak f32 multiply-add rate of `threads` threads, measured now (about 0.2 s), in FLOP/s.
 double fma_peak(int threads);

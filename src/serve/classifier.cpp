@@ -7,7 +7,6 @@
 #include <numeric>
 #include <utility>
 
-#include "runtime/backends.h"
 #include "train/evaluation.h"
 
 namespace resnet {
@@ -60,7 +59,7 @@ Classifier::Classifier(LoadedModel model, const ClassifierOptions& options)
       threads_(threads_of(options)),
       batches_(batch_sizes(options.max_batch)),
       session_(make_backend(options.backend, threads_,
-                            options.measure ? AlgorithmChoice::measured : AlgorithmChoice::usual)) {
+                            options.measure ? AlgorithmChoice::measured : AlgorithmChoice::usual, options.precision)) {
   if (dtype_ == DType::f64 && options.backend == "cpu")
     throw UserError("{}: f64 weights; the cpu backend computes in f32; take the backend reference",
                     escape_control(description_.architecture));

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/preprocess.h"
+#include "runtime/backends.h"
 #include "train/inference.h"
 #include "train/model_file.h"
 
@@ -21,6 +22,7 @@ struct ClassifierOptions {
   /// Take this machine's fastest algorithms, measuring what its cache does not know (seconds, once for a machine): more
   /// images a second. Without it the usual ones, at once (AlgorithmChoice): the sooner first answer.
   bool measure = false;
+  Precision precision = Precision::f32;  ///< of convolutions; f16 needs the cpu backend and AVX512-FP16
 };
 
 /// One of the best classes of an image.

@@ -91,6 +91,39 @@ Evaluation Evaluator::result() const {
   return e;
 }
 
+void AgreementMeter::add(const Tensor& logits, const Tensor& reference) {
+  check(logits.shape() == reference.shape(), "AgreementMeter: logits of two shapes");
+  const auto classes = static_cast<size_t>(logits.shape()[1]);
+  const Tensor ours = convert(logits, DType::f64), theirs = convert(reference, DType::f64);
+  const auto best = [](std::span<const double> row) {
+    size_t k = 0;
+    for (size_t i = 1; i < row.size(); ++i) {
+      if (row[i] > row[k] || std::isnan(row[k])) k = i;
+    }
+    return k;
+  };
+  for (size_t n = 0; n < static_cast<size_t>(logits.shape()[0]); ++n) {
+    const auto a = ours.as<double>().subspan(n * classes, classes);
+    const auto b = theirs.as<double>().subspan(n * classes, classes);
+    ++counts_.images;
+    counts_.same_best += best(a) == best(b);
+    for (size_t k = 0; k < classes; ++k) {
+      squared_error_ += (a[k] - b[k]) * (a[k] - b[k]);
+      squared_reference_ += b[k] * b[k];
+      largest_error_ = std::max(largest_error_, std::abs(a[k] - b[k]));
+      largest_reference_ = std::max(largest_reference_, std::abs(b[k]));
+    }
+  }
+}
+
+Agreement AgreementMeter::result() const {
+  Agreement a = counts_;
+  // A NaN anywhere, or logits that are all zero, give a NaN or an infinity, which is what is to be known.
+  a.error = squared_error_ == 0 ? 0 : std::sqrt(squared_error_ / squared_reference_);
+  a.worst_error = largest_error_ == 0 ? 0 : largest_error_ / largest_reference_;
+  return a;
+}
+
 Tensor mean_log_probabilities(const Tensor& logits, int64_t views) {
   const int64_t rows = logits.shape()[0];
   const int64_t classes = logits.shape()[1];
@@ -122,6 +155,7 @@ Evaluation evaluate(InferenceProgram& program, const Dataset& dataset, const Pre
   const auto views = static_cast<int64_t>(list_of(options.views).size());
   check(program.batch_size() >= views, "evaluate: a program whose batch is smaller than an image's views");
   Evaluator evaluator(dataset.class_names);
+  AgreementMeter agreement;
   Loader loader(dataset, {.batch_size = program.batch_size() / views,
                           .shuffle = false,
                           .limit = options.limit,
@@ -135,6 +169,7 @@ Evaluation evaluate(InferenceProgram& program, const Dataset& dataset, const Pre
   while (const Batch* batch = loader.next()) {
     if (batch->size() > 0) {
       const Tensor logits = program.run(batch->images);
+      if (options.reference) agreement.add(logits, options.reference->run(batch->images));
       evaluator.add(views == 1 ? logits : mean_log_probabilities(logits, views), batch->labels);
     }
     skipped += static_cast<int64_t>(batch->bad.size());
@@ -143,6 +178,7 @@ Evaluation evaluate(InferenceProgram& program, const Dataset& dataset, const Pre
   }
   Evaluation result = evaluator.result();
   result.skipped = skipped;
+  if (options.reference) result.agreement = agreement.result();
   return result;
 }
 

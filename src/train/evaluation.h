@@ -3,6 +3,7 @@
 // believed.
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,14 @@ struct CalibrationBin {
 /// Bins of equal width, as in Guo et al. 2017 (arXiv:1706.04599, Sec. 2 and 4).
 inline constexpr int kCalibrationBins = 15;
 
+/// How a program's logits compare with a reference program's over the same images (each view counts as one).
+struct Agreement {
+  int64_t images = 0;
+  int64_t same_best = 0;   ///< images of which both name the same class first
+  double error = 0;        ///< root mean square of the differences, relative to that of the reference's logits
+  double worst_error = 0;  ///< largest difference of a logit, relative to the reference's largest
+};
+
 struct Evaluation {
   int64_t images = 0;
   int64_t skipped = 0;  ///< images left out because they could not be read
@@ -38,6 +47,7 @@ struct Evaluation {
   /// Expected calibration error: mean over images of |accuracy - confidence| of their bin; 0 is best, 1 worst.
   double ece = 0;
   std::vector<CalibrationBin> calibration;  ///< kCalibrationBins, from 0 to 1
+  std::optional<Agreement> agreement;       ///< with EvaluateOptions::reference
 };
 
 /// Collects logits batch by batch. NaN logits are ranked last and count as wrong; an image with one has no
@@ -58,12 +68,25 @@ class Evaluator {
 /// 2012 (Sec. 4.1) average predictions. A single view gives the log softmax, which has the same softmax and ranks.
 Tensor mean_log_probabilities(const Tensor& logits, int64_t views);
 
+/// Collects an Agreement batch by batch.
+class AgreementMeter {
+ public:
+  /// Both [n,K] and f32; a NaN is no class's best logit.
+  void add(const Tensor& logits, const Tensor& reference);
+  Agreement result() const;
+
+ private:
+  Agreement counts_;
+  double squared_error_ = 0, squared_reference_ = 0, largest_error_ = 0, largest_reference_ = 0;
+};
+
 struct EvaluateOptions {
   int workers = 1;                                 ///< threads that prepare batches ahead
   int64_t limit = 0;                               ///< of images; 0: all
   Views views = Views::one;                        ///< more than one: probabilities are averaged over them
   BadSample on_bad_sample = BadSample::stop;       ///< or leave_out: counted as skipped
   std::function<bool(int64_t, int64_t)> progress;  ///< hears (done, total); false stops, what came so far is the result
+  InferenceProgram* reference = nullptr;           ///< of the same batch and dtype: to be compared with
 };
 
 /// Runs `program`, whose batch holds an image's views at least, over `dataset`.

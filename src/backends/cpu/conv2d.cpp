@@ -3,6 +3,7 @@
 
 #include "ops/conv2d.h"
 #include "backends/cpu/conv2d_choice.h"
+#include "backends/cpu/conv2d_half.h"
 #include "backends/cpu/conv2d_stem.h"
 #include "backends/cpu/winograd.h"
 
@@ -167,8 +168,21 @@ class RemarkedKernel : public Kernel {
   std::string remark_;
 };
 
+/// Those in half precision that `context.algorithms` allows; none where it is not asked for or cannot be.
+std::vector<ConvCandidate> half_candidates(const ConvProblem& problem, const CpuContext& context) {
+  std::vector<ConvCandidate> list;
+  for (const int tile : {0, 2, 3, 4}) {
+    if (!half_convolution_refusal(problem, tile, context).empty()) continue;
+    if (tile != 0 && context.algorithms == ConvAlgorithms::direct) continue;
+    list.push_back({half_convolution_name(tile), tile != 0,
+                    [&context, tile](const ConvProblem& p) { return make_half_convolution(p, tile, context); }});
+  }
+  if (context.algorithms == ConvAlgorithms::winograd && list.size() > 1) list.erase(list.begin());
+  return list;
+}
+
 /// The candidates that `context.algorithms` allows.
-std::vector<ConvCandidate> candidates(const ConvProblem& problem, const CpuContext& context) {
+std::vector<ConvCandidate> f32_candidates(const ConvProblem& problem, const CpuContext& context) {
   std::vector<ConvCandidate> list;
   list.push_back({"direct", false, [&context](const ConvProblem& p) {
                     return make_onednn_convolution(p, OnednnAlgorithm::direct, context);
@@ -203,6 +217,15 @@ std::vector<ConvCandidate> candidates(const ConvProblem& problem, const CpuConte
       };
     }
   }
+  return list;
+}
+
+std::vector<ConvCandidate> candidates(const ConvProblem& problem, const CpuContext& context) {
+  std::vector<ConvCandidate> list = half_candidates(problem, context);
+  // Where f32 is as fast it is welcome; the emulation is slow, and asked for to see what half precision does.
+  if (!list.empty() && !context.half->native) return list;
+  std::vector<ConvCandidate> others = f32_candidates(problem, context);
+  list.insert(list.end(), std::make_move_iterator(others.begin()), std::make_move_iterator(others.end()));
   return list;
 }
 

@@ -6,6 +6,7 @@
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/onednn.h"
+#include "backends/cpu/simd/isa_kernels.h"
 #include "ops/add.h"
 #include "ops/avg_pool.h"
 #include "ops/batch_norm.h"
@@ -38,6 +39,20 @@ std::string processor_name() {
     if (line.rfind("model name", 0) == 0 || line.rfind("cpu model", 0) == 0) return line.substr(line.find(':') + 1);
   }
   return "unknown processor";
+}
+
+/// The kernels for half precision, which --precision f16 asks for.
+const HalfConvKernels& half_kernels(Isa isa) {
+  const char* text = std::getenv("RESNET_F16");
+  const std::string value = text ? text : "";
+  if (value == "emulate") return simd::isa_kernels(isa).half_convolution;
+  if (!value.empty()) throw UserError("environment RESNET_F16: '{}'; expected emulate", escape_control(value));
+  if (const HalfConvKernels* native = simd::native_half_convolution(isa)) return *native;
+  throw UserError(
+      "--precision: f16 on {} with instruction set {}; expected a processor with AVX512-FP16 (avx512_fp16 in "
+      "/proc/cpuinfo), and RESNET_MAX_ISA not below avx512fp16; take f32, or for its accuracy alone "
+      "RESNET_F16=emulate, which is slow",
+      processor_name(), isa_name(isa));
 }
 
 bool all_blocked(const NodeRequest& request) {
@@ -204,15 +219,22 @@ class CpuBackend : public Backend {
       : isa_(detected_isa()),
         identity_(describe_machine(isa_, options.threads)),
         tuning_(identity_),
-        context_{isa_,    channel_block(isa_), options.threads, options.algorithms, simd::simd_kernels(isa_),
-                 tuning_, options.measure} {}
+        context_{isa_,
+                 channel_block(isa_),
+                 options.threads,
+                 options.algorithms,
+                 simd::simd_kernels(isa_),
+                 tuning_,
+                 options.measure,
+                 options.half ? &half_kernels(isa_) : nullptr} {}
 
   std::string name() const override { return "cpu"; }
   std::string identity() const override {
+    const std::string half = !context_.half ? "" : context_.half->native ? ", f16" : ", emulated f16";
     switch (context_.algorithms) {
-      case ConvAlgorithms::automatic: return identity_;
-      case ConvAlgorithms::direct: return identity_ + ", direct convolutions";
-      case ConvAlgorithms::winograd: return identity_ + ", winograd convolutions";
+      case ConvAlgorithms::automatic: return identity_ + half;
+      case ConvAlgorithms::direct: return identity_ + ", direct convolutions" + half;
+      case ConvAlgorithms::winograd: return identity_ + ", winograd convolutions" + half;
     }
     throw InternalError("unknown convolution algorithms");
   }

@@ -17,9 +17,13 @@ struct CpuBackendOptions {
   /// False: a convolution gets its first candidate, `direct` where that is allowed, whatever the tuning cache knows.
   /// It needs no packed weights, so it is the fastest to a first answer; and the choice depends on nothing else.
   bool measure = true;
+  /// Convolutions of constant weights multiply in half precision wherever our kernels can, or f32 is faster. It needs a
+  /// processor with AVX512-FP16; the environment variable RESNET_F16=emulate has others compute the same, slowly.
+  bool half = false;
 };
 
-/// Throws UserError when RESNET_CONV_ALGORITHM or RESNET_MAX_ISA holds an unknown value.
+/// Throws UserError when RESNET_CONV_ALGORITHM, RESNET_MAX_ISA or RESNET_F16 holds an unknown value, and when half
+/// precision is asked of a processor without it.
 std::unique_ptr<Backend> make_cpu_backend(CpuBackendOptions options);
 
 /// "auto", "direct" or "winograd"; throws UserError naming the environment variable otherwise.

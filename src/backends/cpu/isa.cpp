@@ -4,8 +4,21 @@
 #include "backends/cpu/simd/isa.h"
 #include "base/error.h"
 
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#endif
+
 namespace resnet {
 namespace {
+
+#ifdef RESNET_AVX512FP16_KERNELS
+/// By CPUID, as compilers learned the name at different times. Its registers are AVX-512's, whose state the operating
+/// system is known to keep when `avx512f` is supported.
+bool has_avx512fp16() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 23 & 1) != 0;
+}
+#endif
 
 Isa cpu_isa() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -13,6 +26,9 @@ Isa cpu_isa() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+#ifdef RESNET_AVX512FP16_KERNELS
+    if (has_avx512fp16()) return Isa::avx512fp16;
+#endif
     return Isa::avx512;
   }
   if (avx2) return Isa::avx2;
@@ -27,6 +43,7 @@ const char* isa_name(Isa isa) {
     case Isa::generic: return "generic";
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
+    case Isa::avx512fp16: return "avx512fp16";
   }
   return "?";
 }
@@ -35,10 +52,11 @@ Isa detected_isa() {
   const Isa best = cpu_isa();
   const char* limit = std::getenv("RESNET_MAX_ISA");
   if (limit == nullptr || *limit == '\0') return best;
-  for (const Isa isa : {Isa::generic, Isa::avx2, Isa::avx512}) {
+  for (const Isa isa : {Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512fp16}) {
     if (std::strcmp(limit, isa_name(isa)) == 0) return isa < best ? isa : best;
   }
-  throw UserError("RESNET_MAX_ISA is '{}'; accepted: generic, avx2, avx512 (or leave it unset)", escape_control(limit));
+  throw UserError("RESNET_MAX_ISA is '{}'; accepted: generic, avx2, avx512, avx512fp16 (or leave it unset)",
+                  escape_control(limit));
 }
 
 }  // namespace resnet

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/simd/conv2d_half.h"
 #include "backends/cpu/simd_kernels.h"
 #include "backends/cpu/tuning_cache.h"
 #include "plan/backend.h"
@@ -20,15 +21,17 @@ struct CpuContext {
   ConvAlgorithms algorithms;
   const simd::SimdKernels& simd;
   TuningCache& tuning;
-  bool measure = true;  ///< what the tuning cache does not know
+  bool measure = true;                    ///< what the tuning cache does not know
+  const HalfConvKernels* half = nullptr;  ///< in half precision; null: everything in f32
 };
 
-/// What the tuning cache knows a problem by: fewer allowed algorithms are another problem.
+/// What the tuning cache knows a problem by: another precision, or fewer allowed algorithms, is another problem.
 inline std::string tuning_key(const CpuContext& context, const std::string& problem) {
+  const std::string precision = !context.half ? "" : context.half->native ? "f16 " : "emulated f16 ";
   switch (context.algorithms) {
-    case ConvAlgorithms::automatic: return problem;
-    case ConvAlgorithms::direct: return "direct " + problem;
-    case ConvAlgorithms::winograd: return "winograd " + problem;
+    case ConvAlgorithms::automatic: return precision + problem;
+    case ConvAlgorithms::direct: return "direct " + precision + problem;
+    case ConvAlgorithms::winograd: return "winograd " + precision + problem;
   }
   throw InternalError("unknown convolution algorithms");
 }

@@ -9,12 +9,19 @@ namespace resnet::simd {
 namespace generic {
 extern const IsaKernels kernels;
 }
+#ifdef RESNET_X86_KERNELS
 namespace avx2 {
 extern const IsaKernels kernels;
 }
 namespace avx512 {
 extern const IsaKernels kernels;
 }
+#endif
+#ifdef RESNET_AVX512FP16_KERNELS
+namespace avx512fp16 {
+extern const HalfConvKernels half_convolution;  // conv2d_half.cpp: all else is avx512's
+}
+#endif
 
 namespace {
 
@@ -55,10 +62,22 @@ const SimdKernels& simd_kernels(Isa isa, int64_t block) {
 const IsaKernels& isa_kernels(Isa isa) {
   switch (isa) {
     case Isa::generic: return generic::kernels;
+#ifdef RESNET_X86_KERNELS
     case Isa::avx2: return avx2::kernels;
-    case Isa::avx512: return avx512::kernels;
+    case Isa::avx512:
+    case Isa::avx512fp16: return avx512::kernels;
+#else
+    default: break;
+#endif
   }
   throw InternalError("isa_kernels: unknown instruction set");
+}
+
+const HalfConvKernels* native_half_convolution([[maybe_unused]] Isa isa) {
+#ifdef RESNET_AVX512FP16_KERNELS
+  if (isa == Isa::avx512fp16) return &avx512fp16::half_convolution;
+#endif
+  return nullptr;
 }
 
 }  // namespace resnet::simd

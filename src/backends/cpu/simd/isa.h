@@ -5,16 +5,16 @@
 namespace resnet {
 
 /// `generic` is what the compiler assumes for the architecture (SSE2 on x86-64); `avx2` also needs
-/// FMA; `avx512` needs F, BW, DQ and VL.
-enum class Isa { generic, avx2, avx512 };
+/// FMA; `avx512` needs F, BW, DQ and VL; `avx512fp16` also FP16, which only half-precision convolutions use.
+enum class Isa { generic, avx2, avx512, avx512fp16 };
 
 /// The best instruction set of this CPU, not above the environment variable
-/// RESNET_MAX_ISA=generic|avx2|avx512. Throws UserError (code 2) for any other value of it.
+/// RESNET_MAX_ISA=generic|avx2|avx512|avx512fp16. Throws UserError (code 2) for any other value of it.
 Isa detected_isa();
 
 const char* isa_name(Isa isa);
 
 /// Channels per block of the activation layout nChw{B}c the kernels of `isa` want: 8 or 16.
-constexpr int channel_block(Isa isa) { return isa == Isa::avx512 ? 16 : 8; }
+constexpr int channel_block(Isa isa) { return isa >= Isa::avx512 ? 16 : 8; }
 
 }  // namespace resnet

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "backends/cpu/simd/conv2d_half.h"
 #include "backends/cpu/simd/conv2d_stem.h"
 #include "backends/cpu/simd/isa.h"
 #include "backends/cpu/simd/winograd.h"
@@ -13,11 +14,15 @@ namespace resnet::simd {
 struct IsaKernels {
   const SimdKernels& (*table)(int64_t block);  ///< for blocks of 8 or 16 channels
   const WinogradKernels& winograd;
+  const HalfConvKernels& half_convolution;  ///< emulated
   void (*stem_weight_grad)(const StemWeightGrad&);
   double (*fma_loop)(int64_t iterations);  ///< runs multiply-adds out of registers; the FLOPs done
 };
 
 /// Calling what is compiled for an instruction set that the processor lacks is undefined.
 const IsaKernels& isa_kernels(Isa isa);
+
+/// The half-precision convolutions that run on the processor's own half arithmetic; null where `isa` has none.
+const HalfConvKernels* native_half_convolution(Isa isa);
 
 }  // namespace resnet::simd

@@ -12,7 +12,7 @@
 #include <cstdint>
 
 #ifndef RESNET_ISA
-#error "simd/ sources are compiled with RESNET_ISA=generic|avx2|avx512"
+#error "simd/ sources are compiled with RESNET_ISA=generic|avx2|avx512|avx512fp16"
 #endif
 
 /// Unrolls the next loop completely, so that arrays indexed by its counter become registers.
@@ -25,7 +25,7 @@
 
 namespace resnet::simd::RESNET_ISA {
 
-#ifdef RESNET_ISA_avx512
+#if defined(RESNET_ISA_avx512) || defined(RESNET_ISA_avx512fp16)
 constexpr int kBlock = 16;
 #else
 constexpr int kBlock = 8;
@@ -94,6 +94,24 @@ RESNET_INLINE Vec<B> relu(const Vec<B>& v) {
   } else {
     const Vec<B> nothing = {};
     return nothing > v ? nothing : v;
+  }
+}
+
+/// The larger of each lane; where one is a NaN, b's.
+template <int B>
+RESNET_INLINE Vec<B> larger_of(const Vec<B>& a, const Vec<B>& b) {
+  if constexpr (B > kNativeLanes) {
+    union Halves {
+      Vec<B> whole;
+      Vec<B / 2> half[2];
+    };
+    Halves u = {a};
+    const Halves v = {b};
+    u.half[0] = larger_of<B / 2>(u.half[0], v.half[0]);
+    u.half[1] = larger_of<B / 2>(u.half[1], v.half[1]);
+    return u.whole;
+  } else {
+    return a > b ? a : b;
   }
 }
 

@@ -24,6 +24,7 @@
 
 #include <utility>
 
+#include "backends/cpu/simd/half_vec.h"
 #include "backends/cpu/simd/vec.h"
 #include "backends/cpu/simd/winograd.h"
 #include "backends/cpu/simd/winograd_gemm.h"
@@ -127,16 +128,21 @@ struct Winograd {
     }
   }
 
-  /// Where the tiles of a block go in V and Z: `run` tiles together, runs `run_pitch` floats apart.
+  /// Where the tiles of a block go in V and Z: `run` tiles together, runs `run_pitch` elements apart.
   struct Rows {
     int64_t run, run_pitch, plane;
   };
 
+  static RESNET_INLINE void put_point(float* to, const V& value, const V&) { store<B>(to, value); }
+  static RESNET_INLINE void put_point(Half* to, const V& value, const V& scale) { store_half<B>(to, value * scale); }
+
   /// Writes v[xi][t - t0] for tiles [t0, t1) of one channel block. kTaps = N reads windows that
-  /// overlap by N - kStep, shifted by -pad; kTaps = M the tiles themselves. zero_row: w*B zeros.
-  template <int kTaps>
+  /// overlap by N - kStep, shifted by -pad; kTaps = M the tiles themselves. zero_row: w*B zeros. T is float, or Half:
+  /// then a tile's points are multiplied by its run's entry of `scales`.
+  template <int kTaps, class T>
   static void transform(const float* x, const Maps& maps, int64_t block, int64_t pad, const Tiling& tiling, int64_t t0,
-                        int64_t t1, float* v, const Rows& rows, float* strip, const float* zero_row) {
+                        int64_t t1, T* v, const Rows& rows, float* strip, const float* zero_row,
+                        const float* scales = nullptr) {
     constexpr int kAdvance = kTaps == N ? kStep : M;
     for (int64_t t = t0; t < t1;) {
       const Segment s(tiling, t, t1);
@@ -161,17 +167,18 @@ struct Winograd {
       clear_columns(strip, last, columns);
       for (int64_t q = 0; q < s.tiles;) {
         const int64_t at = t - t0 + q, end = smaller(s.tiles, q + rows.run - at % rows.run);
-        float* out = v + at / rows.run * rows.run_pitch + at % rows.run * B;
+        const V scale = splat<B>(scales == nullptr ? 1 : scales[at / rows.run]);
+        T* out = v + at / rows.run * rows.run_pitch + at % rows.run * B;
         for (int i = 0; i < N; ++i) {
           const float* in = strip + i * kStripPitch + q * kAdvance * B;
-          float* to = out + i * N * rows.plane;
+          T* to = out + i * N * rows.plane;
           for (int64_t n = end - q; n > 0; --n, in += kAdvance * B, to += B) {
             V d[kTaps], o[N];
             RESNET_UNROLL
             for (int r = 0; r < kTaps; ++r) d[r] = load<B>(in + r * B);
             one_axis<kTaps>(d, o);
             RESNET_UNROLL
-            for (int j = 0; j < N; ++j) store<B>(to + j * rows.plane, o[j]);
+            for (int j = 0; j < N; ++j) put_point(to + j * rows.plane, o[j], scale);
           }
         }
         q = end;
@@ -184,11 +191,12 @@ struct Winograd {
     const float* bias;
     const float* residual;
     bool relu;
-    int64_t channels;  ///< bias has as many entries
+    int64_t channels;              ///< bias has as many entries
+    const float* scale = nullptr;  ///< of P by channel, padded to whole blocks; only where kScaled
   };
 
-  /// y = A^T P A + bias (+ residual) (relu) for tiles [t0, t1) of one channel block; p[xi][t - t0].
-  template <bool kResidual, bool kRelu>
+  /// y = A^T P A (* scale) + bias (+ residual) (relu) for tiles [t0, t1) of one channel block; p[xi][t - t0].
+  template <bool kResidual, bool kRelu, bool kScaled>
   static void inverse(const float* p, int64_t plane, const Maps& maps, int64_t block, const Tiling& tiling, int64_t t0,
                       int64_t t1, const Epilogue& epilogue, float* y, float* strip) {
     V bias = zero<B>();
@@ -198,6 +206,8 @@ struct Winograd {
       for (int64_t i = 0; i < count; ++i) padded[i] = epilogue.bias[block * B + i];
       bias = load<B>(padded);
     }
+    V scale = zero<B>();
+    if constexpr (kScaled) scale = load<B>(epilogue.scale + block * B);
     for (int64_t t = t0; t < t1;) {
       const Segment s(tiling, t, t1);
       for (int i = 0; i < N; ++i) {
@@ -224,7 +234,12 @@ struct Winograd {
         for (int r = 0; r < M; ++r) {
           if (r < rows) {
             const int64_t here = at + r * row_floats + j * B;
-            V value = o[r] + bias;
+            V value;
+            if constexpr (kScaled) {
+              value = o[r] * scale + bias;
+            } else {
+              value = o[r] + bias;
+            }
             if constexpr (kResidual) value += load<B>(epilogue.residual + here);
             if constexpr (kRelu) value = relu<B>(value);
             store<B>(y + here, value);
@@ -235,10 +250,12 @@ struct Winograd {
     }
   }
 
+  template <bool kScaled = false>
   static void inverse(const float* p, int64_t plane, const Maps& maps, int64_t block, const Tiling& tiling, int64_t t0,
                       int64_t t1, const Epilogue& e, float* y, float* strip) {
-    const auto run = e.residual != nullptr ? (e.relu ? &inverse<true, true> : &inverse<true, false>)
-                                           : (e.relu ? &inverse<false, true> : &inverse<false, false>);
+    const auto run = e.residual != nullptr
+                         ? (e.relu ? &inverse<true, true, kScaled> : &inverse<true, false, kScaled>)
+                         : (e.relu ? &inverse<false, true, kScaled> : &inverse<false, false, kScaled>);
     run(p, plane, maps, block, tiling, t0, t1, e, y, strip);
   }
 
