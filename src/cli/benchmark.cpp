@@ -114,7 +114,10 @@ int run_benchmark(const Arguments& a) {
     model = find_model(a.model);
   }
   if (a.image_size > 0) model.input = {model.input[0], a.image_size, a.image_size};
-  if (loaded && !fits(loaded->values, model_states(model, options, DType::f32))) {
+  const bool quantized = loaded && loaded->quantization;
+  if (quantized && a.mode == "training")
+    throw UserError(ExitCode::refused, "{}: holds 8-bit weights; expected --mode inference, or the f32 model it was made from", escape_control(a.model));
+  if (loaded && !quantized && !fits(loaded->values, model_states(model, options, DType::f32))) {
     throw UserError("--image-size: {}; the weights of {} are for images of {} pixels; leave it out", a.image_size,
                     escape_control(a.model), loaded->description.preprocessing.image_size);
   }
@@ -139,10 +142,14 @@ int run_benchmark(const Arguments& a) {
     program = &session.compile(make_training_step(model, {.model = options, .images = images}), prepare);
     write_states(session, values);
   } else {
-    inference.emplace(session, model, InferenceOptions{.model = options, .images = images});
+    inference.emplace(session, model,
+                      InferenceOptions{.model = options,
+                                       .images = images,
+                                       .passes = {},
+                                       .keep_model_states = false,
+                                       .quantization = quantized ? &*loaded->quantization : nullptr});
     program = &inference->program();
-    write_states(session, values);
-    inference->refresh();
+    inference->load(std::move(values));
   }
   fill_inputs(*program, classes);
   if (a.dump_plan) std::fputs(print(program->graph(), program->plan()).c_str(), stderr);
@@ -174,7 +181,7 @@ int run_benchmark(const Arguments& a) {
                              {"mode", a.mode},
                              {"batch_size", a.batch_size},
                              {"input_size", model.input.str()},
-                             {"precision", a.precision},
+                             {"precision", quantized ? "int8" : a.precision},
                              {"backend", a.backend},
                              {"threads", threads},
                              {"instruction_set", instruction_set()},
@@ -191,8 +198,8 @@ int run_benchmark(const Arguments& a) {
   }
   std::printf(
       "%s",
-      table({{"model", fmt::format("{}, {}, {} at batch {}, {} threads", a.model, a.mode, model.input.str(),
-                                   a.batch_size, threads)},
+      table({{"model", fmt::format("{}, {}{}, {} at batch {}, {} threads", a.model, quantized ? "int8 " : "", a.mode,
+                                   model.input.str(), a.batch_size, threads)},
              {"speed", fmt::format("{:.1f} img/s (median of {}; {:.1f} to {:.1f})", median, rates.size(), rates.front(),
                                    rates.back())},
              {"FLOPs",

@@ -56,6 +56,7 @@ Classifier::Classifier(const std::string& model_path, const ClassifierOptions& o
 Classifier::Classifier(LoadedModel model, const ClassifierOptions& options)
     : description_(std::move(model.description)),
       spec_(find_model(description_.architecture)),
+      quantization_(std::move(model.quantization)),
       dtype_(model.dtype),
       threads_(threads_of(options)),
       batches_(batch_sizes(options.max_batch)),
@@ -86,7 +87,8 @@ InferenceProgram& Classifier::program(int64_t batch) {
                                                               .dtype = dtype_,
                                                               .images = {batch, description_.channels, size, size},
                                                               .passes = {},
-                                                              .keep_model_states = false});
+                                                              .keep_model_states = false,
+                                                              .quantization = quantization_ ? &*quantization_ : nullptr});
     } catch (...) {
       programs_.erase(batch);
       throw;

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <set>
 
+#include "train/quantized_model.h"
+
 namespace resnet {
 
 std::unique_ptr<Graph> make_inference_graph(const ModelSpec& model, const InferenceOptions& options) {
@@ -15,18 +17,25 @@ std::unique_ptr<Graph> make_inference_graph(const ModelSpec& model, const Infere
 
 InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, const InferenceOptions& options,
                                    const PlanProgress& progress)
-    : session_(session), images_(options.images), dtype_(options.dtype) {
+    : session_(session), images_(options.images), dtype_(options.dtype), quantization_(options.quantization) {
   auto graph = make_inference_graph(model, options);
   folded_ = run_inference_passes(*graph, options.passes);
+  if (quantization_) {
+    QuantizedGraph quantized = quantize_graph(*graph, quantization_->layers);
+    graph = std::move(quantized.graph);
+    derived_ = std::move(quantized.derived);
+    folded_.clear();
+  }
   // The folded states follow from the model's own, which the graph no longer reads.
   for (const auto& [name, id] : graph->leaves()) {
-    if (options.keep_model_states && graph->node(id).kind == NodeKind::state)
+    if (options.keep_model_states && !quantization_ && graph->node(id).kind == NodeKind::state)
       session.add_state(name, graph->node(id).outputs[0]);
   }
   program_ = &session.compile(std::move(graph), progress);
 }
 
 void InferenceProgram::refresh() {
+  check(!quantization_, "InferenceProgram::refresh: a quantised model has no states to follow");
   auto read = [&](const std::string& name) { return session_.read_state(name); };
   for (const FoldedConvolution& f : folded_) {
     write_folded(f, {.weight = read(f.weight),
@@ -46,6 +55,10 @@ void InferenceProgram::load(std::map<std::string, Tensor> values) {
     return std::move(values.extract(found).mapped());
   };
   std::set<std::string> written;
+  for (const DerivedState& state : derived_) {
+    session_.write_state(state.state, derive(state, values, *quantization_));
+    written.insert(state.state);
+  }
   for (const FoldedConvolution& f : folded_) {
     write_folded(f, {.weight = take(f.weight),
                      .bias = f.bias.empty() ? Tensor() : take(f.bias),

@@ -5,9 +5,12 @@
 
 #include "models/registry.h"
 #include "passes/pipeline.h"
+#include "passes/quantize_graph.h"
 #include "runtime/session.h"
 
 namespace resnet {
+
+struct Quantization;
 
 struct InferenceOptions {
   ModelOptions model;
@@ -17,6 +20,8 @@ struct InferenceOptions {
   /// The session keeps the weights that others are folded from, for refresh(); without them it holds what it computes
   /// with and no more, and is filled by load().
   bool keep_model_states = true;
+  /// Of a model in 8 bits, whose program is filled by load() alone; must outlive the program.
+  const Quantization* quantization = nullptr;
 };
 
 /// A program [N,C,H,W] -> logits [N,K] over the session's states. Call refresh() after states changed.
@@ -51,6 +56,8 @@ class InferenceProgram {
   Program* program_;
   Tensor partial_;  ///< a whole batch, for images that are fewer
   std::vector<FoldedConvolution> folded_;
+  const Quantization* quantization_;
+  std::vector<DerivedState> derived_;  ///< of a quantised model
 };
 
 /// The forward graph alone, input "images", output "logits"; inference statistics.

@@ -5,6 +5,7 @@
 
 #include "backends/cpu/simd/conv2d_stem.h"
 #include "backends/cpu/simd/isa.h"
+#include "backends/cpu/simd/quantized.h"
 #include "backends/cpu/simd/winograd.h"
 #include "backends/cpu/simd_kernels.h"
 
@@ -13,6 +14,7 @@ namespace resnet::simd {
 struct IsaKernels {
   const SimdKernels& (*table)(int64_t block);  ///< for blocks of 8 or 16 channels
   const WinogradKernels& winograd;
+  const QuantizedKernels& quantized;
   void (*stem_weight_grad)(const StemWeightGrad&);
   double (*fma_loop)(int64_t iterations);  ///< runs multiply-adds out of registers; the FLOPs done
 };
