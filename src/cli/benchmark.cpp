@@ -116,7 +116,9 @@ int run_benchmark(const Arguments& a) {
   if (a.image_size > 0) model.input = {model.input[0], a.image_size, a.image_size};
   const bool quantized = loaded && loaded->quantization;
   if (quantized && a.mode == "training")
-    throw UserError(ExitCode::refused, "{}: holds 8-bit weights; expected --mode inference, or the f32 model it was made from", escape_control(a.model));
+    throw UserError(ExitCode::refused,
+                    "{}: holds 8-bit weights; expected --mode inference, or the f32 model it was made from",
+                    escape_control(a.model));
   if (loaded && !quantized && !fits(loaded->values, model_states(model, options, DType::f32))) {
     throw UserError("--image-size: {}; the weights of {} are for images of {} pixels; leave it out", a.image_size,
                     escape_control(a.model), loaded->description.preprocessing.image_size);

@@ -82,19 +82,22 @@ Dataset load(const Arguments& a, Split split, const ModelDescription& d, Progres
 
 /// The images that scales are found with: of --calibration-split, or of the training images where the data has some.
 Dataset load_calibration(const Arguments& a, const ModelDescription& d, Progress& progress) {
-  if (!a.calibration_split.empty()) return load(a, parse_split("--calibration-split", a.calibration_split), d, progress);
+  if (!a.calibration_split.empty())
+    return load(a, parse_split("--calibration-split", a.calibration_split), d, progress);
   try {
     return load(a, Split::train, d, progress);
   } catch (const ResourceError& error) {
     if (error.code() != ExitCode::io || a.split == name_of(Split::train)) throw;
-    progress.print(fmt::format("resnet: note: {}: has no training images; calibrated with the {} images", a.data, a.split));
+    progress.print(
+        fmt::format("resnet: note: {}: has no training images; calibrated with the {} images", a.data, a.split));
     return load(a, parse_split("--split", a.split), d, progress);
   }
 }
 
 /// Images a second of a program on noise: the median of runs for about a second.
 double speed_of(InferenceProgram& program) {
-  const TensorType& type = program.program().plan().buffers[static_cast<size_t>(program.program().plan().inputs.at("images"))].value.type;
+  const TensorType& type =
+      program.program().plan().buffers[static_cast<size_t>(program.program().plan().inputs.at("images"))].value.type;
   Tensor images(type);
   Rng rng(hash_text("images"));
   for (float& v : images.as<float>()) v = static_cast<float>(rng.normal());
@@ -117,24 +120,22 @@ Trial try_model(const LoadedModel& model, const Dataset& data, const Arguments& 
   const int64_t images = a.limit > 0 ? std::min(a.limit, data.count) : data.count;
   const int64_t side = d.preprocessing.image_size;
   Session session(make_backend("cpu", threads));
-  InferenceProgram program(session, find_model(d.architecture),
-                           {.model = d.options,
-                            .images = {std::min(a.batch_size, images), d.channels, side, side},
-                            .passes = {},
-                            .keep_model_states = false,
-                            .quantization = model.quantization ? &*model.quantization : nullptr},
-                           [&](int done, int total) {
-                             progress.update(fmt::format("{}: choosing kernels {}/{}", what, done, total));
-                           });
+  InferenceProgram program(
+      session, find_model(d.architecture),
+      {.model = d.options,
+       .images = {std::min(a.batch_size, images), d.channels, side, side},
+       .passes = {},
+       .keep_model_states = false,
+       .quantization = model.quantization ? &*model.quantization : nullptr},
+      [&](int done, int total) { progress.update(fmt::format("{}: choosing kernels {}/{}", what, done, total)); });
   program.load(model.values);
   const std::atomic<int>& stop = install_stop_signals();
-  const Evaluation e = evaluate(program, data, d.preprocessing,
-                                {.workers = static_cast<int>(a.workers),
-                                 .limit = images,
-                                 .progress = [&](int64_t done, int64_t total) {
-                                   progress.update(fmt::format("{}: evaluating {}/{}", what, done, total));
-                                   return stop == 0;
-                                 }});
+  const Evaluation e =
+      evaluate(program, data, d.preprocessing,
+               {.workers = static_cast<int>(a.workers), .limit = images, .progress = [&](int64_t done, int64_t total) {
+                  progress.update(fmt::format("{}: evaluating {}/{}", what, done, total));
+                  return stop == 0;
+                }});
   if (stop != 0) throw Stopped();
   return {.top1 = e.top1, .images_per_second = speed_of(program), .images = e.images};
 }
@@ -161,17 +162,18 @@ void print_json(const Arguments& a, const QuantizedModel& q, const Trial& before
 
 void print_text(const Arguments& a, const QuantizedModel& q, const Trial& before, const Trial& after) {
   const auto size = [](int64_t count) { return bytes(static_cast<size_t>(count)); };
-  std::printf("%s", table({{"", "f32", "int8", ""},
-                           {fmt::format("top-1 of {} images", grouped(after.images)), fmt::format("{:.2f} %", 100 * before.top1),
-                            fmt::format("{:.2f} %", 100 * after.top1),
-                            fmt::format("{:+.2f} points", 100 * (after.top1 - before.top1))},
-                           {"size", size(before.file_bytes), size(after.file_bytes),
-                            fmt::format("{:.2f} x", static_cast<double>(before.file_bytes) / static_cast<double>(after.file_bytes))},
-                           {fmt::format("speed at batch {}", std::min(a.batch_size, after.images)),
-                            fmt::format("{:.1f} img/s", before.images_per_second),
-                            fmt::format("{:.1f} img/s", after.images_per_second),
-                            fmt::format("{:.2f} x", after.images_per_second / before.images_per_second)}})
-                        .c_str());
+  std::printf(
+      "%s",
+      table(
+          {{"", "f32", "int8", ""},
+           {fmt::format("top-1 of {} images", grouped(after.images)), fmt::format("{:.2f} %", 100 * before.top1),
+            fmt::format("{:.2f} %", 100 * after.top1), fmt::format("{:+.2f} points", 100 * (after.top1 - before.top1))},
+           {"size", size(before.file_bytes), size(after.file_bytes),
+            fmt::format("{:.2f} x", static_cast<double>(before.file_bytes) / static_cast<double>(after.file_bytes))},
+           {fmt::format("speed at batch {}", std::min(a.batch_size, after.images)),
+            fmt::format("{:.1f} img/s", before.images_per_second), fmt::format("{:.1f} img/s", after.images_per_second),
+            fmt::format("{:.2f} x", after.images_per_second / before.images_per_second)}})
+          .c_str());
   const auto kept = std::count_if(q.layers.begin(), q.layers.end(), [](const LayerError& l) { return !l.quantized; });
   const auto worst = std::min_element(q.layers.begin(), q.layers.end(),
                                       [](const LayerError& x, const LayerError& y) { return x.sqnr_db < y.sqnr_db; });
@@ -225,10 +227,11 @@ int run_quantize(const Arguments& a) {
     progress.clear();
     const double drop = 100 * (before.top1 - after.top1);
     if (!(drop <= a.max_drop) && !a.force) {
-      throw UserError(ExitCode::refused,
-                      "{}: top-1 falls by {:.2f} points in 8 bits, from {:.2f} to {:.2f} %; expected at most --max-drop "
-                      "{}; try more --calibration-images, --method percentile, a higher --min-sqnr, or --force",
-                      escape_control(a.model), drop, 100 * before.top1, 100 * after.top1, a.max_drop);
+      throw UserError(
+          ExitCode::refused,
+          "{}: top-1 falls by {:.2f} points in 8 bits, from {:.2f} to {:.2f} %; expected at most --max-drop "
+          "{}; try more --calibration-images, --method percentile, a higher --min-sqnr, or --force",
+          escape_control(a.model), drop, 100 * before.top1, 100 * after.top1, a.max_drop);
     }
     std::map<std::string, std::string> metadata = file.metadata();
     metadata[kQuantizationKey] = to_json(quantized.quantization);
@@ -250,7 +253,8 @@ Command add_quantize(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
   CLI::App* verb = app.add_subcommand("quantize", "A model file in 8 bits: a quarter of the size, and faster");
   verb->add_option("MODEL", a->model, "model file in f32 (.safetensors)")->required();
-  verb->add_option("--data", a->data, "labelled images: fashion-mnist, a folder of idx or CIFAR files or of images, or a list")
+  verb->add_option("--data", a->data,
+                   "labelled images: fashion-mnist, a folder of idx or CIFAR files or of images, or a list")
       ->required();
   verb->add_option("--output", a->output, "the file to write, .safetensors")->type_name("FILE")->required();
   verb->add_option("--split", a->split, "images that accuracy is measured on: test, validation or train")

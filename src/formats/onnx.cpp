@@ -109,11 +109,14 @@ class OnnxWriter {
     std::vector<const Node*> readers;
     for (const int32_t id : graph_.live_nodes()) {
       const Node& reader = graph_.node(id);
-      if (reader.op && reader.op->name == "quantized_conv2d" && reader.inputs[0] == result_value_) readers.push_back(&reader);
+      if (reader.op && reader.op->name == "quantized_conv2d" && reader.inputs[0] == result_value_)
+        readers.push_back(&reader);
     }
     return readers;
   }
-  const Tensor& state_of(const Node& node, size_t input) const { return states_.at(graph_.node(node.inputs[input]).name); }
+  const Tensor& state_of(const Node& node, size_t input) const {
+    return states_.at(graph_.node(node.inputs[input]).name);
+  }
 
   /// An initializer of the node's dtype.
   std::string reals(const std::string& what, const Shape& shape, const std::vector<double>& values) {
@@ -223,10 +226,10 @@ class OnnxWriter {
   onnx::GraphProto& onnx_;
   std::map<std::pair<int32_t, int32_t>, std::string> names_;  ///< of values
   std::set<std::string> taken_, node_names_;
-  std::map<std::pair<int32_t, int32_t>, Steps> steps_;         ///< of 8-bit values
-  const Node* node_ = nullptr;  ///< being written
+  std::map<std::pair<int32_t, int32_t>, Steps> steps_;  ///< of 8-bit values
+  const Node* node_ = nullptr;                          ///< being written
   Value result_value_;
-  std::string result_;          ///< the name of its output 0
+  std::string result_;  ///< the name of its output 0
 };
 
 void set(onnx::NodeProto& node, const char* name, const Integers& values) {
@@ -395,8 +398,9 @@ std::string widened(OnnxWriter& w, size_t input, const std::string& what) {
   const auto& steps = w.steps(input);
   const DType dtype = w.node().inputs[input].type().dtype;
   return w
-      .add("DequantizeLinear", {w.input(input), w.constant(what + "_scale", scalar(steps.scale)),
-                                w.constant(what + "_zero", zero_point(dtype, steps.zero))},
+      .add("DequantizeLinear",
+           {w.input(input), w.constant(what + "_scale", scalar(steps.scale)),
+            w.constant(what + "_zero", zero_point(dtype, steps.zero))},
            what)
       .output(0);
 }
@@ -469,16 +473,19 @@ void quantized_conv2d_form(OnnxWriter& w) {
   for (size_t k = 0; k < static_cast<size_t>(filters); ++k) {
     const double m = static_cast<double>(multiplier.as<float>()[k]);
     int64_t sum = 0;
-    for (int64_t i = 0; i < taps; ++i) sum += weight.as<int8_t>()[k * static_cast<size_t>(taps) + static_cast<size_t>(i)];
-    const double b = static_cast<double>(offset.as<float>()[k]) + m * static_cast<double>(sum * x.zero) + residual_shift;
+    for (int64_t i = 0; i < taps; ++i)
+      sum += weight.as<int8_t>()[k * static_cast<size_t>(taps) + static_cast<size_t>(i)];
+    const double b =
+        static_cast<double>(offset.as<float>()[k]) + m * static_cast<double>(sum * x.zero) + residual_shift;
     weight_scale.as<float>()[k] = static_cast<float>(m * static_cast<double>(y_scale) / static_cast<double>(x.scale));
     bias_scale.as<float>()[k] = static_cast<float>(m * static_cast<double>(y_scale));
     whole_bias.as<int32_t>()[k] = static_cast<int32_t>(std::clamp(std::nearbyint(b / m), -2147483648.0, 2147483647.0));
   }
   const std::string pixels = widened(w, 0, "/x");
-  onnx::NodeProto& real_weight =
-      w.add("DequantizeLinear", {w.constant("/weight", weight), w.constant("/weight_scale", weight_scale),
-                                 w.constant("/weight_zero", weight_zero)}, "/w");
+  onnx::NodeProto& real_weight = w.add("DequantizeLinear",
+                                       {w.constant("/weight", weight), w.constant("/weight_scale", weight_scale),
+                                        w.constant("/weight_zero", weight_zero)},
+                                       "/w");
   set(real_weight, "axis", int64_t{0});
   const std::string weight_name = real_weight.output(0);
   onnx::NodeProto& real_bias =

@@ -125,10 +125,9 @@ struct QuantizeAttrs {
   bool operator==(const QuantizeAttrs&) const = default;
 };
 
-using Attributes =
-    std::variant<NoAttrs, Conv2dAttrs, Conv2dGradAttrs, BatchNormAttrs, PoolAttrs, PoolGradAttrs, ShapeAttrs, FillAttrs,
-                 LinearAttrs, LossAttrs, SgdAttrs, RunningAverageAttrs, ChannelPadAttrs, ChannelConvAttrs,
-                 QuantizedConv2dAttrs, QuantizeAttrs>;
+using Attributes = std::variant<NoAttrs, Conv2dAttrs, Conv2dGradAttrs, BatchNormAttrs, PoolAttrs, PoolGradAttrs,
+                                ShapeAttrs, FillAttrs, LinearAttrs, LossAttrs, SgdAttrs, RunningAverageAttrs,
+                                ChannelPadAttrs, ChannelConvAttrs, QuantizedConv2dAttrs, QuantizeAttrs>;
 
 /// "stride=2 pad=1 bias": only what differs from the defaults; empty for NoAttrs.
 std::string to_string(const Attributes& attributes);

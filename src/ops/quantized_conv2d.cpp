@@ -27,7 +27,8 @@ std::vector<TensorType> quantized_conv2d_shape(const InferCall& call) {
   const Window columns{w[3], a.conv.stride.w, a.conv.pad.w, a.conv.dilation.w};
   const Shape y{x[0], w[0], window_count(rule, "height", x[2], rows), window_count(rule, "width", x[3], columns)};
   const int64_t taps = w[1] * w[2] * w[3];
-  if (taps > kMostQuantizedTaps) rule.fail("weight {} has {} taps, expected at most {}", w.str(), taps, kMostQuantizedTaps);
+  if (taps > kMostQuantizedTaps)
+    rule.fail("weight {} has {} taps, expected at most {}", w.str(), taps, kMostQuantizedTaps);
   rule.type(2, "multiplier", {DType::f32, {w[0]}});
   rule.type(3, "offset", {DType::f32, {w[0]}});
   rule.type(4, "padding", {DType::u8, {x[1]}});
@@ -69,8 +70,8 @@ void quantized_conv2d_ref(const RefCall& call) {
     for (int64_t k = 0; k < y[1]; ++k) {
       for (int64_t p = 0; p < y[2] * y[3]; ++p) {
         const int64_t at = (n * y[1] + k) * y[2] * y[3] + p;
-        const float scaled = static_cast<float>(sum_at(a.conv, call, n, k, p / y[3], p % y[3])) *
-                             call.in[2].as<float>()[k];
+        const float scaled =
+            static_cast<float>(sum_at(a.conv, call, n, k, p / y[3], p % y[3])) * call.in[2].as<float>()[k];
         float value = scaled + call.in[3].as<float>()[k];
         if (a.conv.residual) {
           const float added = static_cast<float>(byte_at(call.in[5], at)) * call.in[6].as<float>()[0];

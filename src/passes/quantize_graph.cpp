@@ -70,9 +70,7 @@ class Quantizer {
 
   Graph& to() { return *result_.graph; }
   Value value(int32_t id, int32_t output = 0) const { return {const_cast<Graph*>(&from_), id, output}; }
-  bool is_quantized_layer(int32_t id) const {
-    return from_.node(id).op == &kConv2d && layers_.contains(names_.at(id));
-  }
+  bool is_quantized_layer(int32_t id) const { return from_.node(id).op == &kConv2d && layers_.contains(names_.at(id)); }
 
   // --- f32 ---
 
@@ -276,7 +274,8 @@ std::map<int32_t, std::string> value_names(const Graph& graph) {
   for (const int32_t id : graph.live_nodes()) {
     const Node& node = graph.node(id);
     std::string name = node.name;
-    if (name.empty()) name = fmt::format("{}@{}", node.op->name, node.inputs.empty() ? "" : names.at(node.inputs[0].node));
+    if (name.empty())
+      name = fmt::format("{}@{}", node.op->name, node.inputs.empty() ? "" : names.at(node.inputs[0].node));
     std::string unique = name;
     for (int i = 2; !taken.insert(unique).second; ++i) unique = fmt::format("{}#{}", name, i);
     names[id] = unique;

@@ -56,16 +56,16 @@ std::vector<std::string> quantizable_layers(const Graph& graph);
 
 enum class QuantizeMode {
   whole,     ///< values stay in 8 bits from one quantised op to the next: the graph to run
-  isolated,  ///< everything is computed in f32, and each quantised convolution beside it from its rounded inputs: outputs
-             ///< "f32:NAME" and "int8:NAME", to see what each convolution alone loses
+  isolated,  ///< everything is computed in f32, and each quantised convolution beside it from its rounded inputs:
+             ///< outputs "f32:NAME" and "int8:NAME", to see what each convolution alone loses
 };
 
 /// conv2d(x, w, b, residual?) of `layers`   ==>   quantized_conv2d, u8 behind a ReLU and i8 elsewhere
 /// max_pool, global_avg_pool of 8-bit values ==>  their quantised forms
-/// Everything else stays in f32, between dequantize and quantize. The network's images become 8-bit pixels again where a
-/// quantised convolution reads them.
-/// Needs: an inference graph in f32 after fold_batch_norm and fuse_convolution_epilogue. Throws UserError (bad_data) for
-/// a name in `layers` that is not among quantizable_layers().
+/// Everything else stays in f32, between dequantize and quantize. The network's images become 8-bit pixels again where
+/// a quantised convolution reads them. Needs: an inference graph in f32 after fold_batch_norm and
+/// fuse_convolution_epilogue. Throws UserError (bad_data) for a name in `layers` that is not among
+/// quantizable_layers().
 QuantizedGraph quantize_graph(const Graph& from, const std::set<std::string>& layers,
                               QuantizeMode mode = QuantizeMode::whole);
 

@@ -81,14 +81,14 @@ InferenceProgram& Classifier::program(int64_t batch) {
   if (!program) {
     const int64_t size = description_.preprocessing.image_size;
     try {
-      program =
-          std::make_unique<InferenceProgram>(session_, spec_,
-                                             InferenceOptions{.model = description_.options,
-                                                              .dtype = dtype_,
-                                                              .images = {batch, description_.channels, size, size},
-                                                              .passes = {},
-                                                              .keep_model_states = false,
-                                                              .quantization = quantization_ ? &*quantization_ : nullptr});
+      program = std::make_unique<InferenceProgram>(
+          session_, spec_,
+          InferenceOptions{.model = description_.options,
+                           .dtype = dtype_,
+                           .images = {batch, description_.channels, size, size},
+                           .passes = {},
+                           .keep_model_states = false,
+                           .quantization = quantization_ ? &*quantization_ : nullptr});
     } catch (...) {
       programs_.erase(batch);
       throw;

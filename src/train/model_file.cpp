@@ -104,8 +104,7 @@ Outline outline_of(const WeightsFile& file, ModelDescription description, const 
   spec.input = {outline.description.channels, size, size};  // a net of linear layers has weights for each pixel
   if (quantization) {
     const Preprocessing& p = outline.description.preprocessing;
-    outline.quantization =
-        parse_quantization(file.path(), *quantization, outline.description.channels, p.mean, p.std);
+    outline.quantization = parse_quantization(file.path(), *quantization, outline.description.channels, p.mean, p.std);
     try {
       outline.quantized = quantized_tensors(spec, outline.description.options, *outline.quantization);
     } catch (const UserError& error) {  // a layer that is none, or nothing is left of so small an image
@@ -229,8 +228,7 @@ const std::string* quantization_in(const std::map<std::string, std::string>& met
 LoadedModel load_model(const WeightsFile& file, const std::map<std::string, std::string>& metadata) {
   Outline outline = outline_of(file, from_metadata(file.path(), metadata), quantization_in(metadata));
   LoadedModel model;
-  model.values =
-      outline.quantization ? read_quantized(file, outline.quantized) : match_weights(file, outline.states);
+  model.values = outline.quantization ? read_quantized(file, outline.quantized) : match_weights(file, outline.states);
   model.description = std::move(outline.description);
   model.dtype = outline.dtype;
   model.quantization = std::move(outline.quantization);
@@ -330,9 +328,10 @@ std::string blamed(const WeightsFile& file, const Metadata& without) {
 std::map<std::string, std::string> completed_metadata(const WeightsFile& file, const KnownOfWeights& known) {
   if (file.metadata().contains(kQuantizationKey)) {  // whole, as this program alone writes them
     if (known.architecture.empty() && known.class_names.empty() && known.metadata.empty()) return file.metadata();
-    throw UserError("{}: is quantised, and its metadata are part of that; expected no --architecture, --class-names or "
-                    "--metadata; give them to the f32 model, and quantize that",
-                    file.path());
+    throw UserError(
+        "{}: is quantised, and its metadata are part of that; expected no --architecture, --class-names or "
+        "--metadata; give them to the f32 model, and quantize that",
+        file.path());
   }
   const ModelSpec spec = spec_of(file, known);
   ModelDescription usual{.architecture = spec.name, .channels = spec.input[0]};

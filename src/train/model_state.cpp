@@ -97,12 +97,7 @@ std::string first_ten(const char* what, const std::vector<std::string>& names) {
 
 void require_fit(const WeightsFile& file, const std::vector<StateSpec>& states,
                  const std::vector<std::string>& left_out) {
-  if (file.metadata().contains(kQuantizationKey)) {
-    throw UserError(ExitCode::refused,
-                    "{}: holds 8-bit weights (resnet quantize); expected weights in f32; take the model that it was "
-                    "made from",
-                    file.path());
-  }
+  require_not_quantized(file);
   std::vector<std::string> missing, unexpected, misshaped;
   std::set<std::string_view> known;
   for (const StateSpec& state : states) {

@@ -22,8 +22,8 @@ struct QuantizeOptions {
   ClipMethod method = ClipMethod::minimum_error;
   double percentile = 99.99;
   int64_t images = 256;  ///< the first of the data set; fewer where it has fewer
-  /// A convolution whose result alone has less signal over error, in decibels, stays in f32. 10 dB: the error is a third
-  /// of the signal.
+  /// A convolution whose result alone has less signal over error, in decibels, stays in f32. 10 dB: the error is a
+  /// third of the signal.
   double min_sqnr = 10;
   int threads = 1;
   int workers = 1;
@@ -43,12 +43,11 @@ struct QuantizedModel {
   std::vector<LayerError> layers;         ///< in the order of work
 };
 
-/// Quantises a model in f32. Weights: symmetric, a scale for each filter, found as the one with the least squared error.
-/// Activations: a scale for each value, by options.method, from the images (no labels). Biases take up what rounding the
-/// weights adds to each filter's mean over the images (Nagel et al. 2019, arXiv:1906.04721, Sec. 4.2). The result is a
-/// pure function of the model, the images and the options.
-/// Throws UserError (refused) for a model without a convolution, or when every layer's error is too large; (bad_data)
-/// when a layer's results are not finite.
+/// Quantises a model in f32. Weights: symmetric, a scale for each filter, found as the one with the least squared
+/// error. Activations: a scale for each value, by options.method, from the images (no labels). Biases take up what
+/// rounding the weights adds to each filter's mean over the images (Nagel et al. 2019, arXiv:1906.04721, Sec. 4.2). The
+/// result is a pure function of the model, the images and the options. Throws UserError (refused) for a model without a
+/// convolution, or when every layer's error is too large; (bad_data) when a layer's results are not finite.
 QuantizedModel quantize_model(const LoadedModel& model, const Dataset& images, const QuantizeOptions& options);
 
 }  // namespace resnet

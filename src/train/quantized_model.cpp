@@ -62,8 +62,8 @@ Tensor offset_of(const DerivedState& s, const std::map<std::string, Tensor>& ten
       zeros += zero_of(s.of, c, tensors, q) * static_cast<double>(sum);
     }
     const auto at = static_cast<size_t>(k);
-    double value = static_cast<double>(bias.as<float>()[at]) -
-                   input * static_cast<double>(weight_scale.as<float>()[at]) * zeros;
+    double value =
+        static_cast<double>(bias.as<float>()[at]) - input * static_cast<double>(weight_scale.as<float>()[at]) * zeros;
     if (s.residual) value -= zero_of(*s.residual, 0, tensors, q) * scale_of(*s.residual, tensors);
     offset.as<float>()[at] = static_cast<float>(value / output);
   }
@@ -71,6 +71,14 @@ Tensor offset_of(const DerivedState& s, const std::map<std::string, Tensor>& ten
 }
 
 }  // namespace
+
+void require_not_quantized(const WeightsFile& file) {
+  if (!file.metadata().contains(kQuantizationKey)) return;
+  throw UserError(
+      ExitCode::refused,
+      "{}: holds 8-bit weights (resnet quantize); expected weights in f32; take the model that it was made from",
+      file.path());
+}
 
 std::string to_json(const Quantization& q) {
   return json{{"scheme", "int8"}, {"layers", q.layers}, {"method", q.method}, {"images", q.images}}.dump(
@@ -81,7 +89,8 @@ Quantization parse_quantization(const std::string& path, const std::string& text
                                 const std::vector<float>& mean, const std::vector<float>& std) {
   const auto wrong = [&](const char* what) {
     return bad_data(path, 8, kQuantizationKey,
-                    "{}; expected JSON {{\"scheme\": \"int8\", \"layers\": [names]}} as resnet quantize writes it", what);
+                    "{}; expected JSON {{\"scheme\": \"int8\", \"layers\": [names]}} as resnet quantize writes it",
+                    what);
   };
   const json value = json::parse(text, nullptr, false);
   if (!value.is_object()) throw wrong("no JSON object");
@@ -126,8 +135,9 @@ void require_quantized_fit(const WeightsFile& file, const std::map<std::string, 
   constexpr size_t kShown = 5;
   const size_t more = wrong.size() > kShown ? wrong.size() - kShown : 0;
   wrong.resize(wrong.size() - more);
-  throw UserError(ExitCode::bad_data, "{}: the tensors do not fit the quantised model: {}{}; quantize the f32 model again",
-                  file.path(), fmt::join(wrong, ", "), more ? fmt::format(" and {} more", more) : "");
+  throw UserError(ExitCode::bad_data,
+                  "{}: the tensors do not fit the quantised model: {}{}; quantize the f32 model again", file.path(),
+                  fmt::join(wrong, ", "), more ? fmt::format(" and {} more", more) : "");
 }
 
 std::map<std::string, Tensor> read_quantized(const WeightsFile& file,

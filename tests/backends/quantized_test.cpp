@@ -41,8 +41,9 @@ Case draw(Rng& rng) {
     const int64_t kernel = pick(rng, {1, 3, 3, 3, 5, 7});
     const bool large = rng.below(8) == 0;
     const int64_t side = large ? pick(rng, {28, 56, 57}) : between(rng, 1, 13);
-    c.x = {large ? 1 : between(rng, 1, 9), groups * (large ? between(rng, 1, 20) : pick(rng, {1, 3, 7, 16, 17, 35, 64})),
-           side, rng.below(2) == 0 ? side : between(rng, 1, 13)};
+    c.x = {large ? 1 : between(rng, 1, 9),
+           groups * (large ? between(rng, 1, 20) : pick(rng, {1, 3, 7, 16, 17, 35, 64})), side,
+           rng.below(2) == 0 ? side : between(rng, 1, 13)};
     c.w = {groups * pick(rng, {1, 3, 8, 15, 16, 17, 33}), c.x[1] / groups, kernel, kernel};
     Conv2dAttrs& a = c.attrs.conv;
     a.groups = groups;
@@ -86,7 +87,9 @@ Value laid_out(Graph& g, const std::string& name, const TensorType& type) {
 
 BuildGraph graph_of(const Case& c) {
   return [c](Graph& g) {
-    const auto f32_state = [&](const char* name, const Shape& shape) { return g.state(name, {DType::f32, shape}, {}, false); };
+    const auto f32_state = [&](const char* name, const Shape& shape) {
+      return g.state(name, {DType::f32, shape}, {}, false);
+    };
     std::vector<Value> inputs = {laid_out(g, "x", {DType::u8, c.x}), g.state("w", {DType::i8, c.w}, {}, false),
                                  f32_state("multiplier", {c.w[0]}), f32_state("offset", {c.w[0]}),
                                  g.state("padding", {DType::u8, {c.x[1]}}, {}, false)};

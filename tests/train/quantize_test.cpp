@@ -69,9 +69,11 @@ Tensor inputs_of(const LoadedModel& model, int64_t n) {
   PreprocessScratch scratch;
   const int64_t each = x.elements() / n;
   for (int64_t i = 0; i < n; ++i) {
-    const auto pixels = random_pixels(100 + static_cast<uint64_t>(i), p.image_size, p.image_size, model.description.channels);
-    preprocess({.channels = model.description.channels, .height = p.image_size, .width = p.image_size, .pixels = pixels}, p,
-               scratch, x.as<float>().subspan(static_cast<size_t>(i * each), static_cast<size_t>(each)));
+    const auto pixels =
+        random_pixels(100 + static_cast<uint64_t>(i), p.image_size, p.image_size, model.description.channels);
+    preprocess(
+        {.pixels = pixels, .channels = model.description.channels, .height = p.image_size, .width = p.image_size}, p,
+        scratch, x.as<float>().subspan(static_cast<size_t>(i * each), static_cast<size_t>(each)));
   }
   return x;
 }
@@ -93,14 +95,14 @@ double agreement(const Tensor& exact, const Tensor& rough) {
 }
 
 TEST(Quantize, KeepsTheLogitsOfEveryKindOfNet) {
-  const ModelOptions no_norm{.batch_norm = false};
+  const ModelOptions no_norm{.batch_norm = false}, short_net{.blocks = {1, 1, 1, 1}};
   const struct {
     const char* architecture;
     int64_t size, channels;
     ModelOptions options;
-  } nets[] = {{"resnet20_cifar_a", 16, 3, {}},  {"preresnet20_cifar", 16, 3, {}}, {"lecture_resnet18", 24, 1, {}},
-              {"resnet18", 32, 3, {}},          {"resnet18d", 32, 3, {}},         {"seresnet50", 32, 3, {}},
-              {"resnetblur50", 32, 3, {}},      {"resnet20_cifar_b", 16, 3, no_norm}};
+  } nets[] = {{"resnet20_cifar_a", 16, 3, {}},    {"preresnet20_cifar", 16, 3, {}},    {"lecture_resnet18", 24, 1, {}},
+              {"resnet50", 32, 3, short_net},     {"resnet18d", 32, 3, short_net},     {"seresnet50", 32, 3, short_net},
+              {"resnetblur50", 32, 3, short_net}, {"resnet20_cifar_b", 16, 3, no_norm}};
   for (const auto& net : nets) {
     const std::string name = net.architecture;
     const LoadedModel model = model_of(name, net.size, net.channels, net.options);
@@ -113,13 +115,14 @@ TEST(Quantize, KeepsTheLogitsOfEveryKindOfNet) {
     EXPECT_GT(agreement(exact, rough), 14) << name;
     if (net.size > 24) continue;  // the loops take their time
     const Tensor reference = logits_of(int8_of(model, quantized), x, "reference");
-    EXPECT_GT(agreement(reference, rough), name.starts_with("pre") ? 25 : 100) << name << ": all but f32 layers is the same";
+    EXPECT_GT(agreement(reference, rough), name.starts_with("pre") ? 25 : 100)
+        << name << ": all but f32 layers is the same";
   }
 }
 
 TEST(Quantize, EveryArchitectureHasAQuantizedGraph) {
-  for (const char* name : {"resnet50", "resnext50_32x4d", "wide_resnet50_2", "seresnet50", "ecaresnet50d", "resnetv2_50", "wrn16_4_cifar",
-                           "resnet20_cifar_b", "resnet50_v1"}) {
+  for (const char* name : {"resnet50", "resnext50_32x4d", "wide_resnet50_2", "seresnet50", "ecaresnet50d",
+                           "resnetv2_50", "wrn16_4_cifar", "resnet20_cifar_b", "resnet50_v1"}) {
     const ModelSpec spec = find_model(name);
     const auto graph = make_inference_graph(spec, {.images = {2, spec.input[0], spec.input[1], spec.input[2]}});
     run_inference_passes(*graph, {});
@@ -212,7 +215,8 @@ class QuantizedFile : public ::testing::Test {
   }
 
   template <class Change>
-  void expect_refused(Change&& change, const std::vector<std::string>& parts, ExitCode code = ExitCode::bad_data) const {
+  void expect_refused(Change&& change, const std::vector<std::string>& parts,
+                      ExitCode code = ExitCode::bad_data) const {
     ModelFile file = file_;
     change(file);
     const std::string path = write(file);
@@ -256,15 +260,19 @@ TEST_F(QuantizedFile, HostileContentIsRefusedByName) {
   expect_refused([&](ModelFile& f) { f.tensors[layer + ".weight_scale"] = Tensor(DType::f32, Shape{3}); },
                  {layer + ".weight_scale", "expected F32 16"});
   for (const DType dtype : {DType::f32, DType::u8}) {
-    expect_refused([&](ModelFile& f) { f.tensors[layer + ".weight"] = Tensor(dtype, Shape{16, 16, 3, 3}); },
-                   {layer + ".weight", "expected I8 16x16x3x3"});
+    expect_refused(
+        [&](ModelFile& f) {
+          f.tensors[layer + ".weight"] = Tensor(dtype, Shape{16, 16, 3, 3});
+        },
+        {layer + ".weight", "expected I8 16x16x3x3"});
   }
-  for (const char* text : {"", "[]", "{}", "{\"scheme\":\"int4\",\"layers\":[\"conv1\"]}", "{\"scheme\":\"int8\",\"layers\":[]}",
-                           "{\"scheme\":\"int8\",\"layers\":[1]}"}) {
+  for (const char* text : {"", "[]", "{}", "{\"scheme\":\"int4\",\"layers\":[\"conv1\"]}",
+                           "{\"scheme\":\"int8\",\"layers\":[]}", "{\"scheme\":\"int8\",\"layers\":[1]}"}) {
     expect_refused([&](ModelFile& f) { f.metadata[kQuantizationKey] = text; }, {"quantization", "expected JSON"});
   }
-  expect_refused([&](ModelFile& f) { f.metadata[kQuantizationKey] = "{\"scheme\":\"int8\",\"layers\":[\"layer1.0.conv9\"]}"; },
-                 {"quantization", "layer1.0.conv9", "layer1.0.conv1"});
+  expect_refused(
+      [&](ModelFile& f) { f.metadata[kQuantizationKey] = "{\"scheme\":\"int8\",\"layers\":[\"layer1.0.conv9\"]}"; },
+      {"quantization", "layer1.0.conv9", "layer1.0.conv1"});
   // Without the record the weights are those of no f32 model.
   expect_refused([&](ModelFile& f) { f.metadata.erase(kQuantizationKey); }, {"do not fit", layer + ".weight"});
 }

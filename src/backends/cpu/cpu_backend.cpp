@@ -210,7 +210,8 @@ const Entry* find_entry(const OpDef& op) {
 bool holds_quantized(const TensorType& type, const ValueRole& role) {
   if (type.dtype == DType::i8) return true;
   return type.dtype == DType::u8 && role.producer != &kMaxPool &&
-         !(role.producer == nullptr && std::find(role.readers.begin(), role.readers.end(), &kMaxPoolGrad) != role.readers.end());
+         !(role.producer == nullptr &&
+           std::find(role.readers.begin(), role.readers.end(), &kMaxPoolGrad) != role.readers.end());
 }
 
 class CpuBackend : public Backend {

@@ -26,21 +26,21 @@ std::unique_ptr<Kernel> make_quantize(const NodeRequest& request, CpuContext& co
   const simd::MapSize size = map_size(request.in[0].type.shape);
   const ByteRange range = byte_range(request.out[0].type.dtype);
   const int64_t block = is_blocked(request.in[0]) ? request.in[0].layout.block : 1;
-  return std::make_unique<SimdKernel>([=, &kernels = simd::isa_kernels(context.isa).quantized,
-                                       threads = context.threads](const KernelCall& call) {
-    kernels.quantize({.N = size.N,
-                      .C = size.C,
-                      .H = size.H,
-                      .W = size.W,
-                      .block = block,
-                      .x = input(call, 0),
-                      .factor = input(call, 1),
-                      .zero = input(call, 2),
-                      .least = range.least,
-                      .largest = range.largest,
-                      .y = call.out[0],
-                      .threads = threads});
-  });
+  return std::make_unique<SimdKernel>(
+      [=, &kernels = simd::isa_kernels(context.isa).quantized, threads = context.threads](const KernelCall& call) {
+        kernels.quantize({.N = size.N,
+                          .C = size.C,
+                          .H = size.H,
+                          .W = size.W,
+                          .block = block,
+                          .x = input(call, 0),
+                          .factor = input(call, 1),
+                          .zero = input(call, 2),
+                          .least = range.least,
+                          .largest = range.largest,
+                          .y = call.out[0],
+                          .threads = threads});
+      });
 }
 
 std::unique_ptr<Kernel> make_dequantize(const NodeRequest& request, CpuContext& context) {

@@ -27,10 +27,10 @@ const SimdKernels& kernel_table(int64_t block) {
 
 }  // namespace
 
-extern const WinogradKernels winograd;           // winograd.cpp
-extern const QuantizedKernels quantized_kernels; // quantized.cpp
-void stem_weight_grad(const StemWeightGrad& p);  // conv2d_stem.cpp
-double fma_loop(int64_t iterations);             // fma_peak.cpp
+extern const WinogradKernels winograd;            // winograd.cpp
+extern const QuantizedKernels quantized_kernels;  // quantized.cpp
+void stem_weight_grad(const StemWeightGrad& p);   // conv2d_stem.cpp
+double fma_loop(int64_t iterations);              // fma_peak.cpp
 
 extern const IsaKernels kernels;
 // Constant, so that no code compiled for this instruction set runs before it is chosen.

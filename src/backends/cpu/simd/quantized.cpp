@@ -76,9 +76,9 @@ RESNET_INLINE void store_bytes(uint8_t* p, I32 v) {
 #if defined(__AVX512BW__)
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)v));
 #elif defined(__AVX2__)
-  const __m256i low = _mm256_shuffle_epi8(
-      (__m256i)v, _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1,
-                                   -1, -1, -1, -1, -1, -1, -1, -1, -1));
+  const __m256i low =
+      _mm256_shuffle_epi8((__m256i)v, _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0,
+                                                       4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p),
                    _mm_unpacklo_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)));
 #else
@@ -239,11 +239,12 @@ int64_t panel_stride(int64_t taps) {
   return round_up(taps, line) + line;
 }
 
-/// Rows of a panel: as many as fit a share of the second cache, and no more than every thread's part.
-int64_t panel_rows(int64_t row_bytes, int64_t rows, int threads) {
-  constexpr int64_t kPanelBytes = 192 * 1024, kMostRows = 96;
-  const int64_t fit = smaller(kMostRows, larger(kRows, kPanelBytes / row_bytes / kRows * kRows));
-  return larger(kRows, smaller(fit, round_up(ceil_div(rows, threads), kRows)));
+/// Rows of a panel: as many as fit `panel_bytes`, a share of the second cache, in panels of one size that are a
+/// multiple of the threads.
+int64_t panel_rows(int64_t panel_bytes, int64_t row_bytes, int64_t most, int64_t rows, int threads) {
+  const int64_t fit = larger(kRows, smaller(most, panel_bytes / row_bytes) / kRows * kRows);
+  const int64_t panels = ceil_div(rows, fit * threads) * threads;
+  return round_up(ceil_div(rows, panels), kRows);
 }
 
 // --- directly -------------------------------------------------------------------------------------------------------
@@ -265,12 +266,10 @@ struct Direct {
         slivers(ceil_div(filters, kColumns)),
         stride(panel_stride<Kind>(groups * Kind::kGroup)),
         rows(size.N * size.Ho * size.Wo),
-        panel(panel_rows(stride * static_cast<int64_t>(sizeof(Pixel)), rows, size.threads)) {}
+        panel(panel_rows(192 << 10, stride * static_cast<int64_t>(sizeof(Pixel)), 96, rows, size.threads)) {}
 
   int64_t sliver_elements() const { return groups * Kind::kGroup * kColumns; }
-  size_t packed_bytes() const {
-    return static_cast<size_t>(p.groups * slivers * sliver_elements()) * sizeof(Weight);
-  }
+  size_t packed_bytes() const { return static_cast<size_t>(p.groups * slivers * sliver_elements()) * sizeof(Weight); }
   size_t panel_bytes() const { return static_cast<size_t>(round_up((panel + kRows) * stride, 64)) * sizeof(Pixel); }
   size_t scratch_bytes() const { return static_cast<size_t>(p.threads) * panel_bytes(); }
 
@@ -290,9 +289,21 @@ struct Direct {
     }
   }
 
-  /// The taps of one output pixel for one group.
-  void gather(const QuantizedConvArgs& args, int64_t pixel, int64_t group, Pixel* to) const {
-    const int64_t wo = pixel % p.Wo, ho = pixel / p.Wo % p.Ho, n = pixel / p.Wo / p.Ho;
+  /// The taps of `count` output pixels from `first` on, for one group.
+  void gather(const QuantizedConvArgs& args, int64_t first, int64_t count, int64_t group, Pixel* to) const {
+    int64_t wo = first % p.Wo, ho = first / p.Wo % p.Ho, n = first / p.Wo / p.Ho;
+    for (int64_t row = 0; row < count; ++row, to += stride) {
+      gather(args, n, ho, wo, group, to);
+      if (++wo < p.Wo) continue;
+      wo = 0;
+      if (++ho < p.Ho) continue;
+      ho = 0;
+      ++n;
+    }
+  }
+
+  /// The taps of one output pixel.
+  void gather(const QuantizedConvArgs& args, int64_t n, int64_t ho, int64_t wo, int64_t group, Pixel* to) const {
     const int64_t first = group * channels;
     const bool runs = p.groups == 1 && p.dilation_w == 1;  // a row of taps lies in one piece
     for (int64_t r = 0; r < p.R; ++r) {
@@ -324,7 +335,7 @@ struct Direct {
       for (int64_t i = mine.first; i < mine.last; ++i) {
         const int64_t first = i * panel, count = smaller(panel, rows - first);
         for (int64_t group = 0; group < p.groups; ++group) {
-          for (int64_t row = 0; row < count; ++row) gather(args, first + row, group, a + row * stride);
+          gather(args, first, count, group, a);
           multiply(args, a, first, count, group);
         }
       }
@@ -354,8 +365,8 @@ struct Direct {
 // --- Winograd's F(2x2, 3x3) -----------------------------------------------------------------------------------------
 
 /// In whole numbers (Lavin and Gray 2015, arXiv:1509.09308, Sec. 4.1, with G doubled): tiles of 4x4 pixels are
-/// transformed by B, filters by 2G, both fit 16 bits (4 * 255, 9 * 128); the inverse transform by A gives four times the
-/// sums, exactly, as long as those fit 32 bits. On the way they may wrap.
+/// transformed by B, filters by 2G, both fit 16 bits (4 * 255, 9 * 128); the inverse transform by A gives four times
+/// the sums, exactly, as long as those fit 32 bits. On the way they may wrap.
 struct Winograd {
   const QuantizedConvSize& p;
   int64_t pairs, slivers, tiles_h, tiles_w, tiles, stride, panel;
@@ -370,7 +381,7 @@ struct Winograd {
         tiles_w(ceil_div(size.Wo, 2)),
         tiles(size.N * tiles_h * tiles_w),
         stride(panel_stride<Words>(pairs * 2)),
-        panel(smaller(64 / kRows * kRows, panel_rows(16 * stride * 2, tiles, size.threads))) {}
+        panel(panel_rows(320 << 10, 16 * stride * 2, 64, tiles, size.threads)) {}
 
   static bool can(const QuantizedConvSize& p) {
     return p.R == 3 && p.S == 3 && p.stride_h == 1 && p.stride_w == 1 && p.dilation_h == 1 && p.dilation_w == 1 &&
@@ -537,7 +548,8 @@ struct Winograd {
   }
 };
 
-// --- the table --------------------------------------------------------------------------------------------------------
+// --- the table
+// --------------------------------------------------------------------------------------------------------
 
 bool can(QuantizedAlgorithm algorithm, const QuantizedConvSize& p) {
   switch (algorithm) {
@@ -630,7 +642,8 @@ void dequantize(const DequantizeArgs& p) {
     for (int64_t q = 0; q < pixels; ++q) {
       const uint8_t* from = x + (n * pixels + q) * p.C + c;
       for (int64_t i = 0; i < lanes; ++i) {
-        const float value = p.is_signed ? static_cast<float>(static_cast<int8_t>(from[i])) : static_cast<float>(from[i]);
+        const float value =
+            p.is_signed ? static_cast<float>(static_cast<int8_t>(from[i])) : static_cast<float>(from[i]);
         y[q * p.block + i] = (value - p.zero) * p.scale;
       }
       for (int64_t i = lanes; i < p.block; ++i) y[q * p.block + i] = 0;
@@ -638,31 +651,61 @@ void dequantize(const DequantizeArgs& p) {
   }
 }
 
-template <class T>
+/// Whether the larger of two bytes is that of u8 or of i8.
+struct Unsigned {
+  typedef uint8_t Byte;
+#if defined(__AVX2__)
+  static RESNET_INLINE __m256i larger_of(__m256i a, __m256i b) { return _mm256_max_epu8(a, b); }
+#endif
+};
+struct Signed {
+  typedef int8_t Byte;
+#if defined(__AVX2__)
+  static RESNET_INLINE __m256i larger_of(__m256i a, __m256i b) { return _mm256_max_epi8(a, b); }
+#endif
+};
+
+template <class Sign>
 void max_pool_as(const QuantizedPoolArgs& p) {
-  const auto* x = static_cast<const T*>(p.x);
-  auto* y = static_cast<T*>(p.y);
+  typedef typename Sign::Byte Byte;
+  const auto* x = static_cast<const Byte*>(p.x);
+  auto* y = static_cast<Byte*>(p.y);
 #pragma omp parallel for schedule(static) num_threads(useful_threads(p.threads, p.N* p.C* p.H* p.W))
   for (int64_t row = 0; row < p.N * p.Ho; ++row) {
     const int64_t n = row / p.Ho, h0 = row % p.Ho * p.stride_h - p.pad_h;
+    const int64_t h_first = larger(0, h0), h_last = smaller(p.H, h0 + p.kernel_h);
     for (int64_t wo = 0; wo < p.Wo; ++wo) {
       const int64_t w0 = wo * p.stride_w - p.pad_w;
-      const int64_t h_first = larger(0, h0), h_last = smaller(p.H, h0 + p.kernel_h);
       const int64_t w_first = larger(0, w0), w_last = smaller(p.W, w0 + p.kernel_w);
-      T* out = y + (row * p.Wo + wo) * p.C;
-      const T* start = x + ((n * p.H + h_first) * p.W + w_first) * p.C;
-      __builtin_memcpy(out, start, static_cast<size_t>(p.C));
-      for (int64_t h = h_first; h < h_last; ++h) {
-        for (int64_t w = w_first; w < w_last; ++w) {
-          const T* in = x + ((n * p.H + h) * p.W + w) * p.C;
-          for (int64_t c = 0; c < p.C; ++c) out[c] = in[c] > out[c] ? in[c] : out[c];
+      Byte* out = y + (row * p.Wo + wo) * p.C;
+      const auto pixel = [&](int64_t h, int64_t w) { return x + ((n * p.H + h) * p.W + w) * p.C; };
+      int64_t c = 0;
+#if defined(__AVX2__)
+      for (; c + 32 <= p.C; c += 32) {
+        const auto bytes = [&](int64_t h, int64_t w) {
+          return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixel(h, w) + c));
+        };
+        __m256i best = bytes(h_first, w_first);
+        for (int64_t h = h_first; h < h_last; ++h)
+          for (int64_t w = w_first; w < w_last; ++w) best = Sign::larger_of(best, bytes(h, w));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + c), best);
+      }
+#endif
+      for (; c < p.C; ++c) {
+        Byte best = pixel(h_first, w_first)[c];
+        for (int64_t h = h_first; h < h_last; ++h) {
+          for (int64_t w = w_first; w < w_last; ++w) {
+            const Byte value = pixel(h, w)[c];
+            best = value > best ? value : best;
+          }
         }
+        out[c] = best;
       }
     }
   }
 }
 
-void max_pool(const QuantizedPoolArgs& p) { p.is_signed ? max_pool_as<int8_t>(p) : max_pool_as<uint8_t>(p); }
+void max_pool(const QuantizedPoolArgs& p) { p.is_signed ? max_pool_as<Signed>(p) : max_pool_as<Unsigned>(p); }
 
 void global_avg_pool(const QuantizedPoolArgs& p) {
   const int64_t pixels = p.H * p.W, blocks = ceil_div(p.C, p.block);

@@ -27,15 +27,15 @@ enum class QuantizedAlgorithm {
 
 struct QuantizedConvArgs {
   const uint8_t* x = nullptr;
-  const void* packed = nullptr;          ///< pack_weights' result
-  const float* multiplier = nullptr;     ///< [K]
-  const float* offset = nullptr;         ///< [K]
-  const uint8_t* padding = nullptr;      ///< [C]
-  const void* residual = nullptr;        ///< [N][Ho][Wo][K], or null; may be y
-  bool residual_signed = false;          ///< i8, not u8
+  const void* packed = nullptr;       ///< pack_weights' result
+  const float* multiplier = nullptr;  ///< [K]
+  const float* offset = nullptr;      ///< [K]
+  const uint8_t* padding = nullptr;   ///< [C]
+  const void* residual = nullptr;     ///< [N][Ho][Wo][K], or null; may be y
+  bool residual_signed = false;       ///< i8, not u8
   const float* residual_multiplier = nullptr;
-  float least = 0, largest = 255;        ///< of y; u8, or i8 where largest is 127
-  void* y = nullptr;                     ///< [N][Ho][Wo][K]
+  float least = 0, largest = 255;  ///< of y; u8, or i8 where largest is 127
+  void* y = nullptr;               ///< [N][Ho][Wo][K]
   void* scratch = nullptr;
 };
 
