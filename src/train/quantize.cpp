@@ -151,6 +151,28 @@ double best_weight_scale(std::span<const double> weights) {
   return std::max(best, static_cast<double>(std::numeric_limits<float>::min()));
 }
 
+/// `scale`, or as much more as it takes that no two neighbouring weights of one sign (channels 2i and 2i+1 at one place
+/// of the filter, of which `area` lie between channels) come to more than 128 together. Then 255 times their sum fits
+/// 16 bits, and AVX2 multiplies bytes exactly (pmaddubsw): measured a third faster than words, for about half a bit of
+/// the weights.
+double scale_for_pairs(std::span<const double> filter, int64_t area, double scale) {
+  constexpr double kMost = 128;
+  const auto channels = static_cast<int64_t>(filter.size()) / area;
+  const auto tap = [&](int64_t i) {
+    return i < channels * area ? filter[static_cast<size_t>(i % channels * area + i / channels)] : 0.0;
+  };
+  while (true) {
+    double worst = 0;
+    for (int64_t i = 0; i < channels * area; i += 2) {
+      const double first = std::clamp(whole(tap(i) / scale), -127.0, 127.0);
+      const double second = std::clamp(whole(tap(i + 1) / scale), -127.0, 127.0);
+      if ((first > 0) == (second > 0)) worst = std::max(worst, std::abs(first + second));
+    }
+    if (worst <= kMost) return scale;
+    scale *= 1.01 * std::max(1.0, (worst - 1) / kMost);
+  }
+}
+
 /// What one look over the images found of a value.
 struct Seen {
   Histogram histogram;
@@ -351,16 +373,17 @@ class Calibration {
       if (std::find(layers_.begin(), layers_.end(), name) == layers_.end()) continue;
       const Range range = attrs.relu ? Range::positive : Range::symmetric;
       tensors_[name + ".output_scale"] = scalar(best_steps(seen_.at(name).histogram, range, options_).scale);
-      round_weights(name, weight, bias, names.at(node.inputs[0].node), attrs.groups);
+      round_weights(name, weight, bias, names.at(node.inputs[0].node), attrs.groups, attrs.stride);
     }
   }
 
   /// NAME.weight, NAME.weight_scale and NAME.bias.
   void round_weights(const std::string& name, const Tensor& weight, Tensor bias, const std::string& input,
-                     int64_t groups) {
+                     int64_t groups, Size2 stride) {
     const Shape& w = weight.shape();
     const int64_t area = w[2] * w[3];
     const bool pixels = input == images_name_ && !images_name_.empty();
+    const bool by_winograd = w[2] == 3 && w[3] == 3 && stride == Size2{1, 1} && groups == 1;
     Tensor rounded(DType::i8, w), scales(DType::f32, Shape{w[0]});
     std::vector<double> filter(static_cast<size_t>(w[1] * area));
     for (int64_t k = 0; k < w[0]; ++k) {
@@ -370,7 +393,9 @@ class Calibration {
         const double unit = pixels ? 255.0 * static_cast<double>(quantization_.std[i / static_cast<size_t>(area)]) : 1;
         filter[i] = static_cast<double>(weight.as<float>()[at + i]) / unit;
       }
-      const auto scale = static_cast<float>(best_weight_scale(filter));
+      double best = best_weight_scale(filter);
+      if (!by_winograd) best = scale_for_pairs(filter, area, best);
+      const auto scale = static_cast<float>(best);
       scales.as<float>()[static_cast<size_t>(k)] = scale;
       double shift = 0;
       for (size_t i = 0; i < filter.size(); ++i) {

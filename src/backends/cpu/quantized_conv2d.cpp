@@ -52,7 +52,9 @@ class QuantizedConvolution : public Kernel {
         size_(size_of_problem(request, context.threads)),
         algorithm_(choose(kernels_, size_, context.algorithms)),
         constant_weights_(request.constant[1] != 0),
-        packed_bytes_(align_up(kernels_.packed_bytes(algorithm_, size_))) {
+        direct_(algorithm_ == QuantizedAlgorithm::words),
+        packed_bytes_(align_up(kernels_.packed_bytes(algorithm_, size_))),
+        scratch_bytes_(align_up(kernels_.scratch_bytes(algorithm_, size_))) {
     const auto& attrs = std::get<QuantizedConv2dAttrs>(request.attributes);
     const ByteRange range = byte_range(attrs.output);
     arguments_.least = attrs.conv.relu ? 0 : range.least;
@@ -62,14 +64,13 @@ class QuantizedConvolution : public Kernel {
     if (constant_weights_) packed_ = AlignedMemory(packed_bytes_);
   }
 
-  size_t scratch_bytes() const override {
-    return align_up(kernels_.scratch_bytes(algorithm_, size_)) + (constant_weights_ ? 0 : packed_bytes_);
-  }
+  size_t scratch_bytes() const override { return scratch_bytes_ + (constant_weights_ ? 0 : packed_bytes_); }
   size_t held_bytes() const override { return packed_.size(); }
   void constants_changed() override { ready_ = false; }
   std::string algorithm() const override {
     switch (algorithm_) {
       case QuantizedAlgorithm::words: return "int8 words";
+      case QuantizedAlgorithm::pairs: return "int8 pairs";
       case QuantizedAlgorithm::bytes: return "int8 bytes";
       case QuantizedAlgorithm::winograd: return "int8 winograd f2";
     }
@@ -77,11 +78,15 @@ class QuantizedConvolution : public Kernel {
   }
 
   void run(const KernelCall& call) override {
-    void* packed = constant_weights_
-                       ? static_cast<void*>(packed_.data())
-                       : static_cast<std::byte*>(call.scratch) + align_up(kernels_.scratch_bytes(algorithm_, size_));
-    if (!constant_weights_ || !ready_)
-      kernels_.pack_weights(algorithm_, size_, static_cast<const int8_t*>(call.in[1]), packed);
+    void* packed =
+        constant_weights_ ? static_cast<void*>(packed_.data()) : static_cast<std::byte*>(call.scratch) + scratch_bytes_;
+    if (!constant_weights_ || !ready_) {
+      const auto* weights = static_cast<const int8_t*>(call.in[1]);
+      // Room is for words, which take more of it.
+      if (direct_ && kernels_.can(QuantizedAlgorithm::pairs, size_))
+        algorithm_ = kernels_.pairs_fit(size_, weights) ? QuantizedAlgorithm::pairs : QuantizedAlgorithm::words;
+      kernels_.pack_weights(algorithm_, size_, weights, packed);
+    }
     ready_ = true;
     simd::QuantizedConvArgs arguments = arguments_;
     arguments.x = static_cast<const uint8_t*>(call.in[0]);
@@ -103,7 +108,8 @@ class QuantizedConvolution : public Kernel {
   simd::QuantizedConvSize size_;
   QuantizedAlgorithm algorithm_;
   bool constant_weights_;
-  size_t packed_bytes_;
+  bool direct_;  ///< by words, or by pairs where the weights allow it
+  size_t packed_bytes_, scratch_bytes_;
   simd::QuantizedConvArgs arguments_;  ///< what does not change from call to call
   bool residual_ = false;
   AlignedMemory packed_;  ///< constant weights

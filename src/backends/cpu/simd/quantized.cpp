@@ -149,6 +149,37 @@ struct Words {
   }
 };
 
+#if defined(__AVX2__) && !defined(__AVX512BW__)
+/// Bytes, added in pairs at 16 bits and then at 32: a third fewer instructions than words, half the memory.
+struct Pairs {
+  typedef uint8_t Pixel;
+  typedef int8_t Weight;
+  static constexpr int kGroup = 4;
+  static RESNET_INLINE void gather(Pixel* to, const uint8_t* from, int64_t n) { copy_bytes(to, from, n); }
+
+  static void tile(const Pixel* a, int64_t stride, const Weight* b, int64_t groups, uint32_t* c) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i sum[kRows][2];
+    RESNET_UNROLL
+    for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
+    for (int64_t g = 0; g < groups; ++g, a += kGroup, b += kGroup * kColumns) {
+      const __m256i b0 = (__m256i)load_u32(b), b1 = (__m256i)load_u32(b + kGroup * kLanes);
+      RESNET_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        const __m256i pixel = (__m256i)splat_u32(a + i * stride);
+        sum[i][0] = _mm256_add_epi32(sum[i][0], _mm256_madd_epi16(_mm256_maddubs_epi16(pixel, b0), ones));
+        sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(_mm256_maddubs_epi16(pixel, b1), ones));
+      }
+    }
+    RESNET_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      store_u32(c + i * kColumns, (U32)sum[i][0]);
+      store_u32(c + i * kColumns + kLanes, (U32)sum[i][1]);
+    }
+  }
+};
+#endif
+
 #if defined(__AVX512BW__)
 /// Four bytes at once.
 struct Bytes {
@@ -551,8 +582,29 @@ struct Winograd {
 // --- the table
 // --------------------------------------------------------------------------------------------------------
 
+/// Neighbouring taps in the order of a row, (0, 1), (2, 3), ...: 255 times the sum of those of one sign fits 16 bits.
+bool pairs_fit(const QuantizedConvSize& p, const int8_t* w) {
+  constexpr int kMost = 128;  // 255 * 128 < 2^15
+  const int64_t channels = p.C / p.groups, area = p.R * p.S, taps = channels * area;
+  for (int64_t k = 0; k < p.K; ++k, w += taps) {
+    const auto tap = [&](int64_t i) { return i < taps ? int{w[i % channels * area + i / channels]} : 0; };
+    for (int64_t i = 0; i < taps; i += 2) {
+      const int first = tap(i), second = tap(i + 1);
+      const int sum = (first > 0) == (second > 0) ? first + second : 0;
+      if (sum > kMost || sum < -kMost) return false;
+    }
+  }
+  return true;
+}
+
 bool can(QuantizedAlgorithm algorithm, const QuantizedConvSize& p) {
   switch (algorithm) {
+    case QuantizedAlgorithm::pairs:
+#if defined(__AVX2__) && !defined(__AVX512BW__)
+      return true;
+#else
+      return false;
+#endif
     case QuantizedAlgorithm::words: return true;
     case QuantizedAlgorithm::bytes: return has_byte_products();
     case QuantizedAlgorithm::winograd: return Winograd::can(p);
@@ -564,6 +616,9 @@ bool can(QuantizedAlgorithm algorithm, const QuantizedConvSize& p) {
 template <class F>
 RESNET_INLINE void with_algorithm(QuantizedAlgorithm algorithm, const QuantizedConvSize& p, const F& f) {
   if (algorithm == QuantizedAlgorithm::winograd) return f(Winograd(p), static_cast<int16_t*>(nullptr));
+#if defined(__AVX2__) && !defined(__AVX512BW__)
+  if (algorithm == QuantizedAlgorithm::pairs) return f(Direct<Pairs>(p), static_cast<int8_t*>(nullptr));
+#endif
 #if defined(__AVX512BW__)
   if (algorithm == QuantizedAlgorithm::bytes) return f(Direct<Bytes>(p), static_cast<int8_t*>(nullptr));
 #endif
@@ -739,7 +794,7 @@ void global_avg_pool(const QuantizedPoolArgs& p) {
 }  // namespace
 
 extern const QuantizedKernels quantized_kernels;
-constinit const QuantizedKernels quantized_kernels = {can,      packed_bytes, pack_weights, scratch_bytes,  convolve,
-                                                      quantize, dequantize,   max_pool,     global_avg_pool};
+constinit const QuantizedKernels quantized_kernels = {can,      pairs_fit, packed_bytes, pack_weights, scratch_bytes,
+                                                      convolve, quantize,  dequantize,   max_pool,     global_avg_pool};
 
 }  // namespace resnet::simd::RESNET_ISA
