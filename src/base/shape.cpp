@@ -10,6 +10,7 @@ size_t size_of(DType dtype) {
     case DType::f64: return 8;
     case DType::i32: return 4;
     case DType::u8: return 1;
+    case DType::i8: return 1;
   }
   return 0;
 }
@@ -20,6 +21,7 @@ const char* name_of(DType dtype) {
     case DType::f64: return "f64";
     case DType::i32: return "i32";
     case DType::u8: return "u8";
+    case DType::i8: return "i8";
   }
   return "?";
 }

@@ -7,7 +7,7 @@
 
 namespace resnet {
 
-enum class DType : uint8_t { f32, f64, i32, u8 };
+enum class DType : uint8_t { f32, f64, i32, u8, i8 };
 
 size_t size_of(DType dtype);
 const char* name_of(DType dtype);

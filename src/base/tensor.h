@@ -66,7 +66,8 @@ class Tensor {
   void require() const {
     const bool matches =
         (std::is_same_v<T, float> && dtype() == DType::f32) || (std::is_same_v<T, double> && dtype() == DType::f64) ||
-        (std::is_same_v<T, int32_t> && dtype() == DType::i32) || (std::is_same_v<T, uint8_t> && dtype() == DType::u8);
+        (std::is_same_v<T, int32_t> && dtype() == DType::i32) || (std::is_same_v<T, uint8_t> && dtype() == DType::u8) ||
+        (std::is_same_v<T, int8_t> && dtype() == DType::i8);
     check(matches, "Tensor::as: element type is not the tensor's dtype");
   }
 

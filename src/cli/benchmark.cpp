@@ -123,7 +123,12 @@ int run_benchmark(const Arguments& a) {
     model = find_model(a.model);
   }
   if (a.image_size > 0) model.input = {model.input[0], a.image_size, a.image_size};
-  if (loaded && !fits(loaded->values, model_states(model, options, DType::f32))) {
+  const bool quantized = loaded && loaded->quantization;
+  if (quantized && a.mode == "training")
+    throw UserError(ExitCode::refused,
+                    "{}: holds 8-bit weights; expected --mode inference, or the f32 model it was made from",
+                    escape_control(a.model));
+  if (loaded && !quantized && !fits(loaded->values, model_states(model, options, DType::f32))) {
     throw UserError("--image-size: {}; the weights of {} are for images of {} pixels; leave it out", a.image_size,
                     escape_control(a.model), loaded->description.preprocessing.image_size);
   }
@@ -153,7 +158,8 @@ int run_benchmark(const Arguments& a) {
                                        .images = images,
                                        .micro_batch = a.micro_batch > 0 ? a.micro_batch : kMeasuredMicroBatch,
                                        .passes = {},
-                                       .keep_model_states = false},
+                                       .keep_model_states = false,
+                                       .quantization = quantized ? &*loaded->quantization : nullptr},
                       prepare);
     program = &inference->program();
     inference->load(std::move(values), KeepStates::unpacked);
@@ -205,7 +211,7 @@ int run_benchmark(const Arguments& a) {
                              {"batch_size", a.batch_size},
                              {"micro_batch", together},
                              {"input_size", model.input.str()},
-                             {"precision", a.precision},
+                             {"precision", quantized ? "int8" : a.precision},
                              {"backend", a.backend},
                              {"threads", threads},
                              {"instruction_set", instruction_set()},
@@ -222,8 +228,8 @@ int run_benchmark(const Arguments& a) {
   }
   std::printf(
       "%s",
-      table({{"model", fmt::format("{}, {}, {} at batch {}, {} threads", a.model, a.mode, model.input.str(),
-                                   a.batch_size, threads)},
+      table({{"model", fmt::format("{}, {}{}, {} at batch {}, {} threads", a.model, quantized ? "int8 " : "", a.mode,
+                                   model.input.str(), a.batch_size, threads)},
              {"speed", fmt::format("{:.1f} img/s (median of {}; {:.1f} to {:.1f})", median, rates.size(), rates.front(),
                                    rates.back())},
              {"FLOPs",

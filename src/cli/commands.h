@@ -27,6 +27,7 @@ Command add_data(CLI::App& app);
 Command add_lab(CLI::App& app);
 Command add_convert(CLI::App& app);
 Command add_export(CLI::App& app);
+Command add_quantize(CLI::App& app);
 
 /// Throws UserError (refused) when `out` is there and may not be replaced.
 void require_free(const std::string& out, bool force);

@@ -36,6 +36,7 @@ int run_convert(const Arguments& a) {
   const bool to_torch = write == static_cast<Writer>(write_torch);
   require_free(a.out, a.force);
   const WeightsFile file(a.in, a.strip_prefix);
+  require_not_quantized(file);
   StoredModel model = stored_model(file);
   const KnownOfWeights known = known_of_weights(a.architecture, a.class_names, a.metadata);
   const bool is_model = !known.architecture.empty() || file.metadata().contains("architecture");

@@ -186,17 +186,23 @@ int run_evaluate(const Arguments& a) {
   const int64_t batch = std::clamp<int64_t>(a.batch_size / views_of_one, 1, images) * views_of_one;
   const int64_t side = d.preprocessing.image_size;
   InferenceProgram program(session, spec,
-                           {.model = d.options, .dtype = model.dtype, .images = {batch, d.channels, side, side}});
-  write_states(session, model.values);
-  program.refresh();
+                           {.model = d.options,
+                            .dtype = model.dtype,
+                            .images = {batch, d.channels, side, side},
+                            .passes = {},
+                            .keep_model_states = false,
+                            .quantization = model.quantization ? &*model.quantization : nullptr});
+  program.load(model.values);
   // A lower precision is judged beside f32, on the same batches.
   std::optional<Session> full_session;
   std::optional<InferenceProgram> full;
   if (precision != Precision::f32) {
     full_session.emplace(make_backend(a.backend, threads));
-    full.emplace(*full_session, spec, InferenceOptions{.model = d.options, .images = {batch, d.channels, side, side}});
-    write_states(*full_session, model.values);
-    full->refresh();
+    full.emplace(
+        *full_session, spec,
+        InferenceOptions{
+            .model = d.options, .images = {batch, d.channels, side, side}, .passes = {}, .keep_model_states = false});
+    full->load(model.values);
   }
   for (const std::string& text : session.backend().take_warnings()) progress.print("resnet: warning: " + text);
   const auto start = std::chrono::steady_clock::now();

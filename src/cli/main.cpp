@@ -158,6 +158,7 @@ int main(int argc, char** argv) {
   commands.emplace_back("summary", resnet::cli::add_summary(app));
   commands.emplace_back("convert", resnet::cli::add_convert(app));
   commands.emplace_back("export", resnet::cli::add_export(app));
+  commands.emplace_back("quantize", resnet::cli::add_quantize(app));
   commands.emplace_back("benchmark", resnet::cli::add_benchmark(app));
   commands.emplace_back("data", resnet::cli::add_data(app));
   commands.emplace_back("lab", resnet::cli::add_lab(app));

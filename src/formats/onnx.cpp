@@ -3,6 +3,7 @@
 #include <onnx/onnx.pb.h>
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "base/error.h"
@@ -77,6 +78,46 @@ class OnnxWriter {
     tensor.set_raw_data(values.data(), values.size() * sizeof(int64_t));
     return tensor.name();
   }
+  /// An initializer of any kind.
+  std::string constant(const std::string& what, const Tensor& tensor) {
+    const std::string name = fresh(layer() + what);
+    initializer(name, tensor);
+    return name;
+  }
+  /// The value of an input that is a state.
+  const Tensor& state(size_t i) const {
+    const auto found = states_.find(graph_.node(node_->inputs[i]).name);
+    check(found != states_.end(), "onnx: a state without its value");
+    return found->second;
+  }
+
+  /// What the whole numbers of an 8-bit value stand for: (q - zero) * scale.
+  struct Steps {
+    float scale = 1;
+    int zero = 0;
+    bool padded = false;  ///< the image's border is there already
+  };
+  const Steps& steps(size_t input) const { return steps_.at(key(node_->inputs[input])); }
+  /// Of the node's result.
+  void set_steps(const Steps& steps) { steps_[key(result_value_)] = steps; }
+  float output_scale() const {
+    const auto found = options_.output_scales.find(node_->name);
+    return found == options_.output_scales.end() ? 1.0f : found->second;
+  }
+  /// The convolutions that read the node's result.
+  std::vector<const Node*> reading_convolutions() const {
+    std::vector<const Node*> readers;
+    for (const int32_t id : graph_.live_nodes()) {
+      const Node& reader = graph_.node(id);
+      if (reader.op && reader.op->name == "quantized_conv2d" && reader.inputs[0] == result_value_)
+        readers.push_back(&reader);
+    }
+    return readers;
+  }
+  const Tensor& state_of(const Node& node, size_t input) const {
+    return states_.at(graph_.node(node.inputs[input]).name);
+  }
+
   /// An initializer of the node's dtype.
   std::string reals(const std::string& what, const Shape& shape, const std::vector<double>& values) {
     Tensor tensor(node_->outputs[0].dtype, shape);
@@ -134,6 +175,7 @@ class OnnxWriter {
       case DType::f64: return onnx::TensorProto::DOUBLE;
       case DType::i32: return onnx::TensorProto::INT32;
       case DType::u8: return onnx::TensorProto::UINT8;
+      case DType::i8: return onnx::TensorProto::INT8;
     }
     throw InternalError("onnx: unknown dtype");
   }
@@ -163,6 +205,20 @@ class OnnxWriter {
 
   void write_node(int32_t id);
 
+  /// Whether a state is read by quantised ops alone, whose forms write constants of their own from it.
+  bool is_taken_apart(int32_t id) const {
+    bool read = false;
+    for (const int32_t reader : graph_.live_nodes()) {
+      const Node& node = graph_.node(reader);
+      for (const Value& input : node.inputs) {
+        if (input.node != id) continue;
+        read = true;
+        if (!node.op->name.starts_with("quantize") && node.op->name != "dequantize") return false;
+      }
+    }
+    return read;
+  }
+
   const Graph& graph_;
   const std::map<std::string, Tensor>& states_;
   const OnnxOptions& options_;
@@ -170,8 +226,10 @@ class OnnxWriter {
   onnx::GraphProto& onnx_;
   std::map<std::pair<int32_t, int32_t>, std::string> names_;  ///< of values
   std::set<std::string> taken_, node_names_;
-  const Node* node_ = nullptr;  ///< being written
-  std::string result_;          ///< the name of its output 0
+  std::map<std::pair<int32_t, int32_t>, Steps> steps_;  ///< of 8-bit values
+  const Node* node_ = nullptr;                          ///< being written
+  Value result_value_;
+  std::string result_;  ///< the name of its output 0
 };
 
 void set(onnx::NodeProto& node, const char* name, const Integers& values) {
@@ -317,6 +375,148 @@ void pad_channels_form(OnnxWriter& w) {
   w.add("Pad", {w.input(0), w.integers("/pads", widths)});
 }
 
+// The quantised ops, in real numbers between QuantizeLinear and DequantizeLinear.
+
+Tensor scalar(float value) {
+  Tensor tensor(DType::f32, Shape{});
+  tensor.as<float>()[0] = value;
+  return tensor;
+}
+
+Tensor zero_point(DType dtype, int value) {
+  Tensor tensor(dtype, Shape{});
+  if (dtype == DType::u8) {
+    tensor.as<uint8_t>()[0] = static_cast<uint8_t>(value);
+  } else {
+    tensor.as<int8_t>()[0] = static_cast<int8_t>(value);
+  }
+  return tensor;
+}
+
+/// An 8-bit input in real numbers.
+std::string widened(OnnxWriter& w, size_t input, const std::string& what) {
+  const auto& steps = w.steps(input);
+  const DType dtype = w.node().inputs[input].type().dtype;
+  return w
+      .add("DequantizeLinear",
+           {w.input(input), w.constant(what + "_scale", scalar(steps.scale)),
+            w.constant(what + "_zero", zero_point(dtype, steps.zero))},
+           what)
+      .output(0);
+}
+
+/// The last step of a node: the real number y as a whole one.
+void write_rounded(OnnxWriter& w, const std::string& y, const OnnxWriter::Steps& steps) {
+  w.add("QuantizeLinear", {y, w.constant("/scale", scalar(steps.scale)),
+                           w.constant("/zero", zero_point(w.node().outputs[0].dtype, steps.zero))});
+  w.set_steps(steps);
+}
+
+bool all_equal(const Tensor& tensor) {
+  const auto values = tensor.as<float>();
+  return std::all_of(values.begin(), values.end(), [&](float v) { return v == values[0]; });
+}
+
+void quantize_form(OnnxWriter& w) {
+  const Tensor& factor = w.state(1);
+  const Tensor& zeros = w.state(2);
+  const float zero = zeros.as<float>()[0];
+  if (all_equal(factor) && all_equal(zeros) && zero == static_cast<float>(static_cast<int>(zero)))
+    return write_rounded(w, w.input(0), {1 / factor.as<float>()[0], static_cast<int>(zero)});
+  // A scale for each channel, as of pixels: they are made first, and rounded with steps of one. ONNX pads with real
+  // zeros, which are other pixels in each channel: so the border is put around the image before.
+  std::string x = w.input(0);
+  OnnxWriter::Steps steps;
+  const std::vector<const Node*> readers = w.reading_convolutions();
+  if (readers.size() != 1) throw w.refused("{} convolutions read it; expected one", readers.size());
+  const Size2 pad = std::get<QuantizedConv2dAttrs>(readers[0]->attributes).conv.pad;
+  if (!(pad == Size2{0, 0})) {
+    x = w.add("Pad", {x, w.integers("/pads", {0, 0, pad.h, pad.w, 0, 0, pad.h, pad.w})}, "/padded").output(0);
+    steps.padded = true;
+  }
+  const Shape maps{1, factor.shape()[0], 1, 1};
+  const auto reshaped = [&](const Tensor& from) {
+    Tensor to(DType::f32, maps);
+    std::copy(from.as<float>().begin(), from.as<float>().end(), to.as<float>().begin());
+    return to;
+  };
+  x = w.add("Mul", {x, w.constant("/factor", reshaped(factor))}, "/scaled").output(0);
+  x = w.add("Add", {x, w.constant("/shift", reshaped(zeros))}, "/pixels").output(0);
+  write_rounded(w, x, steps);
+}
+
+void dequantize_form(OnnxWriter& w) {
+  const auto& steps = w.steps(0);
+  w.add("DequantizeLinear", {w.input(0), w.constant("/scale", scalar(steps.scale)),
+                             w.constant("/zero", zero_point(w.node().inputs[0].type().dtype, steps.zero))});
+}
+
+void quantized_conv2d_form(OnnxWriter& w) {
+  const auto& [conv, output] = w.attributes<QuantizedConv2dAttrs>();
+  const auto& [stride, pad, dilation, groups, bias, residual, relu] = conv;
+  static_cast<void>(output);
+  static_cast<void>(bias);
+  const auto& x = w.steps(0);
+  const Tensor& weight = w.state(1);
+  const Tensor& multiplier = w.state(2);
+  const Tensor& offset = w.state(3);
+  const float y_scale = w.output_scale();
+  const int64_t filters = weight.shape()[0];
+  const int64_t taps = weight.elements() / filters;
+  // What the op has folded together, apart again: multiplier = x_scale * weight_scale / y_scale, and so on.
+  Tensor weight_scale(DType::f32, Shape{filters}), bias_scale(DType::f32, Shape{filters});
+  Tensor weight_zero(DType::i8, Shape{filters}), whole_bias(DType::i32, Shape{filters});
+  double residual_shift = 0;
+  if (residual) {
+    residual_shift = static_cast<double>(w.state(6).as<float>()[0]) * static_cast<double>(w.steps(5).zero);
+  }
+  for (size_t k = 0; k < static_cast<size_t>(filters); ++k) {
+    const double m = static_cast<double>(multiplier.as<float>()[k]);
+    int64_t sum = 0;
+    for (int64_t i = 0; i < taps; ++i)
+      sum += weight.as<int8_t>()[k * static_cast<size_t>(taps) + static_cast<size_t>(i)];
+    const double b =
+        static_cast<double>(offset.as<float>()[k]) + m * static_cast<double>(sum * x.zero) + residual_shift;
+    weight_scale.as<float>()[k] = static_cast<float>(m * static_cast<double>(y_scale) / static_cast<double>(x.scale));
+    bias_scale.as<float>()[k] = static_cast<float>(m * static_cast<double>(y_scale));
+    whole_bias.as<int32_t>()[k] = static_cast<int32_t>(std::clamp(std::nearbyint(b / m), -2147483648.0, 2147483647.0));
+  }
+  const std::string pixels = widened(w, 0, "/x");
+  onnx::NodeProto& real_weight = w.add("DequantizeLinear",
+                                       {w.constant("/weight", weight), w.constant("/weight_scale", weight_scale),
+                                        w.constant("/weight_zero", weight_zero)},
+                                       "/w");
+  set(real_weight, "axis", int64_t{0});
+  const std::string weight_name = real_weight.output(0);
+  onnx::NodeProto& real_bias =
+      w.add("DequantizeLinear", {w.constant("/bias", whole_bias), w.constant("/bias_scale", bias_scale)}, "/b");
+  set(real_bias, "axis", int64_t{0});
+  onnx::NodeProto& node = w.add("Conv", {pixels, weight_name, real_bias.output(0)}, "/linear");
+  set(node, "kernel_shape", Integers{weight.shape()[2], weight.shape()[3]});
+  set(node, "strides", both(stride));
+  set(node, "pads", pads(x.padded ? Size2{0, 0} : pad));
+  set(node, "dilations", both(dilation));
+  set(node, "group", groups);
+  std::string y = node.output(0);
+  if (residual) y = w.add("Add", {y, widened(w, 5, "/r")}, "/sum").output(0);
+  if (relu) y = w.add("Relu", {y}, "/relu").output(0);
+  write_rounded(w, y, {y_scale, 0});
+}
+
+void quantized_max_pool_form(OnnxWriter& w) {
+  const auto& [kernel, stride, pad, count_include_pad, ceil_mode] = w.attributes<PoolAttrs>();
+  static_cast<void>(count_include_pad);
+  const OnnxWriter::Steps steps = w.steps(0);
+  onnx::NodeProto& node = w.add("MaxPool", {widened(w, 0, "/x")}, "/real");
+  set(node, "kernel_shape", both(kernel));
+  set(node, "strides", both(stride));
+  set(node, "pads", pads(pad));
+  set(node, "ceil_mode", int64_t{ceil_mode});
+  write_rounded(w, node.output(0), steps);
+}
+
+void quantized_global_avg_pool_form(OnnxWriter& w) { w.add("GlobalAveragePool", {widened(w, 0, "/x")}); }
+
 void relu_form(OnnxWriter& w) { w.add("Relu", {w.input(0)}); }
 
 void reshape_form(OnnxWriter& w) {
@@ -353,10 +553,15 @@ constexpr Form kForms[] = {
     {"blur_pool", blur_pool_form},
     {"channel_conv", channel_conv_form},
     {"conv2d", conv2d_form},
+    {"dequantize", dequantize_form},
     {"global_avg_pool", global_avg_pool_form},
     {"linear", linear_form},
     {"max_pool", max_pool_form},
     {"pad_channels", pad_channels_form},
+    {"quantize", quantize_form},
+    {"quantized_conv2d", quantized_conv2d_form},
+    {"quantized_global_avg_pool", quantized_global_avg_pool_form},
+    {"quantized_max_pool", quantized_max_pool_form},
     {"relu", relu_form},
     {"reshape", reshape_form},
     {"scale", scale_form},
@@ -370,11 +575,13 @@ void OnnxWriter::write_node(int32_t id) {
     require_utf8(node.name);
     names_[{id, 0}] = node.name;
     if (node.kind == NodeKind::input) return declare(*onnx_.add_input(), node.name, node.outputs[0]);
+    if (is_taken_apart(id)) return;
     const auto found = states_.find(node.name);
     check(found != states_.end() && found->second.type() == node.outputs[0], "onnx: a state without its value");
     return initializer(node.name, found->second);
   }
   node_ = &node;
+  result_value_ = {const_cast<Graph*>(&graph_), id, 0};
   const auto form =
       std::find_if(std::begin(kForms), std::end(kForms), [&](const Form& f) { return f.op == node.op->name; });
   if (form == std::end(kForms)) throw refused("has no form in ONNX; expected one of {}", fmt::join(onnx_ops(), ", "));

@@ -18,8 +18,12 @@ struct OnnxOptions {
   std::string producer_version;
   std::string graph_name = "resnet";
   std::map<std::string, std::string> metadata;  ///< metadata_props
+  /// Of quantised convolutions by name: what a step of the result is in real numbers. The others follow.
+  std::map<std::string, float> output_scales;
 };
 
+/// Quantised ops become the convolution, sum and ReLU in real numbers between QuantizeLinear and DequantizeLinear
+/// ("QDQ"), which runtimes replace by their own 8-bit kernels.
 /// Writes the forward graph: its inputs and outputs keep their names, its states become initializers with the values
 /// of `states`, under the same names; a node is named after the layer. Throws UserError for an opset out of range, an
 /// op that has no form in ONNX, a node that needs the batch size while it is dynamic, text that is not UTF-8;

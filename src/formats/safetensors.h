@@ -50,7 +50,7 @@ class SafetensorsFile {
   const std::string& path() const { return file_.path(); }
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
   const std::map<std::string, SafetensorsEntry>& entries() const { return header_.entries; }
-  /// F32, F64, I32 and U8 as stored; F16 and BF16 as f32 (exact); BOOL as u8; the other integers as i32,
+  /// F32, F64, I32, U8 and I8 as stored; F16 and BF16 as f32 (exact); BOOL as u8; the other integers as i32,
   /// bad_data when a value does not fit. ResourceError (5) when the machine's memory cannot hold it.
   Tensor load(const std::string& name) const;
   /// The same of several; nothing is read when the machine's memory cannot hold them together.

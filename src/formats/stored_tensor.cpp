@@ -20,7 +20,7 @@ namespace {
 constexpr std::array<StoredDType, 13> kStoredDTypes{{
     {"BOOL", 1, DType::u8},
     {"U8", 1, DType::u8},
-    {"I8", 1, DType::i32},
+    {"I8", 1, DType::i8},
     {"I16", 2, DType::i32},
     {"U16", 2, DType::i32},
     {"F16", 2, DType::f32},
@@ -85,13 +85,14 @@ const StoredDType& stored_dtype_of(DType dtype) {
     case DType::f64: return *find_stored_dtype("F64");
     case DType::i32: return *find_stored_dtype("I32");
     case DType::u8: return *find_stored_dtype("U8");
+    case DType::i8: return *find_stored_dtype("I8");
   }
   throw InternalError("stored_dtype_of: unknown dtype");
 }
 
 bool loads_as_stored(const StoredDType& dtype) {
   const std::string_view kind = dtype.name;
-  return kind == "F32" || kind == "F64" || kind == "I32" || kind == "U8" || kind == "BOOL";
+  return kind == "F32" || kind == "F64" || kind == "I32" || kind == "U8" || kind == "I8" || kind == "BOOL";
 }
 
 Tensor tensor_from_stored(const StoredPlace& place, const StoredDType& dtype, const Shape& shape,
@@ -107,8 +108,6 @@ Tensor tensor_from_stored(const StoredPlace& place, const StoredDType& dtype, co
   } else if (kind == "BF16") {
     convert_elements<uint16_t>(stored, tensor.as<float>(),
                                [](uint16_t value, size_t) { return bfloat_to_float(value); });
-  } else if (kind == "I8") {
-    narrow_elements<int8_t>(place, dtype, stored, tensor.as<int32_t>());
   } else if (kind == "I16") {
     narrow_elements<int16_t>(place, dtype, stored, tensor.as<int32_t>());
   } else if (kind == "U16") {

@@ -17,7 +17,7 @@ namespace resnet {
 struct StoredDType {
   const char* name;
   size_t bytes;
-  DType loaded;  ///< what it is loaded as: F16 and BF16 as f32 (exact), BOOL as u8, the other integers as i32
+  DType loaded;  ///< what it is loaded as: F16 and BF16 as f32 (exact), BOOL as u8, the wider integers as i32
 };
 
 /// All of them, in the order of the official enumeration, which orders the data of a safetensors file.

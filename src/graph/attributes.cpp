@@ -79,6 +79,13 @@ struct Printer {
     t.value("after", a.after, int64_t{0});
   }
   void operator()(const ChannelConvAttrs& a) const { t.flag("flip", a.flip); }
+  void operator()(const QuantizedConv2dAttrs& a) const {
+    (*this)(a.conv);
+    (*this)(QuantizeAttrs{a.output});
+  }
+  void operator()(const QuantizeAttrs& a) const {
+    if (a.output != DType::u8) t.add(name_of(a.output));
+  }
 };
 
 }  // namespace

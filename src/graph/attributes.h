@@ -112,9 +112,22 @@ struct ChannelConvAttrs {
   bool operator==(const ChannelConvAttrs&) const = default;
 };
 
-using Attributes =
-    std::variant<NoAttrs, Conv2dAttrs, Conv2dGradAttrs, BatchNormAttrs, PoolAttrs, PoolGradAttrs, ShapeAttrs, FillAttrs,
-                 LinearAttrs, LossAttrs, SgdAttrs, RunningAverageAttrs, ChannelPadAttrs, ChannelConvAttrs>;
+/// `output`: u8, or i8 where negative results must be kept. `conv.bias` is always false: the offset is not optional.
+struct QuantizedConv2dAttrs {
+  Conv2dAttrs conv;
+  DType output = DType::u8;
+  bool operator==(const QuantizedConv2dAttrs&) const = default;
+};
+
+/// The type to round to: u8 or i8.
+struct QuantizeAttrs {
+  DType output = DType::u8;
+  bool operator==(const QuantizeAttrs&) const = default;
+};
+
+using Attributes = std::variant<NoAttrs, Conv2dAttrs, Conv2dGradAttrs, BatchNormAttrs, PoolAttrs, PoolGradAttrs,
+                                ShapeAttrs, FillAttrs, LinearAttrs, LossAttrs, SgdAttrs, RunningAverageAttrs,
+                                ChannelPadAttrs, ChannelConvAttrs, QuantizedConv2dAttrs, QuantizeAttrs>;
 
 /// "stride=2 pad=1 bias": only what differs from the defaults; empty for NoAttrs.
 std::string to_string(const Attributes& attributes);

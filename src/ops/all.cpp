@@ -13,6 +13,9 @@
 #include "ops/linear.h"
 #include "ops/max_pool.h"
 #include "ops/pad_channels.h"
+#include "ops/quantize.h"
+#include "ops/quantized_conv2d.h"
+#include "ops/quantized_pool.h"
 #include "ops/relu.h"
 #include "ops/reshape.h"
 #include "ops/running_average.h"
@@ -39,6 +42,7 @@ std::span<const OpDef* const> all_ops() {
       &kConv2d,
       &kConv2dInputGrad,
       &kConv2dWeightGrad,
+      &kDequantize,
       &kFill,
       &kGlobalAvgPool,
       &kGlobalAvgPoolGrad,
@@ -49,6 +53,10 @@ std::span<const OpDef* const> all_ops() {
       &kMaxPool,
       &kMaxPoolGrad,
       &kPadChannels,
+      &kQuantize,
+      &kQuantizedConv2d,
+      &kQuantizedGlobalAvgPool,
+      &kQuantizedMaxPool,
       &kRelu,
       &kReluGrad,
       &kReshape,

@@ -55,6 +55,7 @@ Classifier::Classifier(const std::string& model_path, const ClassifierOptions& o
 Classifier::Classifier(LoadedModel model, const ClassifierOptions& options)
     : description_(std::move(model.description)),
       spec_(find_model(description_.architecture)),
+      quantization_(std::move(model.quantization)),
       dtype_(model.dtype),
       threads_(threads_of(options)),
       batches_(batch_sizes(options.max_batch)),
@@ -79,13 +80,14 @@ InferenceProgram& Classifier::program(int64_t batch) {
   if (!program) {
     const int64_t size = description_.preprocessing.image_size;
     try {
-      program =
-          std::make_unique<InferenceProgram>(session_, spec_,
-                                             InferenceOptions{.model = description_.options,
-                                                              .dtype = dtype_,
-                                                              .images = {batch, description_.channels, size, size},
-                                                              .passes = {},
-                                                              .keep_model_states = false});
+      program = std::make_unique<InferenceProgram>(
+          session_, spec_,
+          InferenceOptions{.model = description_.options,
+                           .dtype = dtype_,
+                           .images = {batch, description_.channels, size, size},
+                           .passes = {},
+                           .keep_model_states = false,
+                           .quantization = quantization_ ? &*quantization_ : nullptr});
     } catch (...) {
       programs_.erase(batch);
       throw;

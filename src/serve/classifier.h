@@ -79,6 +79,7 @@ class Classifier {
 
   ModelDescription description_;
   ModelSpec spec_;
+  std::optional<Quantization> quantization_;
   DType dtype_;
   int threads_;
   std::vector<int64_t> batches_;  ///< that may be compiled, in order of size

@@ -17,7 +17,8 @@ struct ExportOptions {
 
 /// input "images" f32 [N,C,S,S], preprocessed as the metadata say; output "logits" f32 [N,K]. The weights are
 /// initializers, f32 (f64 ones are rounded; folding is done in double), under the model's names; `metadata` go into
-/// metadata_props, the class names and the preprocessing among them. Throws as write_onnx.
+/// metadata_props, the class names and the preprocessing among them. A quantised model keeps its 8-bit weights, between
+/// QuantizeLinear and DequantizeLinear; its batch norm is folded whatever the options say. Throws as write_onnx.
 void export_onnx(ByteSink& sink, const LoadedModel& model, const std::map<std::string, std::string>& metadata,
                  const ExportOptions& options);
 

@@ -9,6 +9,7 @@
 
 #include "base/align.h"
 #include "base/rng.h"
+#include "train/quantized_model.h"
 
 namespace resnet {
 namespace {
@@ -27,6 +28,11 @@ void fill_states(Session& session, const Program& program) {
     const double bound = std::sqrt(6.0 * static_cast<double>(shape[0]) / static_cast<double>(shape.elements()));
     Tensor values(state.value.type);
     Rng rng(hash_text(state.state));
+    if (values.dtype() == DType::i8) {
+      for (int8_t& value : values.as<int8_t>()) value = static_cast<int8_t>(rng.uniform(-127, 128));
+      session.write_state(state.state, values);
+      continue;
+    }
     with_float(values.dtype(), [&](auto tag) {
       using T = decltype(tag);
       for (T& value : values.as<T>()) value = static_cast<T>(rng.uniform(-bound, bound));
@@ -77,7 +83,8 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
   Backend& backend = session.backend();
   if (all == 1 || !backend.measures()) return all;
   const std::string problem =
-      fmt::format("micro-batch {:016x} of {}", hash_text(print(*make_inference_graph(model, options))), all);
+      fmt::format("micro-batch {:016x} of {}{}", hash_text(print(*make_inference_graph(model, options))), all,
+                  options.quantization ? fmt::format(" int8 {}", options.quantization->layers.size()) : "");
   if (const auto known = backend.recall(problem)) {
     int64_t count = 0;
     const auto [end, error] = std::from_chars(known->data(), known->data() + known->size(), count);
@@ -123,14 +130,21 @@ InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, con
     : session_(session),
       images_(options.images),
       dtype_(options.dtype),
-      micro_batch_(micro_batch_of(session, model, options, progress)) {
+      micro_batch_(micro_batch_of(session, model, options, progress)),
+      quantization_(options.quantization) {
   InferenceOptions together = options;
   together.images = with_images(options.images, micro_batch_);
   auto graph = make_inference_graph(model, together);
   folded_ = run_inference_passes(*graph, options.passes);
+  if (quantization_) {
+    QuantizedGraph quantized = quantize_graph(*graph, quantization_->layers);
+    graph = std::move(quantized.graph);
+    derived_ = std::move(quantized.derived);
+    folded_.clear();
+  }
   // The folded states follow from the model's own, which the graph no longer reads.
   for (const auto& [name, id] : graph->leaves()) {
-    if (options.keep_model_states && graph->node(id).kind == NodeKind::state)
+    if (options.keep_model_states && !quantization_ && graph->node(id).kind == NodeKind::state)
       session.add_state(name, graph->node(id).outputs[0]);
   }
   program_ = &session.compile(std::move(graph), progress);
@@ -140,6 +154,7 @@ InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, con
 }
 
 void InferenceProgram::refresh() {
+  check(!quantization_, "InferenceProgram::refresh: a quantised model has no states to follow");
   auto read = [&](const std::string& name) { return session_.read_state(name); };
   for (const FoldedConvolution& f : folded_) {
     write_folded(f, {.weight = read(f.weight),
@@ -159,6 +174,10 @@ void InferenceProgram::load(std::map<std::string, Tensor> values, KeepStates kee
     return std::move(values.extract(found).mapped());
   };
   std::set<std::string> written;
+  for (const DerivedState& state : derived_) {
+    session_.write_state(state.state, derive(state, values, *quantization_));
+    written.insert(state.state);
+  }
   for (const FoldedConvolution& f : folded_) {
     write_folded(f, {.weight = take(f.weight),
                      .bias = f.bias.empty() ? Tensor() : take(f.bias),

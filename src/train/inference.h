@@ -5,9 +5,12 @@
 
 #include "models/registry.h"
 #include "passes/pipeline.h"
+#include "passes/quantize_graph.h"
 #include "runtime/session.h"
 
 namespace resnet {
+
+struct Quantization;
 
 /// InferenceOptions::micro_batch: as many images as are computed fastest.
 inline constexpr int64_t kMeasuredMicroBatch = -1;
@@ -24,6 +27,8 @@ struct InferenceOptions {
   /// The session keeps the weights that others are folded from, for refresh(); without them it holds what it computes
   /// with and no more, and is filled by load().
   bool keep_model_states = true;
+  /// Of a model in 8 bits, whose program is filled by load() alone; must outlive the program.
+  const Quantization* quantization = nullptr;
 };
 
 /// What is kept of the states that load() writes.
@@ -75,6 +80,8 @@ class InferenceProgram {
   bool reads_in_place_ = false;  ///< the program can read row-major images wherever they lie
   Tensor partial_;               ///< a whole micro-batch, for images that are fewer
   std::vector<FoldedConvolution> folded_;
+  const Quantization* quantization_;
+  std::vector<DerivedState> derived_;  ///< of a quantised model
 };
 
 /// The micro-batch with which `options.images` are computed fastest, of 1, 2, 4, ... and all of them: measured with

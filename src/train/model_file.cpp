@@ -90,15 +90,28 @@ void read_resize(const std::string& path, const std::map<std::string, std::strin
 struct Outline {
   ModelDescription description;
   DType dtype = DType::f32;
-  std::vector<StateSpec> states;
+  std::vector<StateSpec> states;  ///< empty for a quantised model
+  std::optional<Quantization> quantization;
+  std::map<std::string, TensorType> quantized;  ///< its tensors
 };
 
-Outline outline_of(const WeightsFile& file, ModelDescription description) {
+/// `quantization`: the metadata's text, or null.
+Outline outline_of(const WeightsFile& file, ModelDescription description, const std::string* quantization = nullptr) {
   Outline outline;
   outline.description = std::move(description);
   ModelSpec spec = find_model(outline.description.architecture);
   const int64_t size = outline.description.preprocessing.image_size;
   spec.input = {outline.description.channels, size, size};  // a net of linear layers has weights for each pixel
+  if (quantization) {
+    const Preprocessing& p = outline.description.preprocessing;
+    outline.quantization = parse_quantization(file.path(), *quantization, outline.description.channels, p.mean, p.std);
+    try {
+      outline.quantized = quantized_tensors(spec, outline.description.options, *outline.quantization);
+    } catch (const UserError& error) {  // a layer that is none, or nothing is left of so small an image
+      throw bad_data(file.path(), 8, kQuantizationKey, "{}", error.what());
+    }
+    return outline;
+  }
   for (const auto& [name, entry] : file.entries()) {
     if (entry.dtype() == DType::f64) outline.dtype = DType::f64;
   }
@@ -203,11 +216,23 @@ ModelDescription from_metadata(const std::string& path, const std::map<std::stri
   return description_of(path, metadata);
 }
 
+namespace {
+
+const std::string* quantization_in(const std::map<std::string, std::string>& metadata) {
+  const auto found = metadata.find(kQuantizationKey);
+  return found == metadata.end() ? nullptr : &found->second;
+}
+
+}  // namespace
+
 LoadedModel load_model(const WeightsFile& file, const std::map<std::string, std::string>& metadata) {
-  Outline outline = outline_of(file, from_metadata(file.path(), metadata));
-  return {.description = std::move(outline.description),
-          .values = match_weights(file, outline.states),
-          .dtype = outline.dtype};
+  Outline outline = outline_of(file, from_metadata(file.path(), metadata), quantization_in(metadata));
+  LoadedModel model;
+  model.values = outline.quantization ? read_quantized(file, outline.quantized) : match_weights(file, outline.states);
+  model.description = std::move(outline.description);
+  model.dtype = outline.dtype;
+  model.quantization = std::move(outline.quantization);
+  return model;
 }
 
 LoadedModel load_model(const std::string& path) {
@@ -216,8 +241,12 @@ LoadedModel load_model(const std::string& path) {
 }
 
 ModelDescription describe_model(const WeightsFile& file, const std::map<std::string, std::string>& metadata) {
-  Outline outline = outline_of(file, from_metadata(file.path(), metadata));
-  require_fit(file, outline.states);
+  Outline outline = outline_of(file, from_metadata(file.path(), metadata), quantization_in(metadata));
+  if (outline.quantization) {
+    require_quantized_fit(file, outline.quantized);
+  } else {
+    require_fit(file, outline.states);
+  }
   return std::move(outline.description);
 }
 
@@ -297,6 +326,13 @@ std::string blamed(const WeightsFile& file, const Metadata& without) {
 }  // namespace
 
 std::map<std::string, std::string> completed_metadata(const WeightsFile& file, const KnownOfWeights& known) {
+  if (file.metadata().contains(kQuantizationKey)) {  // whole, as this program alone writes them
+    if (known.architecture.empty() && known.class_names.empty() && known.metadata.empty()) return file.metadata();
+    throw UserError(
+        "{}: is quantised, and its metadata are part of that; expected no --architecture, --class-names or "
+        "--metadata; give them to the f32 model, and quantize that",
+        file.path());
+  }
   const ModelSpec spec = spec_of(file, known);
   ModelDescription usual{.architecture = spec.name, .channels = spec.input[0]};
   usual.preprocessing = usual_preprocessing(spec);

@@ -2,12 +2,14 @@
 // A trained model as one safetensors file: weights, statistics, and everything needed to predict with
 // exactly the preprocessing it was trained with.
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "data/preprocess.h"
 #include "formats/weights.h"
 #include "train/model_state.h"
+#include "train/quantized_model.h"
 
 namespace resnet {
 
@@ -30,6 +32,7 @@ struct LoadedModel {
   ModelDescription description;
   std::map<std::string, Tensor> values;  ///< f32 or f64 as stored
   DType dtype = DType::f32;
+  std::optional<Quantization> quantization;  ///< of a model in 8 bits; values are then quantized_tensors()
 };
 
 /// Reads and checks a model file: its tensors are exactly the architecture's, and none is read before all fit.

@@ -8,6 +8,7 @@
 #include "ops/conv2d.h"
 #include "ops/linear.h"
 #include "ops/reshape.h"
+#include "train/quantized_model.h"
 
 namespace resnet {
 
@@ -96,6 +97,7 @@ std::string first_ten(const char* what, const std::vector<std::string>& names) {
 
 void require_fit(const WeightsFile& file, const std::vector<StateSpec>& states,
                  const std::vector<std::string>& left_out) {
+  require_not_quantized(file);
   std::vector<std::string> missing, unexpected, misshaped;
   std::set<std::string_view> known;
   for (const StateSpec& state : states) {

@@ -26,10 +26,11 @@ struct Call {
   std::vector<Shape> in;
   std::set<size_t> states = {};               ///< inputs that are states; the others are fed
   std::map<size_t, DType> other_dtypes = {};  ///< of inputs that are not floats
+  bool only_f32 = false;                      ///< beside 8 bits
 };
 
 const Shape kMap{2, 16, 6, 6}, kHalf{2, 16, 3, 3}, kPixel{2, 16, 1, 1}, kChannels{16}, kRows{4, 16}, kScalar{};
-const Shape kKernel{16, 16, 3, 3}, kMatrix{8, 16}, kClasses{4, 8}, kBatch{4}, kImages{2}, kTaps{1, 1, 3};
+const Shape kKernel{16, 16, 3, 3}, kMatrix{8, 16}, kClasses{4, 8}, kBatch{4}, kImages{2}, kTaps{1, 1, 3}, kOne{1};
 constexpr PoolAttrs kBlur{.kernel = {3, 3}, .stride = {2, 2}, .pad = {1, 1}};
 constexpr PoolAttrs kPool{.kernel = {2, 2}, .stride = {2, 2}};
 constexpr Conv2dAttrs kConv{.pad = {1, 1}};
@@ -45,6 +46,11 @@ std::vector<Call> calls_of(std::string_view op) {
       calls.push_back({values, attributes, in});
     }
     return calls;
+  };
+  const auto bytes = [](Call call, std::map<size_t, DType> dtypes) {
+    call.other_dtypes = std::move(dtypes);
+    call.only_f32 = true;
+    return call;
   };
   const BatchNormAttrs inference{.training = false};
   const std::map<std::string_view, std::vector<Call>> all = {
@@ -62,6 +68,7 @@ std::vector<Call> calls_of(std::string_view op) {
       {"conv2d", {{map, kConv, {kMap, kKernel}, {1}}}},
       {"conv2d_input_grad", {{map, Conv2dGradAttrs{kConv, kMap}, {kMap, kKernel}, {1}}}},
       {"conv2d_weight_grad", {{map, Conv2dGradAttrs{kConv, kKernel}, {kMap, kMap}}}},
+      {"dequantize", {bytes({"u8 [N,C,H,W]", {}, {kMap, kOne, kOne}, {1, 2}}, {{0, DType::u8}})}},
       {"fill", {{map, FillAttrs{{DType::f32, kMap}, 0}, {}}}},
       {"global_avg_pool", {{map, {}, {kMap}}}},
       {"global_avg_pool_grad", {{map, ShapeAttrs{kMap}, {kPixel}}}},
@@ -72,6 +79,15 @@ std::vector<Call> calls_of(std::string_view op) {
       {"max_pool", {{map, kPool, {kMap}}}},
       {"max_pool_grad", {{map, PoolGradAttrs{kPool, kMap}, {kHalf, kHalf}, {}, {{1, DType::u8}}}}},
       {"pad_channels", both(ChannelPadAttrs{4, 4}, 1, 0)},
+      {"quantize", {bytes({"[N,C,H,W] to u8", QuantizeAttrs{}, {kMap, kChannels, kChannels}, {1, 2}}, {})}},
+      {"quantized_conv2d",
+       {bytes({"u8 [N,C,H,W]",
+               QuantizedConv2dAttrs{kConv},
+               {kMap, kKernel, kChannels, kChannels, kChannels},
+               {1, 2, 3, 4}},
+              {{0, DType::u8}, {1, DType::i8}, {4, DType::u8}})}},
+      {"quantized_global_avg_pool", {bytes({"u8 [N,C,H,W]", {}, {kMap, kOne}, {1}}, {{0, DType::u8}})}},
+      {"quantized_max_pool", {bytes({"u8 [N,C,H,W]", kPool, {kMap}}, {{0, DType::u8}})}},
       {"relu", both({}, 1, 0)},
       {"relu_grad", both({}, 2, 0)},
       {"reshape",
@@ -149,6 +165,10 @@ std::string page() {
       text += fmt::format("| `{}` | {} |", op->name, call.values);
       for (const auto& backend : backends) {
         for (const DType dtype : kFloating) {
+          if (call.only_f32 && dtype == DType::f64) {
+            text += " has no such form |";
+            continue;
+          }
           Attributes attributes = call.attributes;
           if (auto* fill = std::get_if<FillAttrs>(&attributes)) fill->type.dtype = dtype;  // it has no input to tell
           text += fmt::format(" {} |", answer(*backend, *op, call, attributes, dtype));

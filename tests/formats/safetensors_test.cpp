@@ -163,7 +163,7 @@ TEST(Safetensors, bfloat16_is_the_upper_half_of_a_float) {
   EXPECT_GT(values[4], 0.0f);
 }
 
-TEST(Safetensors, other_integers_become_i32_when_they_fit) {
+TEST(Safetensors, wider_integers_become_i32_when_they_fit) {
   const std::string header =
       R"({"a":{"dtype":"I64","shape":[2],"data_offsets":[0,16]},"b":{"dtype":"U64","shape":[],"data_offsets":[16,24]},)"
       R"("c":{"dtype":"U32","shape":[],"data_offsets":[24,28]},"d":{"dtype":"I16","shape":[],"data_offsets":[28,30]},)"
@@ -186,7 +186,7 @@ TEST(Safetensors, other_integers_become_i32_when_they_fit) {
   EXPECT_EQ(model.tensors.at("c").as<int32_t>()[0], 6);
   EXPECT_EQ(model.tensors.at("d").as<int32_t>()[0], -7);
   EXPECT_EQ(model.tensors.at("e").as<int32_t>()[0], 65535);
-  EXPECT_EQ(model.tensors.at("f").as<int32_t>()[0], -8);
+  EXPECT_EQ(model.tensors.at("f").as<int8_t>()[0], -8);
   EXPECT_EQ(model.tensors.at("g").as<uint8_t>()[0], 1);
 
   const int64_t big = 2147483648;

@@ -26,9 +26,7 @@ HalfConvProblem half_problem(const ConvProblem& p, int tile, int threads) {
 class HalfConvolution : public Kernel {
  public:
   HalfConvolution(const ConvProblem& problem, int tile, const CpuContext& context)
-      : attrs_(problem.attrs),
-        kernels_(*context.half),
-        problem_(half_problem(problem, tile, context.threads)) {}
+      : attrs_(problem.attrs), kernels_(*context.half), problem_(half_problem(problem, tile, context.threads)) {}
 
   size_t scratch_bytes() const override { return kernels_.scratch_bytes(problem_); }
   /// The same for every batch and image size.

@@ -20,6 +20,9 @@
 #include "ops/linear.h"
 #include "ops/max_pool.h"
 #include "ops/pad_channels.h"
+#include "ops/quantize.h"
+#include "ops/quantized_conv2d.h"
+#include "ops/quantized_pool.h"
 #include "ops/relu.h"
 #include "ops/reshape.h"
 #include "ops/running_average.h"
@@ -193,6 +196,11 @@ const Entry kTable[] = {
     {&kBlurPoolGrad, kBlocked, make_blur_pool_grad},
     {&kPadChannels, kBlocked, make_pad_channels},
     {&kSliceChannels, kBlocked, make_slice_channels},
+    {&kQuantizedConv2d, supports_quantized, make_quantized_conv2d},
+    {&kQuantize, supports_quantized, make_quantize},
+    {&kDequantize, supports_quantized, make_dequantize},
+    {&kQuantizedMaxPool, supports_quantized, make_quantized_max_pool},
+    {&kQuantizedGlobalAvgPool, supports_quantized, make_quantized_global_avg_pool},
     {&kL2Norm, kF32, make_l2_norm},
     {&kReshape, supports_reshape, make_reshape},
     {&kLinear, kF32, make_linear},
@@ -211,6 +219,14 @@ const Entry* find_entry(const OpDef& op) {
     if (entry.op == &op) return &entry;
   }
   return nullptr;
+}
+
+/// 8-bit numbers, not the index that max_pool makes for its gradient.
+bool holds_quantized(const TensorType& type, const ValueRole& role) {
+  if (type.dtype == DType::i8) return true;
+  return type.dtype == DType::u8 && role.producer != &kMaxPool &&
+         !(role.producer == nullptr &&
+           std::find(role.readers.begin(), role.readers.end(), &kMaxPoolGrad) != role.readers.end());
 }
 
 class CpuBackend : public Backend {
@@ -247,6 +263,10 @@ class CpuBackend : public Backend {
 
   Layout layout(const TensorType& type, const ValueRole& role) const override {
     if (type.shape.rank() != 4) return {};
+    if (holds_quantized(type, role)) {  // channels last; weights as they are given
+      if (role.kind == NodeKind::state) return {};
+      return {Layout::Kind::channels, static_cast<int>(type.shape[1])};
+    }
     const bool is_weight = role.kind == NodeKind::state || role.producer == &kConv2dWeightGrad;
     if (is_weight) {
       // Few input channels (the stem) would mostly be padding.
@@ -254,7 +274,7 @@ class CpuBackend : public Backend {
     }
     const bool image = role.kind == NodeKind::input && type.shape[1] < context_.block &&
                        std::all_of(role.readers.begin(), role.readers.end(), [](const OpDef* op) {
-                         return op == &kConv2d || op == &kConv2dWeightGrad || op == &kReshape;
+                         return op == &kConv2d || op == &kConv2dWeightGrad || op == &kReshape || op == &kQuantize;
                        });
     return image ? Layout{} : Layout{Layout::Kind::channels, context_.block};
   }

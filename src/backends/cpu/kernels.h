@@ -108,6 +108,13 @@ std::unique_ptr<Kernel> make_blur_pool_grad(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_pad_channels(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_slice_channels(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_l2_norm(const NodeRequest&, CpuContext&);
+// quantized_conv2d.cpp, quantize.cpp, quantized_pool.cpp
+Support supports_quantized(const NodeRequest&, const CpuContext&);
+std::unique_ptr<Kernel> make_quantized_conv2d(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_quantize(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_dequantize(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_quantized_max_pool(const NodeRequest&, CpuContext&);
+std::unique_ptr<Kernel> make_quantized_global_avg_pool(const NodeRequest&, CpuContext&);
 // reshape.cpp, linear.cpp, channel_sum.cpp
 std::unique_ptr<Kernel> make_reshape(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_linear(const NodeRequest&, CpuContext&);

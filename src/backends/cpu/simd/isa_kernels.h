@@ -6,6 +6,7 @@
 #include "backends/cpu/simd/conv2d_half.h"
 #include "backends/cpu/simd/conv2d_stem.h"
 #include "backends/cpu/simd/isa.h"
+#include "backends/cpu/simd/quantized.h"
 #include "backends/cpu/simd/winograd.h"
 #include "backends/cpu/simd_kernels.h"
 
@@ -15,6 +16,7 @@ struct IsaKernels {
   const SimdKernels& (*table)(int64_t block);  ///< for blocks of 8 or 16 channels
   const WinogradKernels& winograd;
   const HalfConvKernels& half_convolution;  ///< emulated
+  const QuantizedKernels& quantized;
   void (*stem_weight_grad)(const StemWeightGrad&);
   double (*fma_loop)(int64_t iterations);  ///< runs multiply-adds out of registers; the FLOPs done
 };

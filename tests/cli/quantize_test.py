@@ -1,0 +1,151 @@
+"""A network quickly trained on Fashion-MNIST, quantised: accuracy, size, refusals, every verb that takes the file, and ONNX."""
+import gzip
+import json
+import pathlib
+import struct
+
+import numpy as np
+import onnx
+import onnxruntime
+import PIL.Image
+import program
+from program import ProgramTest
+
+FASHION = "fashion-mnist"
+
+
+class Quantize(ProgramTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        test = cls()
+        test.ok("train", "--data", FASHION, "--image-size", "28", "--limit", "3000", "--epochs", "1", "--batch-size", "32", "--lr", "0.05",
+                "--output", "run")
+        cls.model = "run/best.safetensors"
+        cls.result = test.ok("quantize", cls.model, "--data", FASHION, "--output", "int8.safetensors", "--limit", "2000",
+                             "--calibration-images", "128", "--json").json()
+
+    def runTest(self):  # so that setUpClass can make one
+        pass
+
+    def test_accuracy_stays_and_the_file_is_a_quarter(self):
+        r = self.result
+        self.assertGreater(r["top1"]["before"], 0.6, "the net has learnt nothing")
+        self.assertLessEqual(r["drop_points"], 0.5)
+        self.assertAlmostEqual(r["drop_points"], 100 * (r["top1"]["before"] - r["top1"]["after"]), places=9)
+        self.assertEqual(r["images"], 2000)
+        self.assertEqual(r["calibration_images"], 128)
+        for name, path in (("before", self.model), ("after", "int8.safetensors")):
+            self.assertEqual(r["bytes"][name], (self.folder / path).stat().st_size)
+        self.assertGreater(r["bytes"]["before"], 3.8 * r["bytes"]["after"])
+        self.assertGreater(min(r["images_per_second"].values()), 0)
+        self.assertEqual(len(r["layers"]), 20)
+        self.assertTrue(all(layer["quantized"] and layer["sqnr_db"] > 20 for layer in r["layers"]), r["layers"])
+
+    def test_the_file_says_what_it_is(self):
+        header, _ = program.read_model(self.folder / "int8.safetensors")
+        self.assertEqual(header["0.0.weight"]["dtype"], "I8")
+        self.assertEqual(header["7.weight"]["dtype"], "F32")
+        record = json.loads(header["__metadata__"]["quantization"])
+        self.assertEqual(record["scheme"], "int8")
+        self.assertEqual(len(record["layers"]), 20)
+        summary = self.ok("summary", "int8.safetensors", "--json").json()
+        self.assertEqual(summary["model"], "lecture_resnet18")
+        self.assertIn("I8", {t["dtype"] for t in summary["tensors"]})
+
+    def test_evaluate_gives_what_was_printed(self):
+        e = self.ok("evaluate", "int8.safetensors", "--data", FASHION, "--limit", "2000", "--batch-size", "32", "--json").json()
+        self.assertEqual(e["top1"], self.result["top1"]["after"])
+
+    def test_predict_and_verify_take_it(self):
+        rng = np.random.default_rng(3)
+        PIL.Image.fromarray(rng.integers(0, 256, (28, 28), np.uint8)).save(self.folder / "image.png")
+        (ours,) = self.ok("predict", "int8.safetensors", "image.png", "--json", "--logits").out.splitlines()
+        (theirs,) = self.ok("predict", self.model, "image.png", "--json", "--logits").out.splitlines()
+        a, b = np.array(json.loads(ours)["logits"]), np.array(json.loads(theirs)["logits"])
+        self.assertLess(np.abs(a - b).max(), 0.15 * np.abs(b).max())
+        self.assertTrue((a != b).any())
+        self.ok("verify", "int8.safetensors", "image.png", "--write", "golden.json")
+        self.ok("verify", "int8.safetensors", "--against", "golden.json")
+
+    def test_benchmark_calls_it_int8(self):
+        b = self.ok("benchmark", "int8.safetensors", "--batch-size", "4", "--runs", "2", "--json").json()
+        self.assertEqual((b["precision"], b["batch_size"]), ("int8", 4))
+        self.assertEqual(self.call("benchmark", "int8.safetensors", "--mode", "training").code, 8)
+
+    def test_the_same_input_gives_the_same_bytes(self):
+        self.ok("quantize", self.model, "--data", FASHION, "--output", "again.safetensors", "--limit", "50", "--calibration-images", "128",
+                "--force", "--workers", "0")
+        self.assert_same_weights(self.folder / "int8.safetensors", self.folder / "again.safetensors")
+
+    def refused(self, code, parts, *arguments):
+        before = sorted(p.name for p in self.folder.iterdir())
+        result = self.call(*arguments)
+        self.assertEqual(result.code, code, f"{arguments}\n{result.err}")
+        for part in (parts,) if isinstance(parts, str) else parts:
+            self.assertIn(part, result.err.splitlines()[-1])
+        self.assertEqual(sorted(p.name for p in self.folder.iterdir()), before)
+
+    def test_refusals_leave_nothing(self):
+        quantize = ("quantize", self.model, "--data", FASHION, "--limit", "50", "--calibration-images", "8")
+        self.refused(8, ("points", "--max-drop -100", "--force"), *quantize, "--output", "new.safetensors", "--max-drop", "-100")
+        self.refused(8, "--force", *quantize, "--output", "int8.safetensors")
+        self.refused(8, ("every layer", "--min-sqnr"), *quantize, "--output", "new.safetensors", "--min-sqnr", "500")
+        self.refused(8, "quantised already", "quantize", "int8.safetensors", "--data", FASHION, "--output", "new.safetensors")
+        for flags, part in ((("--method", "best"), "minimum-error or percentile"), (("--percentile", "20"), "above 50"),
+                            (("--calibration-images", "0"), "1 or more"), (("--split", "all"), "test, validation or train"),
+                            (("--output", "new.pth"), ".safetensors"), (("--max-drop", "nan"), "percentage points")):
+            self.refused(2, part, *quantize, "--output", "new.safetensors", *flags)
+        self.refused(4, "missing", "quantize", "missing.safetensors", "--data", FASHION, "--output", "new.safetensors")
+
+    def test_what_needs_f32_says_so(self):
+        self.refused(8, ("8-bit weights", "f32"), "convert", "int8.safetensors", "out.safetensors")
+        self.refused(8, ("8-bit weights", "f32"), "convert", "int8.safetensors", "out.pth")
+        result = self.call("train", "--data", FASHION, "--weights", "int8.safetensors", "--image-size", "28", "--max-steps", "1", "--output", "no")
+        self.assertEqual(result.code, 8, result.err)
+        self.assertIn("8-bit weights", result.err)
+
+    def test_a_forced_drop_and_a_kept_layer(self):
+        worst = min(layer["sqnr_db"] for layer in self.result["layers"])
+        r = self.ok("quantize", self.model, "--data", FASHION, "--output", "kept.safetensors", "--limit", "50", "--calibration-images", "128",
+                    "--min-sqnr", str(worst + 0.01), "--max-drop", "-100", "--force", "--method", "percentile")
+        self.assertIn("kept in f32", r.out)
+        self.ok("evaluate", "kept.safetensors", "--data", FASHION, "--limit", "50")
+
+    def test_onnx_runtime_agrees_on_the_exported_file(self):
+        for flags in ((), ("--opset", "17", "--no-dynamic-batch", "--batch-size", "50")):
+            self.ok("export", "int8.safetensors", "int8.onnx", "--force", *flags)
+            written = onnx.load(self.folder / "int8.onnx")
+            onnx.checker.check_model(written, full_check=True)
+            kinds = [node.op_type for node in written.graph.node]
+            self.assertEqual(kinds.count("Conv"), 20)
+            self.assertGreater(kinds.count("QuantizeLinear"), 20)
+            # As written, not replaced by kernels of its own, some of which saturate where there is no VNNI.
+            options = onnxruntime.SessionOptions()
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            session = onnxruntime.InferenceSession(self.folder / "int8.onnx", options, providers=["CPUExecutionProvider"])
+            folder = pathlib.Path("/usr/share/datasets/fashion-mnist")
+            pixels = np.frombuffer(gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16)
+            images = pixels.reshape(-1, 1, 28, 28)[:200].astype(np.float32) / 255
+            theirs = np.concatenate([session.run(["logits"], {"images": images[i:i + 50]})[0] for i in range(0, 200, 50)])
+            self.ok("evaluate", "int8.safetensors", "--data", FASHION, "--limit", "200", "--dump-logits", "logits.safetensors")
+            header, data = program.read_model(self.folder / "logits.safetensors")
+            ours = np.frombuffer(data, np.float32).reshape(header["logits"]["shape"])
+            # The same whole numbers but where a sum in f32 falls on the other side of a half.
+            self.assertLess(np.abs(ours - theirs).max(), 0.05 * np.abs(ours).max())
+            self.assertGreaterEqual((ours.argmax(1) == theirs.argmax(1)).mean(), 0.99)
+
+    def test_a_hostile_file_is_refused_at_once(self):
+        header, data = program.read_model(self.folder / "int8.safetensors")
+        scale = header["0.0.output_scale"]["data_offsets"][0]
+        bad = data[:scale] + struct.pack("<f", 0.0) + data[scale + 4:]
+        program.write_model(self.folder / "bad.safetensors", header, bad)
+        for verb in (("evaluate", "bad.safetensors", "--data", FASHION), ("benchmark", "bad.safetensors"), ("export", "bad.safetensors", "x.onnx")):
+            result = self.call(*verb)
+            self.assertEqual(result.code, 3, result.err)
+            self.assertIn("0.0.output_scale", result.err)
+            self.assertLess(result.cpu_seconds, 1.5)
+
+
+if __name__ == "__main__":
+    program.main()
