@@ -57,6 +57,13 @@ struct PoolAttrs {
   bool operator==(const PoolAttrs&) const = default;
 };
 
+/// A pool over what a convolution makes. The convolution has no residual.
+struct ConvPoolAttrs {
+  Conv2dAttrs conv;
+  PoolAttrs pool;
+  bool operator==(const ConvPoolAttrs&) const = default;
+};
+
 struct PoolGradAttrs {
   PoolAttrs pool;
   Shape shape;
@@ -112,9 +119,9 @@ struct ChannelConvAttrs {
   bool operator==(const ChannelConvAttrs&) const = default;
 };
 
-using Attributes =
-    std::variant<NoAttrs, Conv2dAttrs, Conv2dGradAttrs, BatchNormAttrs, PoolAttrs, PoolGradAttrs, ShapeAttrs, FillAttrs,
-                 LinearAttrs, LossAttrs, SgdAttrs, RunningAverageAttrs, ChannelPadAttrs, ChannelConvAttrs>;
+using Attributes = std::variant<NoAttrs, Conv2dAttrs, Conv2dGradAttrs, BatchNormAttrs, PoolAttrs, ConvPoolAttrs,
+                                PoolGradAttrs, ShapeAttrs, FillAttrs, LinearAttrs, LossAttrs, SgdAttrs,
+                                RunningAverageAttrs, ChannelPadAttrs, ChannelConvAttrs>;
 
 /// "stride=2 pad=1 bias": only what differs from the defaults; empty for NoAttrs.
 std::string to_string(const Attributes& attributes);

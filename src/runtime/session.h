@@ -52,7 +52,8 @@ class Program {
   friend class Session;
   Program() = default;
   void bind();
-  /// Makes what kernels read in a form of their own, where the state has changed since; of one state, or (empty) of all.
+  /// Makes what kernels read in a form of their own, where the state has changed since; of one state, or (empty) of
+  /// all.
   void pack_constants(const std::string& state = {});
   const Buffer& buffer(const std::map<std::string, int>& names, const std::string& name) const;
   std::byte* address(int buffer) const;
@@ -71,7 +72,7 @@ class Program {
   std::vector<Bound> steps_;
   std::vector<std::shared_ptr<PackedState>> packed_;  ///< by step; null where a kernel reads all as it lies
   std::map<int, const void*> fed_;                    ///< inputs that lie elsewhere, by buffer
-  uint64_t seen_version_ = 0;  ///< of the session's states, when constants were last prepared
+  uint64_t seen_version_ = 0;                         ///< of the session's states, when constants were last prepared
   bool profiling_ = false;
   std::vector<double> step_seconds_;
 };
@@ -94,9 +95,9 @@ class Session {
   Tensor read_state(const std::string& name) const;
   void write_state(const std::string& name, const Tensor& tensor);
   bool has_state(const std::string& name) const { return states_.contains(name); }
-  /// Where every kernel of the programs so far reads `name` in a form of its own, makes these forms and frees the state.
-  /// Until it is written again it cannot be read, nor can a program that reads it otherwise be compiled (InternalError).
-  /// True when it was freed.
+  /// Where every kernel of the programs so far reads `name` in a form of its own, makes these forms and frees the
+  /// state. Until it is written again it cannot be read, nor can a program that reads it otherwise be compiled
+  /// (InternalError). True when it was freed.
   bool keep_packed_only(const std::string& name);
   const TensorType& state_type(const std::string& name) const;
 

@@ -16,8 +16,9 @@ struct InferenceOptions {
   ModelOptions model;
   DType dtype = DType::f32;
   Shape images;  ///< [N,C,H,W]; N is the most of one run
-  /// Images that go through the network together, the arena's measure; 0: all N. kMeasuredMicroBatch: what the machine's
-  /// cache knows for this network, else measured (seconds) and remembered; all N where the backend does not measure.
+  /// Images that go through the network together, the arena's measure; 0: all N. kMeasuredMicroBatch: what the
+  /// machine's cache knows for this network, else measured (seconds) and remembered; all N where the backend does not
+  /// measure.
   int64_t micro_batch = 0;
   PassOptions passes;
   /// The session keeps the weights that others are folded from, for refresh(); without them it holds what it computes

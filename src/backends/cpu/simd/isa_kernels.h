@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "backends/cpu/simd/conv2d_max_pool.h"
 #include "backends/cpu/simd/conv2d_stem.h"
 #include "backends/cpu/simd/isa.h"
 #include "backends/cpu/simd/winograd.h"
@@ -14,6 +15,7 @@ struct IsaKernels {
   const SimdKernels& (*table)(int64_t block);  ///< for blocks of 8 or 16 channels
   const WinogradKernels& winograd;
   void (*stem_weight_grad)(const StemWeightGrad&);
+  const StemForwardKernels& stem_forward;
   double (*fma_loop)(int64_t iterations);  ///< runs multiply-adds out of registers; the FLOPs done
 };
 
