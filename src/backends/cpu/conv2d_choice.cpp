@@ -60,17 +60,18 @@ std::vector<size_t> by_speed(const std::vector<std::unique_ptr<Kernel>>& kernels
       out = {w.data};
       break;
   }
-  std::vector<std::unique_ptr<TestBuffer>> packed;  // weights in each kernel's own form
-  for (const auto& kernel : kernels) {
-    const auto packing = kernel->packing();
-    packed.push_back(std::make_unique<TestBuffer>(packing ? packing->bytes : 0));
-    if (packing) kernel->pack(in[packing->input], packed.back()->data);
+  std::vector<std::unique_ptr<TestBuffer>> packed(kernels.size());  // weights in each kernel's own form
+  for (size_t i = 0; i < kernels.size(); ++i) {
+    const auto packing = kernels[i]->packing();
+    if (!packing) continue;
+    packed[i] = std::make_unique<TestBuffer>(packing->bytes);
+    kernels[i]->pack(in[packing->input], packed[i]->data);
   }
   std::vector<double> best(kernels.size(), std::numeric_limits<double>::infinity());
   constexpr int kRounds = 4;  // the first warms caches and code
   for (int round = 0; round < kRounds; ++round) {
     for (size_t i = 0; i < kernels.size(); ++i) {
-      const KernelCall call{in, out, scratch.data, packed[i]->data};
+      const KernelCall call{in, out, scratch.data, packed[i] ? packed[i]->data : nullptr};
       const auto start = std::chrono::steady_clock::now();
       kernels[i]->run(call);
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
