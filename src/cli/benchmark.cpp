@@ -53,6 +53,80 @@ bool fits(const std::map<std::string, Tensor>& values, const std::vector<StateSp
                      [&](const StateSpec& state) { return values.at(state.name).shape() == state.type.shape; });
 }
 
+/// A step of the plan: what it moves and does, how long it should take by the machine's two limits, and how long it
+/// took.
+struct StepReport {
+  std::string op, name, algorithm, layout;
+  double flops = 0;  ///< that the algorithm does
+  size_t bytes = 0, offset = 0;
+  double predicted_ms = 0, measured_ms = 0;
+};
+
+struct Limits {
+  double peak = 0;       ///< multiply-adds, FLOP/s
+  double bandwidth = 0;  ///< of memory, bytes/s
+};
+
+/// The roofline (Williams et al. 2009): the longer of the algorithm's FLOPs at the peak rate and its bytes at the
+/// memory's. What lies in a cache comes faster than that, so a step may beat its prediction. `runs` of the program
+/// were timed.
+std::vector<StepReport> report_steps(const Program& program, int64_t runs, const Limits& limits) {
+  std::vector<StepReport> reports;
+  const Plan& plan = program.plan();
+  for (size_t i = 0; i < plan.steps.size(); ++i) {
+    const Step& step = plan.steps[i];
+    const Node& node = program.graph().node(step.node);
+    StepReport r{.op = std::string(node.op->name),
+                 .name = node.name,
+                 .algorithm = step.kernel->algorithm(),
+                 .flops = step.kernel->flops().value_or(step.cost.flops),
+                 .bytes = bytes_moved(plan, step)};
+    const Buffer& out = plan.buffers[static_cast<size_t>(step.out[0])];
+    r.layout = out.value.layout.str();
+    r.offset = out.offset;
+    r.predicted_ms = 1e3 * std::max(r.flops / limits.peak, static_cast<double>(r.bytes) / limits.bandwidth);
+    r.measured_ms = 1e3 * program.step_seconds()[i] / static_cast<double>(runs);
+    reports.push_back(std::move(r));
+  }
+  return reports;
+}
+
+void print_plan(const std::vector<StepReport>& steps, const Plan& plan, int64_t images, const Limits& limits) {
+  std::vector<std::vector<std::string>> rows = {
+      {"op", "name", "algorithm", "result", "MFLOP", "KiB moved", "offset", "predicted ms", "measured ms"}};
+  double predicted = 0, measured = 0;
+  for (const StepReport& r : steps) {
+    rows.push_back({r.op, r.name, r.algorithm, r.layout, fmt::format("{:.2f}", r.flops / 1e6),
+                    std::to_string(r.bytes / 1024), std::to_string(r.offset), fmt::format("{:.3f}", r.predicted_ms),
+                    fmt::format("{:.3f}", r.measured_ms)});
+    predicted += r.predicted_ms;
+    measured += r.measured_ms;
+  }
+  std::fputs(table(rows, 4).c_str(), stderr);
+  std::fputs(fmt::format("{} steps for {} images, predicted {:.2f} ms, measured {:.2f} ms; predicted: the longer of "
+                         "FLOPs at {:.0f} GFLOP/s and bytes at {:.1f} GB/s\narena: {} bytes ({:.1f} MiB)\n",
+                         steps.size(), images, predicted, measured, limits.peak / 1e9, limits.bandwidth / 1e9,
+                         plan.arena_bytes, static_cast<double>(plan.arena_bytes) / (1 << 20))
+                 .c_str(),
+             stderr);
+}
+
+json to_json(const std::vector<StepReport>& steps) {
+  json list = json::array();
+  for (const StepReport& r : steps) {
+    list.push_back({{"op", r.op},
+                    {"name", r.name},
+                    {"algorithm", r.algorithm},
+                    {"layout", r.layout},
+                    {"flops", r.flops},
+                    {"bytes", r.bytes},
+                    {"offset", r.offset},
+                    {"predicted_ms", r.predicted_ms},
+                    {"measured_ms", r.measured_ms}});
+  }
+  return list;
+}
+
 /// Times and rates of a batch, which is `parts` runs of the program, over `runs` batches.
 void print_profile(const Program& program, int64_t runs, int64_t parts, double peak) {
   struct Line {
@@ -178,9 +252,8 @@ int run_benchmark(const Arguments& a) {
       program->run();
     }
   };
-  if (a.dump_plan) std::fputs(print(program->graph(), program->plan()).c_str(), stderr);
   run();  // code and caches warm, weights packed
-  program->profile(a.profile);
+  program->profile(a.profile || a.dump_plan);
   std::vector<double> rates, run_seconds;
   const auto start = Clock::now();
   while (a.runs > 0 ? static_cast<int64_t>(rates.size()) < a.runs
@@ -195,6 +268,15 @@ int run_benchmark(const Arguments& a) {
   // A batch is as many runs of the program as it has micro-batches; the last may be partly empty.
   const int64_t together = inference ? inference->micro_batch() : a.batch_size;
   const int64_t parts = (a.batch_size + together - 1) / together;
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto resident = static_cast<size_t>(usage.ru_maxrss) * 1024;
+  std::vector<StepReport> steps;
+  if (a.dump_plan) {
+    const Limits limits{.peak = peak, .bandwidth = memory_bandwidth(threads)};
+    steps = report_steps(*program, static_cast<int64_t>(rates.size()) * parts, limits);
+    if (!a.json) print_plan(steps, program->plan(), together, limits);
+  }
   if (a.profile) print_profile(*program, static_cast<int64_t>(rates.size()), parts, peak);
   std::sort(rates.begin(), rates.end());
   const double median =
@@ -202,28 +284,28 @@ int run_benchmark(const Arguments& a) {
   // Above 1 is possible: FLOPs are counted as a direct convolution's, and Winograd does fewer.
   const double share = program->flops() * median / static_cast<double>(together) / peak;
   const size_t planned = session.arena_bytes() + session.state_bytes() + session.held_bytes();
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto resident = static_cast<size_t>(usage.ru_maxrss) * 1024;
   if (a.json) {
-    std::printf("%s\n", json{{"model", a.model},
-                             {"mode", a.mode},
-                             {"batch_size", a.batch_size},
-                             {"micro_batch", together},
-                             {"input_size", model.input.str()},
-                             {"precision", quantized ? "int8" : a.precision},
-                             {"backend", a.backend},
-                             {"threads", threads},
-                             {"instruction_set", instruction_set()},
-                             {"runs", rates.size()},
-                             {"seconds", run_seconds},
-                             {"images_per_second", {{"median", median}, {"min", rates.front()}, {"max", rates.back()}}},
-                             {"fma_peak_gflops", peak / 1e9},
-                             {"peak_share", share},
-                             {"peak_bytes", planned},
-                             {"resident_bytes", resident}}
-                            .dump(-1, ' ', false, json::error_handler_t::replace)
-                            .c_str());
+    json result = {{"model", a.model},
+                   {"mode", a.mode},
+                   {"batch_size", a.batch_size},
+                   {"micro_batch", together},
+                   {"input_size", model.input.str()},
+                   {"precision", quantized ? "int8" : a.precision},
+                   {"backend", a.backend},
+                   {"threads", threads},
+                   {"instruction_set", instruction_set()},
+                   {"runs", rates.size()},
+                   {"seconds", run_seconds},
+                   {"images_per_second", {{"median", median}, {"min", rates.front()}, {"max", rates.back()}}},
+                   {"fma_peak_gflops", peak / 1e9},
+                   {"peak_share", share},
+                   {"peak_bytes", planned},
+                   {"arena_bytes", session.arena_bytes()},
+                   {"state_bytes", session.state_bytes()},
+                   {"packed_bytes", session.held_bytes()},
+                   {"resident_bytes", resident}};
+    if (a.dump_plan) result["plan"] = to_json(steps);
+    std::printf("%s\n", result.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
     return 0;
   }
   std::printf(
@@ -263,7 +345,8 @@ Command add_benchmark(CLI::App& app) {
   verb->add_option("--runs", a->runs, "measure N runs instead; 0: by --seconds")->capture_default_str();
   verb->add_option("--backend", a->backend, "cpu or reference")->capture_default_str();
   verb->add_flag("--profile", a->profile, "time each kernel (on stderr)");
-  verb->add_flag("--dump-plan", a->dump_plan, "print each step's kernel, bytes and place (on stderr)");
+  verb->add_flag("--dump-plan", a->dump_plan,
+                 "print each step's algorithm, bytes, place, predicted and measured time (on stderr, or in the JSON)");
   verb->add_flag("--json", a->json, "print as JSON");
   verb->footer("Example: resnet benchmark lecture_resnet18 --mode training --batch-size 256");
   return [a] { return run_benchmark(*a); };

@@ -54,6 +54,11 @@ struct Printer {
     t.flag("exclude_pad", !a.count_include_pad);
     t.flag("ceil", a.ceil_mode);
   }
+  void operator()(const ConvPoolAttrs& a) const {
+    (*this)(a.conv);
+    t.add("pool:");
+    (*this)(a.pool);
+  }
   void operator()(const PoolGradAttrs& a) const {
     (*this)(a.pool);
     t.add("shape=" + a.shape.str());

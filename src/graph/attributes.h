@@ -57,6 +57,13 @@ struct PoolAttrs {
   bool operator==(const PoolAttrs&) const = default;
 };
 
+/// A pool over what a convolution makes. The convolution has no residual.
+struct ConvPoolAttrs {
+  Conv2dAttrs conv;
+  PoolAttrs pool;
+  bool operator==(const ConvPoolAttrs&) const = default;
+};
+
 struct PoolGradAttrs {
   PoolAttrs pool;
   Shape shape;
@@ -125,9 +132,10 @@ struct QuantizeAttrs {
   bool operator==(const QuantizeAttrs&) const = default;
 };
 
-using Attributes = std::variant<NoAttrs, Conv2dAttrs, Conv2dGradAttrs, BatchNormAttrs, PoolAttrs, PoolGradAttrs,
-                                ShapeAttrs, FillAttrs, LinearAttrs, LossAttrs, SgdAttrs, RunningAverageAttrs,
-                                ChannelPadAttrs, ChannelConvAttrs, QuantizedConv2dAttrs, QuantizeAttrs>;
+using Attributes =
+    std::variant<NoAttrs, Conv2dAttrs, Conv2dGradAttrs, BatchNormAttrs, PoolAttrs, ConvPoolAttrs, PoolGradAttrs,
+                 ShapeAttrs, FillAttrs, LinearAttrs, LossAttrs, SgdAttrs, RunningAverageAttrs, ChannelPadAttrs,
+                 ChannelConvAttrs, QuantizedConv2dAttrs, QuantizeAttrs>;
 
 /// "stride=2 pad=1 bias": only what differs from the defaults; empty for NoAttrs.
 std::string to_string(const Attributes& attributes);

@@ -87,10 +87,13 @@ class Required {
   Fn fn_;
 };
 
-/// Output `output` may be written over input `input` by a kernel (element i depends on element i only).
+/// Output `output` may be written over input `input` by a kernel (of that input, element i depends on element i only).
 struct InPlace {
   int output;
   int input;
+  /// Elementwise ops' results lie as their inputs do. Without it the result's layout is its own, and it is written over
+  /// an input that happens to lie alike.
+  bool takes_layout = true;
 };
 
 struct OpDef {

@@ -7,6 +7,7 @@
 #include "ops/channel_conv.h"
 #include "ops/channel_sum.h"
 #include "ops/conv2d.h"
+#include "ops/conv2d_max_pool.h"
 #include "ops/fill.h"
 #include "ops/global_avg_pool.h"
 #include "ops/l2_norm.h"
@@ -41,6 +42,7 @@ std::span<const OpDef* const> all_ops() {
       &kChannelSum,
       &kConv2d,
       &kConv2dInputGrad,
+      &kConv2dMaxPool,
       &kConv2dWeightGrad,
       &kDequantize,
       &kFill,

@@ -325,8 +325,15 @@ Cost weight_grad_cost(const Attributes& attributes, std::span<const TensorType> 
 
 }  // namespace
 
-const OpDef kConv2d = {
-    .name = "conv2d", .infer = conv2d_shape, .grad = conv2d_grad, .ref = conv2d_ref, .cost = conv2d_cost};
+// The residual comes last: behind a bias, or behind the weight.
+constexpr InPlace kOverResidual[] = {{0, 3, false}, {0, 2, false}};
+
+const OpDef kConv2d = {.name = "conv2d",
+                       .infer = conv2d_shape,
+                       .grad = conv2d_grad,
+                       .ref = conv2d_ref,
+                       .cost = conv2d_cost,
+                       .in_place = kOverResidual};
 
 const OpDef kConv2dInputGrad = {.name = "conv2d_input_grad",
                                 .infer = input_grad_shape,

@@ -4,6 +4,7 @@
 
 #include "passes/fuse_batch_norm_tail.h"
 #include "passes/fuse_convolution_epilogue.h"
+#include "passes/fuse_max_pool.h"
 #include "passes/remove_zero_bias_gradient.h"
 
 namespace resnet {
@@ -28,7 +29,13 @@ void run(std::initializer_list<Pass> passes, Graph& graph, const PassOptions& op
 }  // namespace
 
 std::vector<std::string> pass_names() {
-  return {"fuse_batch_norm_tail", "remove_zero_bias_gradient", "fold_batch_norm", "fuse_convolution_epilogue"};
+  return {"fuse_batch_norm_tail", "remove_zero_bias_gradient", "fold_batch_norm", "fuse_convolution_epilogue",
+          "fuse_max_pool"};
+}
+
+PassOptions before_quantization(PassOptions options) {
+  options.disabled.insert("fuse_max_pool");
+  return options;
 }
 
 void run_forward_passes(Graph& graph, const PassOptions& options) {
@@ -43,6 +50,7 @@ std::vector<FoldedConvolution> run_inference_passes(Graph& graph, const PassOpti
   std::vector<FoldedConvolution> folded;
   run({{"fold_batch_norm", [&](Graph& g) { return fold_batch_norm(g, folded); }},
        {"fuse_convolution_epilogue", fuse_convolution_epilogue},
+       {"fuse_max_pool", fuse_max_pool},
        {"fuse_batch_norm_tail", fuse_batch_norm_tail}},
       graph, options);
   return folded;

@@ -20,6 +20,9 @@ struct PassOptions {
 /// Names of all passes, for --disable-pass and its error message.
 std::vector<std::string> pass_names();
 
+/// The same options for a graph that quantize_graph() is to rewrite: it knows convolutions and pools each alone.
+PassOptions before_quantization(PassOptions options = {});
+
 /// The forward graph of training, before gradients are taken.
 void run_forward_passes(Graph& graph, const PassOptions& options);
 /// The whole training graph, with gradients and updates.

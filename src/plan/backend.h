@@ -64,6 +64,8 @@ class Kernel {
   /// The algorithm for the plan dump, e.g. "winograd f4", "onednn jit:avx2".
   virtual std::string algorithm() const = 0;
   virtual void run(const KernelCall& call) = 0;
+  /// Floating-point operations of a run, where the algorithm does others than the op counts (a multiply-add is two).
+  virtual std::optional<double> flops() const { return std::nullopt; }
   /// The constant input that the kernel reads in a form of its own. run() gets it as `packed`, and null in place of the
   /// input, which need not exist any longer.
   virtual std::optional<Packing> packing() const { return std::nullopt; }

@@ -149,7 +149,8 @@ class Planner {
   std::optional<Layout> inherited_layout(Value value, const Node& node) {
     if (node.kind != NodeKind::op) return std::nullopt;
     for (const InPlace& pair : node.op->in_place) {
-      if (pair.output != value.output || static_cast<size_t>(pair.input) >= node.inputs.size()) continue;
+      if (!pair.takes_layout || pair.output != value.output || static_cast<size_t>(pair.input) >= node.inputs.size())
+        continue;
       const ValueInfo& input = buffer(buffer_of_.at(node.inputs[static_cast<size_t>(pair.input)])).value;
       if (input.type == value.type()) return input.layout;
     }
@@ -158,7 +159,7 @@ class Planner {
 
   static bool overwrites(const Node& node, int output, Value input) {
     for (const InPlace& pair : node.op->in_place) {
-      if (pair.output == output && static_cast<size_t>(pair.input) < node.inputs.size() &&
+      if (pair.output == output && pair.takes_layout && static_cast<size_t>(pair.input) < node.inputs.size() &&
           node.inputs[static_cast<size_t>(pair.input)] == input) {
         return true;
       }
@@ -338,6 +339,20 @@ Plan make_plan(const Graph& graph, Backend& backend, const PlanProgress& progres
   verify(graph);
   require_memory_for_each_node(graph, memory);
   return Planner(graph, backend).run(progress);
+}
+
+size_t bytes_moved(const Plan& plan, const Step& step) {
+  const auto bytes_of = [&](int index) {
+    const ValueInfo& value = plan.buffers[static_cast<size_t>(index)].value;
+    return storage_bytes(value.type, value.layout);
+  };
+  const auto packing = step.kernel->packing();
+  size_t bytes = 0;
+  for (size_t i = 0; i < step.in.size(); ++i) {
+    bytes += packing && packing->input == i ? packing->bytes : bytes_of(step.in[i]);
+  }
+  for (const int b : step.out) bytes += bytes_of(b);
+  return bytes;
 }
 
 std::string print(const Graph& graph, const Plan& plan) {

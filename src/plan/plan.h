@@ -48,6 +48,9 @@ using PlanProgress = std::function<void(int, int)>;
 /// of one node alone pass `memory` bytes. The plan is checked: two buffers alive at the same step never share bytes.
 Plan make_plan(const Graph& graph, Backend& backend, const PlanProgress& progress = {}, size_t memory = SIZE_MAX);
 
+/// Bytes that a step reads and writes: its inputs, those it reads packed as they are packed, and its outputs.
+size_t bytes_moved(const Plan& plan, const Step& step);
+
 /// One line a step: op, name, algorithm, bytes, offset, flops; then the arena's size.
 std::string print(const Graph& graph, const Plan& plan);
 

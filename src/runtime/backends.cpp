@@ -64,6 +64,8 @@ std::unique_ptr<Backend> make_backend(const std::string& name, int threads, Algo
 
 double fma_peak(int threads) { return measure_fma_peak(threads); }
 
+double memory_bandwidth(int threads) { return measure_memory_bandwidth(threads); }
+
 int available_threads() {
   cpu_set_t set;
   int count = 1;

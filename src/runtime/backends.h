@@ -34,6 +34,10 @@ std::unique_ptr<Backend> make_backend(const std::string& name, int threads,
 /// Peak f32 multiply-add rate of `threads` threads, measured now (about 0.2 s), in FLOP/s.
 double fma_peak(int threads);
 
+/// Bytes a second that `threads` threads together copy between two places too large for the caches, read and written
+/// bytes both counted; measured now (about 0.1 s).
+double memory_bandwidth(int threads);
+
 /// CPUs this process may use: affinity and cgroup limits counted.
 int available_threads();
 

@@ -9,7 +9,7 @@ namespace {
 
 /// The whole numbers and scales as the file has them, between QuantizeLinear and DequantizeLinear.
 void export_quantized(ByteSink& sink, Graph& graph, const LoadedModel& model, OnnxOptions options) {
-  run_inference_passes(graph, {});
+  run_inference_passes(graph, before_quantization());
   const QuantizedGraph quantized = quantize_graph(graph, model.quantization->layers);
   std::map<std::string, Tensor> values = model.values;
   for (const DerivedState& state : quantized.derived)
@@ -39,7 +39,8 @@ void export_onnx(ByteSink& sink, const LoadedModel& model, const std::map<std::s
   std::map<std::string, Tensor> values;
   for (const auto& [name, value] : model.values) values[name] = convert(value, DType::f32);
   // Other runtimes fuse for themselves; what they cannot know is that a batch norm's statistics are constant.
-  PassOptions passes{.disabled = {"fuse_convolution_epilogue", "fuse_batch_norm_tail"}, .observer = {}};
+  PassOptions passes{.disabled = {"fuse_convolution_epilogue", "fuse_batch_norm_tail", "fuse_max_pool"},
+                     .observer = {}};
   if (!options.fold_batch_norm) passes.disabled.insert("fold_batch_norm");
   for (const FoldedConvolution& f : run_inference_passes(*graph, passes)) add_folded(f, values);
   write_onnx(sink, *graph, values, onnx_options);

@@ -135,7 +135,7 @@ InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, con
   InferenceOptions together = options;
   together.images = with_images(options.images, micro_batch_);
   auto graph = make_inference_graph(model, together);
-  folded_ = run_inference_passes(*graph, options.passes);
+  folded_ = run_inference_passes(*graph, quantization_ ? before_quantization(options.passes) : options.passes);
   if (quantization_) {
     QuantizedGraph quantized = quantize_graph(*graph, quantization_->layers);
     graph = std::move(quantized.graph);

@@ -42,8 +42,8 @@ enum class KeepStates {
 /// A program [N,C,H,W] -> logits [N,K] over the session's states. Call refresh() after states changed.
 ///
 /// Large batches go through the network a few images at a time where that is asked for: activations then stay in the
-/// caches and the arena is small. An image's logits are the same bits whatever the others are; they depend on the
-/// number that goes together only as far as another algorithm is chosen for it.
+/// caches and the arena is small. Between two numbers that go together logits agree to rounding, as another algorithm
+/// may be chosen; for one they are the same bytes each time.
 class InferenceProgram {
  public:
   InferenceProgram(Session& session, const ModelSpec& model, const InferenceOptions& options,

@@ -242,7 +242,7 @@ class Calibration {
   std::unique_ptr<Graph> graph_of(int64_t batch) {
     auto graph = make_inference_graph(spec_, {.model = model_.description.options,
                                               .images = {batch, spec_.input[0], spec_.input[1], spec_.input[2]}});
-    folded_ = run_inference_passes(*graph, {});
+    folded_ = run_inference_passes(*graph, before_quantization());
     return graph;
   }
 

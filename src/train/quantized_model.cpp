@@ -113,7 +113,7 @@ std::map<std::string, TensorType> quantized_tensors(const ModelSpec& model, cons
                                                     const Quantization& quantization) {
   const auto graph =
       make_inference_graph(model, {.model = options, .images = {1, model.input[0], model.input[1], model.input[2]}});
-  run_inference_passes(*graph, {});
+  run_inference_passes(*graph, before_quantization());
   return quantize_graph(*graph, quantization.layers).tensors;
 }
 

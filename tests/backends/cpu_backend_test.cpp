@@ -19,6 +19,7 @@
 #include "ops/channel_conv.h"
 #include "ops/channel_sum.h"
 #include "ops/conv2d.h"
+#include "ops/conv2d_max_pool.h"
 #include "ops/fill.h"
 #include "ops/global_avg_pool.h"
 #include "ops/gradient_check.h"
@@ -435,6 +436,123 @@ TEST_F(CpuConvolution, ForcedWinogradSaysWhyALayerDoesWithout) {
   ASSERT_TRUE(set_output_shape(possible));
   Session session(make_backend("cpu", 1));
   EXPECT_EQ(steps_with(compile(session, fused_conv(possible, false, false)), "no winograd"), 0);
+}
+
+TEST_F(CpuConvolution, AStemIsTheConvolutionAndThePoolInBothWays) {
+  Comparison compare;
+  std::map<std::string, int> steps;
+  for (uint64_t seed = 0; seed < 120; ++seed) {
+    Rng rng(mix(seed));
+    ConvCase c;
+    const int64_t kernel = pick(rng, {1, 3, 5, 7}), stride = pick(rng, {1, 2}), pad = draw_between(rng, 0, kernel / 2);
+    c.x = {draw_between(rng, 1, 3), pick(rng, {1, 3, 4}), draw_between(rng, 1, 33), draw_between(rng, 1, 57)};
+    c.w = {pick(rng, {1, 8, 13, 24, 40}), c.x[1], kernel, kernel};
+    c.attrs = {.stride = {stride, stride}, .pad = {pad, pad}};
+    c.bias = rng.below(4) > 0;
+    const int64_t window = pick(rng, {1, 2, 3});
+    const PoolAttrs pool{.kernel = {window, window},
+                         .stride = {draw_between(rng, 1, 2), 1},
+                         .pad = {draw_between(rng, 0, window / 2), 0}};
+    PoolAttrs square = pool;
+    square.stride.w = square.stride.h;
+    square.pad.w = square.pad.h;
+    if (!set_output_shape(c) || c.y[2] + 2 * square.pad.h < window || c.y[3] + 2 * square.pad.h < window) continue;
+    const bool activated = rng.below(2) == 0;
+    const BuildGraph build = [=](Graph& g) {
+      std::vector<Value> inputs{g.input("x", f32_type(c.x)), g.state("w", f32_type(c.w), {}, true)};
+      Conv2dAttrs attrs = c.attrs;
+      attrs.bias = c.bias;
+      attrs.relu = activated;
+      if (c.bias) inputs.push_back(g.state("b", f32_type({c.w[0]}), {}, true));
+      g.set_output("y", g.add(kConv2dMaxPool, inputs, ConvPoolAttrs{attrs, square}, "stem"));
+    };
+    const Tensors leaves = conv_leaves(c, rng);
+    const Tensors expected = run_on("reference", 1, build, leaves);
+    const Choices problems = problems_of(build);
+    for (const char* way : {"stem", "one after the other"}) {
+      Choices choices = problems;
+      for (auto& [problem, choice] : choices) {
+        if (problem.starts_with("conv2d_max_pool")) choice = way;
+      }
+      Session session(make_backend("cpu", threads_of(seed / 2)));
+      session.backend().adopt(choices);
+      Program& program = compile(session, build);
+      steps[way] += steps_with(program, std::string(way) == "stem" ? "stem" : ", pool");
+      compare.expect(run(session, program, leaves), expected,
+                     fmt::format("seed {}: {} {} {}", seed, way, c.str(), to_string(Attributes{square})));
+    }
+  }
+  EXPECT_GT(steps["stem"], 40);
+  EXPECT_EQ(steps["stem"], steps["one after the other"]);
+}
+
+TEST_F(CpuConvolution, AStemKeepsANan) {
+  ConvCase c{.x = {1, 3, 9, 9}, .w = {8, 3, 3, 3}, .attrs = {.stride = {2, 2}, .pad = {1, 1}}, .y = {}};
+  const BuildGraph build = [=](Graph& g) {
+    g.set_output("y", g.add(kConv2dMaxPool, {g.input("x", f32_type(c.x)), g.state("w", f32_type(c.w), {}, true)},
+                            ConvPoolAttrs{c.attrs, {.kernel = {3, 3}, .stride = {2, 2}, .pad = {1, 1}}}, "stem"));
+  };
+  Session session(make_backend("cpu", 1));
+  session.backend().adopt(everywhere(problems_of(build), "stem"));
+  Program& program = compile(session, build);
+  ASSERT_EQ(steps_with(program, "stem"), 1);
+  Rng rng(1);
+  Tensor x = random_integers(c.x, rng);
+  x.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();
+  const Tensor y = run(session, program, {{"x", x}, {"w", random_integers(c.w, rng)}}).at("y");
+  EXPECT_TRUE(std::isnan(y.as<float>()[0])) << "a pixel that is no number must be seen";
+  EXPECT_FALSE(std::isnan(y.as<float>()[y.as<float>().size() - 1]));
+}
+
+TEST_F(CpuConvolution, ASumIsWrittenOverItsShortcut) {
+  const Shape maps{1, 16, 8, 8};
+  Session session(make_backend("cpu", 1));
+  const Program& program = compile(session, [&](Graph& g) {
+    const Value x = relu(g.input("x", f32_type(maps)));
+    const Value w = g.state("w", f32_type({16, 16, 3, 3}), {}, true), b = g.state("b", f32_type({16}), {}, true);
+    const Value inner = conv2d(x, w, b, {.pad = {1, 1}}, "inner");
+    g.set_output("y", g.add(kConv2d, {inner, w, b, x},
+                            Conv2dAttrs{.pad = {1, 1}, .bias = true, .residual = true, .relu = true}, "outer"));
+  });
+  const Plan& plan = program.plan();
+  const Step& last = plan.steps.back();
+  EXPECT_EQ(plan.buffers[static_cast<size_t>(last.out[0])].offset,
+            plan.buffers[static_cast<size_t>(last.in[3])].offset);
+}
+
+TEST_F(CpuConvolution, ProgramsShareAPackedWeightAndTheStateCanGo) {
+  ConvCase c{.x = {2, 32, 8, 8}, .w = {32, 32, 3, 3}, .attrs = {.pad = {1, 1}}, .y = {}};
+  ASSERT_TRUE(set_output_shape(c));
+  const BuildGraph two = fused_conv(c, false, false);
+  ConvCase of_three = c;
+  of_three.x[0] = of_three.y[0] = 3;
+  const BuildGraph three = fused_conv(of_three, false, false);
+  Choices choices = everywhere(problems_of(two), "winograd f4");
+  choices.merge(everywhere(problems_of(three), "winograd f4"));
+  Session session(make_backend("cpu", 1));
+  session.backend().adopt(choices);
+  Program& first = compile(session, two);
+  const size_t held = session.held_bytes();
+  compile(session, three);
+  EXPECT_EQ(session.held_bytes(), held) << "one form for both";
+  Rng rng(4);
+  const Tensors leaves = conv_leaves(c, rng);
+  const Tensor expected = run(session, first, leaves).at("y");
+  const size_t before = session.state_bytes();
+  EXPECT_TRUE(session.keep_packed_only("w"));
+  EXPECT_EQ(before - session.state_bytes(), size_t{32 * 32 * 9} * sizeof(float));
+  EXPECT_THROW(session.read_state("w"), InternalError);
+  first.set_input("x", leaves.at("x"));
+  first.run();
+  EXPECT_EQ(first.output("y"), expected);
+  session.backend().adopt(everywhere(problems_of(three), "direct"));
+  EXPECT_THROW(compile(session, three), InternalError) << "it would read what is gone";
+  // Written again it is there again, and is packed anew.
+  session.write_state("w", leaves.at("w"));
+  EXPECT_EQ(session.read_state("w"), leaves.at("w"));
+  const Tensors others = conv_leaves(c, rng);
+  EXPECT_NE(run(session, first, others).at("y"), expected);
+  EXPECT_EQ(run(session, first, leaves).at("y"), expected);
 }
 
 TEST_F(CpuConvolution, PackedWeightsAreHeldFromTheStart) {

@@ -67,6 +67,7 @@ std::vector<Call> calls_of(std::string_view op) {
       {"channel_sum", both({}, 1, 0)},
       {"conv2d", {{map, kConv, {kMap, kKernel}, {1}}}},
       {"conv2d_input_grad", {{map, Conv2dGradAttrs{kConv, kMap}, {kMap, kKernel}, {1}}}},
+      {"conv2d_max_pool", {{map, ConvPoolAttrs{kConv, kPool}, {kMap, kKernel}, {1}}}},
       {"conv2d_weight_grad", {{map, Conv2dGradAttrs{kConv, kKernel}, {kMap, kMap}}}},
       {"dequantize", {bytes({"u8 [N,C,H,W]", {}, {kMap, kOne, kOne}, {1, 2}}, {{0, DType::u8}})}},
       {"fill", {{map, FillAttrs{{DType::f32, kMap}, 0}, {}}}},
@@ -128,7 +129,8 @@ std::string answer(const Backend& backend, const OpDef& op, const Call& call, co
     Layout layout = backend.layout(type, {NodeKind::op, &op, {}});
     for (const InPlace& pair : op.in_place) {
       const auto input = static_cast<size_t>(pair.input);
-      if (static_cast<size_t>(pair.output) == out.size() && input < in.size() && types[input] == type)
+      if (pair.takes_layout && static_cast<size_t>(pair.output) == out.size() && input < in.size() &&
+          types[input] == type)
         layout = in[input].layout;
     }
     out.push_back({type, layout});

@@ -12,10 +12,12 @@
 #include "ops/channel_sum.h"
 #include "ops/conv2d.h"
 #include "ops/gradient_check.h"
+#include "ops/max_pool.h"
 #include "ops/relu.h"
 #include "passes/fold_batch_norm.h"
 #include "passes/fuse_batch_norm_tail.h"
 #include "passes/fuse_convolution_epilogue.h"
+#include "passes/fuse_max_pool.h"
 #include "passes/pipeline.h"
 #include "passes/remove_zero_bias_gradient.h"
 #include "runtime/on_backend.h"
@@ -301,6 +303,61 @@ TEST(FuseConvolutionEpilogue, LeavesAloneOtherReadersAndConvolutionsWithoutBias)
   EXPECT_EQ(print(g), before);
 }
 
+TEST(FuseConvolutionEpilogue, FusesASumThatNoActivationFollows) {
+  const BuildGraph build = [](Graph& g) {
+    const Value x = g.input("x", f64_type(kMaps));
+    const Value first = x + conv(g, x, "c1", false);
+    const Value second = conv(g, relu(first), "c2") + first;
+    g.set_output("y", second);
+  };
+  Graph g;
+  build(g);
+  EXPECT_EQ(fuse_convolution_epilogue(g).matched, 2);
+  EXPECT_EQ(ops_of(g), (Ops{{"conv2d", 2}, {"relu", 1}}));
+  EXPECT_NE(print(g).find("conv2d(@x, @c1.weight, @x) pad=1 residual ->"), std::string::npos) << print(g);
+  expect_same_results(build, fuse_convolution_epilogue, 2);
+}
+
+TEST(FuseMaxPool, FusesTheStem) {
+  const BuildGraph build = [](Graph& g) {
+    const Value x = g.input("x", f64_type(kMaps));
+    g.set_output("y", max_pool(relu(conv(g, x, "c1")), {.kernel = {3, 3}, .stride = {2, 2}, .pad = {1, 1}}));
+    g.set_output("z", max_pool(conv(g, x, "c2", false), {.kernel = {2, 2}, .stride = {1, 1}}));
+  };
+  Graph g;
+  build(g);
+  fuse_convolution_epilogue(g);
+  EXPECT_EQ(fuse_max_pool(g).matched, 2);
+  EXPECT_EQ(ops_of(g), (Ops{{"conv2d_max_pool", 2}}));
+  EXPECT_NE(print(g).find("conv2d_max_pool(@x, @c1.weight, @c1.bias) pad=1 bias relu pool: kernel=3 stride=2 pad=1"),
+            std::string::npos)
+      << print(g);
+  const auto both = [](Graph& graph) {
+    PassReport report = fuse_convolution_epilogue(graph);
+    report.matched += fuse_max_pool(graph).matched;
+    return report;
+  };
+  expect_same_results(build, both, 3);
+}
+
+TEST(FuseMaxPool, LeavesAloneWhatSomebodyElseReads) {
+  Graph g;
+  const Value x = g.input("x", f64_type(kMaps));
+  const PoolAttrs window{.kernel = {2, 2}};
+  const Value read_twice = conv(g, x, "c1");
+  g.set_output("a", max_pool(read_twice, window));
+  g.set_output("b", read_twice);
+  const Value indexed = max_pool(conv(g, x, "c2"), window);
+  g.set_output("c", indexed);
+  g.set_output("d", g.value(indexed.node, 1));
+  const std::string before = print(g);
+  const PassReport report = fuse_max_pool(g);
+  EXPECT_EQ(report.matched, 0);
+  EXPECT_EQ(report.skipped.at("the convolution has another reader"), 1);
+  EXPECT_EQ(report.skipped.at("the pool's index is read"), 1);
+  EXPECT_EQ(print(g), before);
+}
+
 std::unique_ptr<Graph> inference_graph(const std::string& model) {
   const ModelSpec& spec = find_model(model);
   return make_inference_graph(spec, {.model = {}, .images = {1, spec.input[0], 64, 64}, .passes = {}});
@@ -308,14 +365,15 @@ std::unique_ptr<Graph> inference_graph(const std::string& model) {
 
 TEST(Pipeline, WholeModelsComeDownToTheExpectedNodes) {
   const std::map<std::string, Ops> expected = {
-      {"lecture_resnet18", {{"conv2d", 20}, {"max_pool", 1}, {"global_avg_pool", 1}, {"reshape", 1}, {"linear", 1}}},
-      {"resnet18", {{"conv2d", 20}, {"max_pool", 1}, {"global_avg_pool", 1}, {"reshape", 1}, {"linear", 1}}},
-      {"resnet50", {{"conv2d", 53}, {"max_pool", 1}, {"global_avg_pool", 1}, {"reshape", 1}, {"linear", 1}}}};
+      {"lecture_resnet18",
+       {{"conv2d", 19}, {"conv2d_max_pool", 1}, {"global_avg_pool", 1}, {"reshape", 1}, {"linear", 1}}},
+      {"resnet18", {{"conv2d", 19}, {"conv2d_max_pool", 1}, {"global_avg_pool", 1}, {"reshape", 1}, {"linear", 1}}},
+      {"resnet50", {{"conv2d", 52}, {"conv2d_max_pool", 1}, {"global_avg_pool", 1}, {"reshape", 1}, {"linear", 1}}}};
   for (const auto& [model, ops] : expected) {
     const auto graph = inference_graph(model);
     const std::vector<FoldedConvolution> folded = run_inference_passes(*graph, {});
     EXPECT_EQ(ops_of(*graph), ops) << model;
-    EXPECT_EQ(folded.size(), model == "lecture_resnet18" ? 17u : static_cast<size_t>(ops.at("conv2d"))) << model;
+    EXPECT_EQ(folded.size(), model == "lecture_resnet18" ? 17u : static_cast<size_t>(ops.at("conv2d")) + 1) << model;
     const std::string once = print(*graph);
     EXPECT_TRUE(run_inference_passes(*graph, {}).empty());
     EXPECT_EQ(print(*graph), once) << model;
@@ -350,37 +408,33 @@ TEST(Pipeline, TimmsAndPreactivationNetsComeDownToTheExpectedNodes) {
   const std::map<std::string, Expected> expected = {
       // Every norm follows a convolution; the averages stay.
       {"resnet50d",
-       {{{"conv2d", 55}, {"avg_pool", 3}, {"max_pool", 1}, {"global_avg_pool", 1}, {"reshape", 1}, {"linear", 1}}, 55}},
+       {{{"conv2d", 54},
+         {"avg_pool", 3},
+         {"conv2d_max_pool", 1},
+         {"global_avg_pool", 1},
+         {"reshape", 1},
+         {"linear", 1}},
+        55}},
       // The gate comes between the last norm and the sum: only a projected shortcut can take that with its relu.
       {"seresnet50",
-       {{{"conv2d", 53 + 32},
+       {{{"conv2d", 52 + 32},
          {"sigmoid", 16},
          {"scale", 16},
          {"add", 12},
          {"relu", 12},
-         {"max_pool", 1},
+         {"conv2d_max_pool", 1},
          {"global_avg_pool", 17},
          {"reshape", 1},
          {"linear", 1}},
         53}},
-      // norm2 and norm3 follow a convolution that nobody else reads; norm1 follows a sum, and takes its relu.
+      // norm2 and norm3 follow a convolution that nobody else reads; norm1 follows a sum, and takes its relu. The sums
+      // ride on the convolutions before them.
       {"resnetv2_50",
-       {{{"conv2d", 54},
-         {"batch_norm_inference", 17},
-         {"add", 16},
-         {"max_pool", 1},
-         {"global_avg_pool", 1},
-         {"reshape", 1}},
+       {{{"conv2d", 53}, {"batch_norm_inference", 17}, {"conv2d_max_pool", 1}, {"global_avg_pool", 1}, {"reshape", 1}},
         32}},
       // The stem's only reader is the first block's norm, as the block projects its shortcut.
       {"wrn16_2_cifar",
-       {{{"conv2d", 16},
-         {"batch_norm_inference", 6},
-         {"add", 6},
-         {"global_avg_pool", 1},
-         {"reshape", 1},
-         {"linear", 1}},
-        7}}};
+       {{{"conv2d", 16}, {"batch_norm_inference", 6}, {"global_avg_pool", 1}, {"reshape", 1}, {"linear", 1}}, 7}}};
   for (const auto& [model, what] : expected) {
     const auto graph = inference_graph(model);
     const std::vector<FoldedConvolution> folded = run_inference_passes(*graph, {});
@@ -427,7 +481,8 @@ TEST(Pipeline, DisabledPassesAreLeftOutAndTheOthersReport) {
     EXPECT_EQ(&seen, graph.get());
   };
   EXPECT_TRUE(run_inference_passes(*graph, options).empty());
-  EXPECT_EQ(ran, (std::vector<std::string>{"fuse_convolution_epilogue 0", "fuse_batch_norm_tail 17"}));
+  EXPECT_EQ(ran,
+            (std::vector<std::string>{"fuse_convolution_epilogue 0", "fuse_max_pool 0", "fuse_batch_norm_tail 17"}));
   const auto untouched = inference_graph("resnet18");
   PassOptions none;
   for (const std::string& name : pass_names()) none.disabled.insert(name);

@@ -94,6 +94,15 @@ class WinogradKernel : public Kernel {
 
   size_t scratch_bytes() const override { return kernels_.scratch_bytes(size_, pass(), problem_.constant_weights); }
   std::string algorithm() const override { return fmt::format("winograd f{}", size_.tile); }
+  /// Those between the transforms, whose additions are left out.
+  std::optional<double> flops() const override {
+    const auto tiles = [&](int64_t outputs) { return static_cast<double>((outputs + size_.tile - 1) / size_.tile); };
+    const bool backward = problem_.pass == ConvPass::input_grad;  // its outputs are x
+    const Shape& y = backward ? problem_.x : problem_.y;
+    const int axis = size_.stride == 1 ? size_.tile + 2 : 2 * size_.tile + 1;
+    const double points = axis * axis;
+    return 2 * points * static_cast<double>(size_.n * size_.c * size_.k) * tiles(y[2]) * tiles(y[3]);
+  }
   /// The same for every batch and image size.
   std::optional<Packing> packing() const override {
     if (!problem_.constant_weights) return std::nullopt;
@@ -158,6 +167,7 @@ class RemarkedKernel : public Kernel {
   size_t scratch_bytes() const override { return kernel_->scratch_bytes(); }
   std::string algorithm() const override { return fmt::format("{} ({})", kernel_->algorithm(), remark_); }
   void run(const KernelCall& call) override { kernel_->run(call); }
+  std::optional<double> flops() const override { return kernel_->flops(); }
   std::optional<Packing> packing() const override { return kernel_->packing(); }
   void pack(const void* input, void* packed) override { kernel_->pack(input, packed); }
   size_t held_bytes() const override { return kernel_->held_bytes(); }

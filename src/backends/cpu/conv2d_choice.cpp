@@ -85,11 +85,12 @@ std::vector<size_t> by_speed(const std::vector<std::unique_ptr<Kernel>>& kernels
       out = {w.data};
       break;
   }
-  std::vector<std::unique_ptr<TestBuffer>> packed;  // weights in each kernel's own form
-  for (const auto& kernel : kernels) {
-    const auto packing = kernel->packing();
-    packed.push_back(packing ? std::make_unique<TestBuffer>(packing->bytes) : nullptr);
-    if (packing) kernel->pack(in[packing->input], packed.back()->data);
+  std::vector<std::unique_ptr<TestBuffer>> packed(kernels.size());  // weights in each kernel's own form
+  for (size_t i = 0; i < kernels.size(); ++i) {
+    const auto packing = kernels[i]->packing();
+    if (!packing) continue;
+    packed[i] = std::make_unique<TestBuffer>(packing->bytes);
+    kernels[i]->pack(in[packing->input], packed[i]->data);
   }
   std::vector<double> best(kernels.size(), std::numeric_limits<double>::infinity());
   ColdCaches caches(p.pass == ConvPass::input_grad ? y : x, threads);

@@ -14,6 +14,7 @@
 #include "ops/channel_conv.h"
 #include "ops/channel_sum.h"
 #include "ops/conv2d.h"
+#include "ops/conv2d_max_pool.h"
 #include "ops/fill.h"
 #include "ops/global_avg_pool.h"
 #include "ops/l2_norm.h"
@@ -174,6 +175,7 @@ const Entry kTable[] = {
     {&kConv2d, supports_conv2d, make_conv2d},
     {&kConv2dInputGrad, supports_conv2d, make_conv2d_input_grad},
     {&kConv2dWeightGrad, supports_conv2d, make_conv2d_weight_grad},
+    {&kConv2dMaxPool, supports_conv2d_max_pool, make_conv2d_max_pool},
     {&kBatchNorm, supports_batch_norm, make_batch_norm},
     {&kBatchNormInference, supports_batch_norm, make_batch_norm_inference},
     {&kBatchNormGrad, supports_batch_norm, make_batch_norm_grad},
@@ -274,7 +276,8 @@ class CpuBackend : public Backend {
     }
     const bool image = role.kind == NodeKind::input && type.shape[1] < context_.block &&
                        std::all_of(role.readers.begin(), role.readers.end(), [](const OpDef* op) {
-                         return op == &kConv2d || op == &kConv2dWeightGrad || op == &kReshape || op == &kQuantize;
+                         return op == &kConv2d || op == &kConv2dMaxPool || op == &kConv2dWeightGrad ||
+                                op == &kReshape || op == &kQuantize;
                        });
     return image ? Layout{} : Layout{Layout::Kind::channels, context_.block};
   }

@@ -32,4 +32,7 @@ ConvAlgorithms conv_algorithms_from_environment();
 /// Peak f32 multiply-adds of `threads` threads, measured now (about 0.1 s), in FLOP/s.
 double measure_fma_peak(int threads);
 
+/// See memory_bandwidth() in runtime.
+double measure_memory_bandwidth(int threads);
+
 }  // namespace resnet

@@ -79,6 +79,9 @@ Support supports_conv2d(const NodeRequest&, const CpuContext&);
 std::unique_ptr<Kernel> make_conv2d(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_conv2d_input_grad(const NodeRequest&, CpuContext&);
 std::unique_ptr<Kernel> make_conv2d_weight_grad(const NodeRequest&, CpuContext&);
+// conv2d_max_pool.cpp
+Support supports_conv2d_max_pool(const NodeRequest&, const CpuContext&);
+std::unique_ptr<Kernel> make_conv2d_max_pool(const NodeRequest&, CpuContext&);
 // batch_norm.cpp
 Support supports_batch_norm(const NodeRequest&, const CpuContext&);
 std::unique_ptr<Kernel> make_batch_norm(const NodeRequest&, CpuContext&);

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "backends/cpu/simd/conv2d_half.h"
+#include "backends/cpu/simd/conv2d_max_pool.h"
 #include "backends/cpu/simd/conv2d_stem.h"
 #include "backends/cpu/simd/isa.h"
 #include "backends/cpu/simd/quantized.h"
@@ -18,6 +19,7 @@ struct IsaKernels {
   const HalfConvKernels& half_convolution;  ///< emulated
   const QuantizedKernels& quantized;
   void (*stem_weight_grad)(const StemWeightGrad&);
+  const StemForwardKernels& stem_forward;
   double (*fma_loop)(int64_t iterations);  ///< runs multiply-adds out of registers; the FLOPs done
 };
 

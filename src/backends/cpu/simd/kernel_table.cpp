@@ -31,11 +31,12 @@ extern const WinogradKernels winograd;            // winograd.cpp
 extern const HalfConvKernels half_convolution;    // conv2d_half.cpp
 extern const QuantizedKernels quantized_kernels;  // quantized.cpp
 void stem_weight_grad(const StemWeightGrad& p);   // conv2d_stem.cpp
+extern const StemForwardKernels stem_forward;     // conv2d_max_pool.cpp
 double fma_loop(int64_t iterations);              // fma_peak.cpp
 
 extern const IsaKernels kernels;
 // Constant, so that no code compiled for this instruction set runs before it is chosen.
-constinit const IsaKernels kernels = {kernel_table,      winograd,         half_convolution,
-                                      quantized_kernels, stem_weight_grad, fma_loop};
+constinit const IsaKernels kernels = {kernel_table,     winograd,     half_convolution, quantized_kernels,
+                                      stem_weight_grad, stem_forward, fma_loop};
 
 }  // namespace resnet::simd::RESNET_ISA
