@@ -16,15 +16,21 @@ enum class AlgorithmChoice {
   usual,     ///< direct convolution, at once: no weights to prepare, and nothing is looked up, measured or remembered
 };
 
-/// "cpu" or "reference"; throws UserError with the nearest names otherwise.
+/// "cpu" or "reference"; throws UserError with the nearest names otherwise, and when `threads` are more than four times
+/// the CPUs this process may use and more than 32; ResourceError when the system does not give as many.
 std::unique_ptr<Backend> make_backend(const std::string& name, int threads,
                                       AlgorithmChoice choice = AlgorithmChoice::measured);
 
 /// Peak f32 multiply-add rate of `threads` threads, measured now (about 0.2 s), in FLOP/s.
 double fma_peak(int threads);
 
-/// CPUs this process may use: affinity and cgroup limits counted.
+/// Threads to compute with when nobody says how many: the CPUs this process may use (its affinity, its control groups'
+/// quotas), or fewer where OMP_NUM_THREADS or OMP_THREAD_LIMIT say so.
 int available_threads();
+
+/// The threads that OMP_NUM_THREADS asks for at the outermost level ("4" or "4,2"); none where OpenMP would not
+/// understand it, and ignores it.
+std::optional<int> openmp_threads(std::string_view value);
 
 /// The CPUs that the text of a control group's cpu.max ("QUOTA PERIOD") allows, rounded up; none for "max PERIOD".
 std::optional<int> group_threads(std::string_view cpu_max);

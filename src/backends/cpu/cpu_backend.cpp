@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "backends/cpu/crowding.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/onednn.h"
 #include "ops/add.h"
@@ -205,7 +206,8 @@ class CpuBackend : public Backend {
         identity_(describe_machine(isa_, options.threads)),
         tuning_(identity_),
         context_{isa_,    channel_block(isa_), options.threads, options.algorithms, simd::simd_kernels(isa_),
-                 tuning_, options.measure} {}
+                 tuning_, options.measure},
+        crowd_(options.threads) {}
 
   std::string name() const override { return "cpu"; }
   std::string identity() const override {
@@ -244,6 +246,8 @@ class CpuBackend : public Backend {
     return entry->make(request, context_);
   }
 
+  void before_run() override { crowd_.look(); }
+
   std::map<std::string, std::string> choices() const override { return tuning_.used(); }
   void adopt(const std::map<std::string, std::string>& choices) override { tuning_.adopt(choices); }
   std::vector<std::string> take_warnings() override { return tuning_.take_warnings(); }
@@ -259,6 +263,7 @@ class CpuBackend : public Backend {
   std::string identity_;
   TuningCache tuning_;
   CpuContext context_;
+  CrowdWatch crowd_;
 };
 
 }  // namespace
