@@ -42,7 +42,7 @@ Split parse_split(const std::string& name) {
   throw UserError("--split: '{}'; expected test, validation or train", escape_control(name));
 }
 
-void print_json(const Evaluation& e, const std::string& tta) {
+void print_json(const Evaluation& e, Split split, const std::string& tta) {
   json per_class = json::array();
   for (const ClassScore& s : e.per_class) {
     per_class.push_back(
@@ -58,6 +58,7 @@ void print_json(const Evaluation& e, const std::string& tta) {
   }
   // What is not finite is written as null, what is no UTF-8 as U+FFFD.
   std::printf("%s\n", json{{"images", e.images},
+                           {"split", name_of(split)},
                            {"skipped", e.skipped},
                            {"loss", e.loss},
                            {"top1", e.top1},
@@ -71,9 +72,10 @@ void print_json(const Evaluation& e, const std::string& tta) {
                           .c_str());
 }
 
-void print_text(const Evaluation& e) {
-  std::printf("%s images: loss %.4f, top-1 %.2f %%, top-5 %.2f %%, calibration error %.2f %%\n\n",
-              grouped(e.images).c_str(), e.loss, 100 * e.top1, 100 * e.top5, 100 * e.ece);
+void print_text(const Evaluation& e, Split split) {
+  std::printf("%s %s images: loss %.4f, top-1 %.2f %%, top-5 %.2f %%, calibration error %.2f %%\n\n",
+              grouped(e.images).c_str(), split == Split::train ? "training" : name_of(split), e.loss, 100 * e.top1,
+              100 * e.top5, 100 * e.ece);
   if (e.skipped > 0) std::printf("%s images could not be read and are left out\n\n", grouped(e.skipped).c_str());
   std::vector<std::vector<std::string>> scores = {{"class", "precision", "recall", "F1", "images"}};
   for (const ClassScore& s : e.per_class) {
@@ -200,7 +202,7 @@ int run_evaluate(const Arguments& a) {
     throw UserError(ExitCode::bad_data, "{}: none of its {} images can be read; expected at least one", a.data, images);
   if (!a.dump_logits.empty()) write_logits(a.dump_logits, program, data, d.preprocessing, images);
   if (!a.plots.empty()) write_plots(e, a.plots);
-  a.json ? print_json(e, a.tta) : print_text(e);
+  a.json ? print_json(e, data.split, a.tta) : print_text(e, data.split);
   return 0;
 }
 
