@@ -54,6 +54,7 @@ class DataTest(ProgramTest):
         self.assertEqual(self.train("idx", "by-idx", "--epochs", 2).code, 0)
         self.assert_same_weights(self.folder / "by-folder/last/model.safetensors", self.folder / "by-idx/last/model.safetensors")
         evaluated = [self.ok("evaluate", "by-idx/best.safetensors", "--data", data, "--json").json() for data in ("photos", "idx")]
+        self.assertEqual([e.pop("split") for e in evaluated], ["validation", "test"])  # whose images they are
         self.assertEqual(evaluated[0], evaluated[1])
         self.assertEqual(evaluated[0]["images"], 48)
 
