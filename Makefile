@@ -95,9 +95,10 @@ bench-training: build ## training speed and memory against PyTorch, paired and i
 	@tools/install_packages.sh build test
 	@/usr/bin/python3 bench/peers.py training
 
-bench-inference: build ## inference speed against PyTorch, ONNX Runtime, OpenVINO and ncnn, paired and interleaved
+bench-inference: build ## inference speed, memory and start against PyTorch, ONNX Runtime, OpenVINO and ncnn; f32, int8, f16
 	@tools/install_packages.sh build test
 	@/usr/bin/python3 bench/peers.py inference
+	@/usr/bin/python3 bench/plot.py
 
 bench-cold-start: build ## time from a process's start to its first answer, beside PyTorch
 	@tools/install_packages.sh build test

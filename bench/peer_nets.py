@@ -4,8 +4,10 @@
     bench/peer_nets.py MODEL FOLDER [--image-size 224]
 
 Writes weights.pth (a state dict), net.onnx, net.ncnn.param and .bin (where pnnx can be imported), image.png, and
-reference.npz: x [1,3,S,S], image.png as torchvision normalises it, and y [1,1000], the logits of this PyTorch. Batch norm's
-running statistics are those of random images, so that values keep their size through the layers as in a trained net.
+reference.npz: x [1,3,S,S], image.png as torchvision normalises it, and y [1,1000], the logits of this PyTorch; and images
+that ranges for int8 are measured on, as calibration.npy [N,3,S,S] and as PNGs in calibration/ with a list of made-up labels.
+Batch norm's running statistics are those of random images, so that values keep their size through the layers as in a
+trained net.
 """
 import argparse
 import os
@@ -17,6 +19,7 @@ import torch
 import torchvision
 from PIL import Image
 
+CALIBRATION_IMAGES, CLASSES = 16, 1000
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -31,6 +34,24 @@ def random_net(model):
     return net.eval()
 
 
+def normalised(pixels):
+    """pixels u8 [S,S,3] -> [1,3,S,S]"""
+    return torchvision.transforms.functional.normalize(torch.from_numpy(pixels.transpose(2, 0, 1).copy()) / 255.0, MEAN, STD)[None]
+
+
+def write_calibration(folder, rng, image_size):
+    """Noise, as image.png is: what the nets' statistics are of. Labels 0 and 999 make the list one of 1000 classes."""
+    (folder / "calibration").mkdir(exist_ok=True)
+    batch, lines = [], []
+    for number in range(CALIBRATION_IMAGES):
+        pixels = rng.integers(0, 256, (image_size, image_size, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "calibration" / f"{number:02}.png")
+        batch.append(normalised(pixels).numpy())
+        lines.append(f"{number:02}.png,{number * (CLASSES - 1) // (CALIBRATION_IMAGES - 1)}")
+    np.save(folder / "calibration.npy", np.concatenate(batch))
+    (folder / "calibration" / "list.csv").write_text("\n".join(lines) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -38,9 +59,11 @@ def main():
     parser.add_argument("--image-size", type=int, default=224)
     args = parser.parse_args()
     net = random_net(args.model)
-    pixels = np.random.default_rng(0).integers(0, 256, (args.image_size, args.image_size, 3), np.uint8)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (args.image_size, args.image_size, 3), np.uint8)
     Image.fromarray(pixels).save(args.folder / "image.png")
-    x = torchvision.transforms.functional.normalize(torch.from_numpy(pixels.transpose(2, 0, 1).copy()) / 255.0, MEAN, STD)[None]
+    write_calibration(args.folder, rng, args.image_size)
+    x = normalised(pixels)
     with torch.no_grad():
         np.savez(args.folder / "reference.npz", x=x.numpy(), y=net(x).numpy())
     torch.save(net.state_dict(), args.folder / "weights.pth")

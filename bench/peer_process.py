@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 """One peer of bench/peers.py: a long-lived process that computes only when told to.
 
-    bench/peer_process.py KIND --batch-size N [--nets FOLDER] [--threads T]
+    bench/peer_process.py KIND --batch-size N [--nets FOLDER] [--threads T] [--first-answer]
 
 Line protocol. When warm it prints {"name", "version", "images"}, the last being images an iteration. For each number R on
 stdin it runs R iterations and prints {"seconds": [R times], "resident_bytes"}. It ends with its stdin. Each kind is the peer
 at its best, as its own documentation has it. An inference peer first proves that it computes the net of bench/peer_nets.py:
-its logits of the reference image are within 1e-4 of the ones stored with the net, or it does not take part.
+its logits of the reference image are within 1e-4 of the ones stored with the net (in int8: correlate with them), or it does
+not take part. With --first-answer it prints {"program_bytes"} as soon as it has its first logits, and ends.
 """
 import argparse
 import json
@@ -21,6 +22,8 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tools"))
 LR = 0.05
 MOST_DEVIATION = 1e-4  # of the logits, by the largest of them
+# Of int8's logits with those in f32: nonsense has 0, and a random net's layers in 8 bits leave 0.95 and more.
+LEAST_CORRELATION = 0.9
 
 
 class Net:
@@ -31,7 +34,8 @@ class Net:
         reference = np.load(folder / "reference.npz")
         self.images = np.tile(reference["x"], (args.batch_size, 1, 1, 1))
         self.logits = reference["y"]
-        self.onnx, self.weights = folder / "net.onnx", folder / "weights.pth"
+        self.onnx, self.weights, self.calibration = folder / "net.onnx", folder / "weights.pth", folder / "calibration.npy"
+        self.folder = folder
         self.ncnn = folder / "net.ncnn.param", folder / "net.ncnn.bin"
         self.model = args.model
 
@@ -112,7 +116,30 @@ def pytorch_compile(args):
     return "PyTorch, compiled, frozen", torch.__version__, run
 
 
-def onnxruntime(args):
+def pytorch_int8(args):
+    """FX graph mode, static, per-channel weights, with PyTorch's own settings for x86."""
+    source = Net(args)
+    torch, net = source.torchvision(args.threads)
+    from torch.ao.quantization import get_default_qconfig_mapping
+    from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+
+    backend = "x86" if "x86" in torch.backends.quantized.supported_engines else "fbgemm"
+    torch.backends.quantized.engine = backend
+    images = torch.from_numpy(source.images)
+    observed = prepare_fx(net, get_default_qconfig_mapping(backend), (images[:1],))
+    with torch.inference_mode():
+        for image in torch.from_numpy(np.load(source.calibration)).split(1):
+            observed(image)
+    quantised = convert_fx(observed)
+
+    def run():
+        with torch.inference_mode():
+            return quantised(images).numpy()
+
+    return f"PyTorch, int8, {backend}", torch.__version__, run
+
+
+def onnxruntime(args, file="net.onnx", name="ONNX Runtime"):
     import onnxruntime as ort
 
     source = Net(args)
@@ -120,16 +147,26 @@ def onnxruntime(args):
     options.intra_op_num_threads = args.threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    session = ort.InferenceSession(str(source.onnx), options, providers=["CPUExecutionProvider"])
-    return "ONNX Runtime", ort.__version__, lambda: session.run(["y"], {"x": source.images})[0]
+    session = ort.InferenceSession(str(source.folder / file), options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: source.images}
+    return name, ort.__version__, lambda: session.run(None, feed)[0]
 
 
-def openvino(args, hint):
+def onnxruntime_int8(args):
+    """What ONNX Runtime's own quantiser makes."""
+    return onnxruntime(args, "net.qdq.onnx", "ONNX Runtime, int8")
+
+
+def onnxruntime_our_int8(args):
+    return onnxruntime(args, "ours.qdq.onnx", "ONNX Runtime, our int8 export")
+
+
+def openvino(args, hint, file="net.onnx", name="OpenVINO"):
     """One batch after the other (latency), or as many at once as OpenVINO finds best (throughput); f32 asked for."""
     import openvino as ov
 
     source = Net(args)
-    net = ov.Core().read_model(source.onnx)
+    net = ov.Core().read_model(source.folder / file)
     net.reshape(list(source.images.shape))
     compiled = ov.Core().compile_model(net, "CPU", {"PERFORMANCE_HINT": hint, "INFERENCE_NUM_THREADS": args.threads,
                                                     "INFERENCE_PRECISION_HINT": "f32"})
@@ -144,7 +181,7 @@ def openvino(args, hint):
         queue.wait_all()
         return np.concatenate(answers)
 
-    return f"OpenVINO, {hint.lower()}", ov.__version__.split("-")[0], run
+    return f"{name}, {hint.lower()}", ov.__version__.split("-")[0], run
 
 
 def openvino_latency(args):
@@ -153,6 +190,23 @@ def openvino_latency(args):
 
 def openvino_throughput(args):
     return openvino(args, "THROUGHPUT")
+
+
+def openvino_int8_latency(args):
+    return openvino(args, "LATENCY", "net.qdq.onnx", "OpenVINO, int8")
+
+
+def openvino_int8_throughput(args):
+    return openvino(args, "THROUGHPUT", "net.qdq.onnx", "OpenVINO, int8")
+
+
+def openvino_symmetric_int8_throughput(args):
+    """OpenVINO's own tools make activations symmetric; its kernels may like that better."""
+    return openvino(args, "THROUGHPUT", "net.symmetric.qdq.onnx", "OpenVINO, symmetric int8")
+
+
+def openvino_our_int8_throughput(args):
+    return openvino(args, "THROUGHPUT", "ours.qdq.onnx", "OpenVINO, our int8 export")
 
 
 def ncnn(args):
@@ -179,8 +233,27 @@ def ncnn(args):
     return "ncnn", library.__version__, run
 
 
-KINDS = {kind.__name__: kind for kind in (pytorch_training, pytorch_eager, pytorch_frozen, pytorch_compile, onnxruntime,
-                                          openvino_latency, openvino_throughput, ncnn)}
+F32_KINDS = (pytorch_eager, pytorch_frozen, pytorch_compile, onnxruntime, openvino_latency, openvino_throughput, ncnn)
+INT8_KINDS = (pytorch_int8, onnxruntime_int8, onnxruntime_our_int8, openvino_int8_latency, openvino_int8_throughput,
+              openvino_symmetric_int8_throughput, openvino_our_int8_throughput)
+KINDS = {kind.__name__: kind for kind in (pytorch_training, *F32_KINDS, *INT8_KINDS)}
+
+
+def disagreement(answer, wanted, precision):
+    """What is wrong with logits of [N,K], all of one image whose f32 logits are `wanted` [1,K]; None if nothing is."""
+    if precision == "int8":
+        correlation = min(np.corrcoef(row, wanted[0])[0, 1] for row in answer)
+        return None if correlation > LEAST_CORRELATION else f"correlate by {correlation:.2f} only with f32's"
+    deviation = np.abs(answer - wanted).max() / np.abs(wanted).max()
+    return None if deviation < MOST_DEVIATION else f"differ from the stored ones by {deviation:.1e}"
+
+
+def program_bytes(maps):
+    """Bytes on disk of the program and the shared libraries that a process has loaded: the files that `maps`, the text of its
+    /proc/PID/maps, holds code of. Python's own modules and the net's weights are not among them."""
+    code = {tuple(words[3:5]): words[5] for line in maps.splitlines() if len(words := line.split(maxsplit=5)) == 6
+            and "x" in words[1] and words[5].startswith("/")}
+    return sum(os.path.getsize(path) for path in code.values() if os.path.isfile(path))
 
 
 def images_of_iteration(kind, args, iteration):
@@ -189,9 +262,8 @@ def images_of_iteration(kind, args, iteration):
     if kind == "pytorch_training":
         return args.batch_size
     wanted = np.load(pathlib.Path(args.nets) / "reference.npz")["y"]
-    deviation = np.abs(answer - wanted).max() / np.abs(wanted).max()
-    if not deviation < MOST_DEVIATION:
-        raise SystemExit(f"peer_process: the logits of {kind} differ from the stored ones by {deviation:.1e}")
+    if wrong := disagreement(answer, wanted, "int8" if KINDS[kind] in INT8_KINDS else "f32"):
+        raise SystemExit(f"peer_process: the logits of {kind} {wrong}")
     return len(answer)
 
 
@@ -203,8 +275,13 @@ def main():
     parser.add_argument("--image-size", type=int, help="of training")
     parser.add_argument("--nets", help="of inference: the folder that bench/peer_nets.py made")
     parser.add_argument("--model", help="of inference: the net's name in torchvision")
+    parser.add_argument("--first-answer", action="store_true", help="end after the first logits")
     args = parser.parse_args()
     name, version, iteration = KINDS[args.kind](args)
+    if args.first_answer:
+        iteration()
+        print(json.dumps({"program_bytes": program_bytes(pathlib.Path("/proc/self/maps").read_text())}), flush=True)
+        return
     images = images_of_iteration(args.kind, args, iteration)
     for _ in range(2):  # the first iterations compile, profile and allocate
         iteration()

@@ -2,15 +2,19 @@
 """resnet.cpp beside its peers, paired and interleaved on one machine.
 
     bench/peers.py training      the lecture's net at 96x96, batch 256, against PyTorch
-    bench/peers.py inference     torchvision's ResNets at 224, at batch 1, 8 and 32, against PyTorch, ONNX Runtime, OpenVINO, ncnn
-    bench/peers.py inference --models resnet18,resnet50 --batch-sizes 32
+    bench/peers.py inference     torchvision's ResNets at 224, batch 1, 8, 32, in f32, int8 and f16, against PyTorch, ONNX Runtime,
+                                 OpenVINO and ncnn
+    bench/peers.py inference --models resnet18,resnet50 --batch-sizes 32 --precision int8
+    bench/peers.py report        what the newest records say of the ratios that were promised
 
 Peers are long-lived processes that wait on a pipe, so that only one of all computes at a time. A round asks each
 contestant once, in an order that rotates; a ratio is the median over rounds of resnet's rate by the peer's rate *in the
 same round*, so slow drift of the machine cancels. Inference: everyone runs the same random weights and proves it by its
-logits. Prints a table for each setup and appends one JSON line each to bench/results/MODE.jsonl. A peer that cannot be had
-is named with its reason. Peers from PyPI live in a virtual environment under build/peers, made on the first run (6 GB: the
-wheels of PyTorch bring CUDA's libraries along).
+logits; peers are of the same precision, but our f16, which no peer has, is held against our f32. With batch 1 the time
+from a process's start to its first answer is measured too, and the size of the program with its libraries. Prints a table
+for each setup and appends one JSON line each to bench/results/MODE.jsonl. A peer that cannot be had is named with its
+reason. Peers from PyPI live in a virtual environment under build/peers, made on the first run (6 GB: the wheels of PyTorch
+bring CUDA's libraries along).
 """
 import argparse
 import contextlib
@@ -24,8 +28,11 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 
 import numpy as np
+
+from peer_process import disagreement, program_bytes
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BENCH = ROOT / "bench"
@@ -37,11 +44,20 @@ PINS = {"pytorch": ["torch==2.15.0", "torchvision==0.29.2", "onnx==1.23.2", "pnn
         "openvino": ["openvino==2026.4.1"],
         "ncnn": ["ncnn==1.0.20261020"]}
 NEEDED_BYTES = 8 << 30
+USAGE = 2  # resnet's exit code for a flag that it does not take
 # kind: (of bench/peer_process.py, the interpreter: Debian's or the name in PINS)
 INFERENCE_PEERS = [("pytorch_frozen", DEBIAN), ("pytorch_eager", "pytorch"), ("pytorch_compile", "pytorch"),
                    ("onnxruntime", "onnxruntime"), ("openvino_latency", "openvino"), ("openvino_throughput", "openvino"),
                    ("ncnn", "ncnn")]
-MOST_DEVIATION = 1e-4  # of our logits from the stored ones, by the largest of them
+INT8_PEERS = [("pytorch_int8", "pytorch"), ("onnxruntime_int8", "onnxruntime"), ("onnxruntime_our_int8", "onnxruntime"),
+              ("openvino_int8_latency", "openvino"), ("openvino_int8_throughput", "openvino"),
+              ("openvino_symmetric_int8_throughput", "openvino"), ("openvino_our_int8_throughput", "openvino")]
+PEERS_OF = {"f32": INFERENCE_PEERS, "int8": INT8_PEERS, "f16": []}
+ROUND_GFLOP = 80  # of images that a round gives each contestant, and at least one batch, and LEAST_RUNS of batch 1
+LEAST_RUNS = 16
+GFLOP = {"resnet18": 3.6, "resnet34": 7.3, "resnet50": 8.2, "resnet101": 15.6}  # of an image of 224x224
+STARTS = 5  # of each contestant, to its first answer; one that takes longer than SLOW_START once
+SLOW_START = 10.0
 
 
 class Unavailable(Exception):
@@ -49,14 +65,32 @@ class Unavailable(Exception):
 
 
 class Peer:
-    """A peer_process.py, warm and waiting."""
+    """A peer_process.py; warm and waiting after greet()."""
 
     def __init__(self, kind, python, arguments, threads):
-        command = [python, BENCH / "peer_process.py", kind, "--threads", threads, *arguments]
-        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+        self.kind = kind
+        self.command = [str(word) for word in (python, BENCH / "peer_process.py", kind, "--threads", threads, *arguments)]
+        self.env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self.env)
+
+    def greet(self):
         hello = self.reply()
         self.name, self.version, self.images = hello["name"], hello["version"], hello["images"]
+        return self
+
+    def first_answer(self):
+        """-> (seconds from a process's start to its first logits, bytes of its program and libraries)"""
+        start = time.perf_counter()
+        process = subprocess.Popen([*self.command, "--first-answer"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                                   stderr=subprocess.DEVNULL, env=self.env)
+        with process.stdout as lines:
+            for line in lines:
+                with contextlib.suppress(json.JSONDecodeError):
+                    size = json.loads(line)["program_bytes"]
+                    seconds = time.perf_counter() - start
+                    process.wait()
+                    return seconds, size
+        raise SystemExit(f"peers: error: {self.kind} gave no first answer: exit code {process.wait()}")
 
     def reply(self):
         """The next line that is JSON: libraries print their own."""
@@ -80,12 +114,15 @@ class Peer:
 class Resnet:
     """`resnet benchmark`, one process a round: its kernels are chosen once and then come from its cache."""
 
-    name = "resnet.cpp"
-
-    def __init__(self, program, mode, model, arguments, threads):
+    def __init__(self, program, mode, model, arguments, threads, name="resnet.cpp"):
+        self.name, self.program, self.model, self.threads = name, program, model, threads
         self.command = [str(word) for word in (program, "benchmark", model, "--mode", mode, *arguments, "--threads", threads, "--json")]
         self.version = run_resnet([program, "--version"]).split()[-1]
         self.last, self.fma_peak_gflops, self.gflop_per_image = {}, 0.0, 0.0
+        if "--precision" in self.command:  # which this machine or this build may not have
+            tried = subprocess.run([*self.command, "--runs", "1"], text=True, capture_output=True, stdin=subprocess.DEVNULL)
+            if tried.returncode == USAGE:
+                raise Unavailable(last_line(tried))
         self.measure(1)  # chooses kernels where no cache has them yet
 
     def measure(self, runs):
@@ -95,8 +132,21 @@ class Resnet:
         self.fma_peak_gflops = max(self.fma_peak_gflops, peak)  # a disturbed measurement can only be too low
         return self.last["seconds"], self.last["batch_size"], self.last["resident_bytes"]
 
+    def first_answer(self):
+        """As Peer's, of `resnet predict` and a PNG that has the net's size; an image is decoded within this time."""
+        start = time.perf_counter()
+        run_resnet([self.program, "predict", self.model, self.model.parent / "image.png", "--logits", "--json", "--threads", self.threads])
+        return time.perf_counter() - start, resnet_bytes(self.program)
+
     def close(self):
         pass
+
+
+def resnet_bytes(program):
+    """As program_bytes(), of a program that is gone before anybody can look: what the loader says it would load."""
+    listed = subprocess.run([program], text=True, capture_output=True, env={**os.environ, "LD_TRACE_LOADED_OBJECTS": "1"}).stdout
+    paths = {os.path.realpath(path) for path in re.findall(r"(?:=> |^\s*)(/\S+) \(0x", listed, re.M)}
+    return sum(os.path.getsize(path) for path in {*paths, os.path.realpath(program)})
 
 
 def run_resnet(command):
@@ -137,7 +187,8 @@ def prepare_venv(group):
 def prepare_net(program, model):
     """The folder with the net's files, made by the newest PyTorch there is, and our own model file beside them."""
     folder = FOLDER / "nets" / model
-    if not (folder / ".done").exists():
+    stamp, maker = folder / ".done", (BENCH / "peer_nets.py").read_text()
+    if not stamp.is_file() or stamp.read_text() != maker:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             python = prepare_venv("pytorch")
@@ -147,30 +198,75 @@ def prepare_net(program, model):
         done = subprocess.run([python, BENCH / "peer_nets.py", model, folder], text=True, capture_output=True)
         if done.returncode != 0:
             raise SystemExit(f"peers: error: bench/peer_nets.py {model}: {last_line(done)}")
-        (folder / ".done").touch()
+        (folder / ".qdq").unlink(missing_ok=True)
+        stamp.write_text(maker)
     ours = folder / "model.safetensors"
     # image.png has the input's size already: nothing to resize or crop.
     run_resnet([program, "convert", folder / "weights.pth", ours, "--architecture", model, "--metadata", "resize=squash",
                 "--metadata", "crop_pct=1.0", "--force"])
-    answer = json.loads(run_resnet([program, "predict", ours, folder / "image.png", "--logits", "--json"]))
-    wanted = np.load(folder / "reference.npz")["y"][0]
-    deviation = np.abs(np.array(answer["logits"]) - wanted).max() / np.abs(wanted).max()
-    if not deviation < MOST_DEVIATION:
-        raise SystemExit(f"peers: error: our logits of {model} differ from PyTorch's by {deviation:.1e}")
+    require_right_logits(program, ours, "f32")
     return folder
+
+
+def require_right_logits(program, file, precision):
+    """`file` beside the files of bench/peer_nets.py."""
+    answer = json.loads(run_resnet([program, "predict", file, file.parent / "image.png", "--logits", "--json"]))
+    wanted = np.load(file.parent / "reference.npz")["y"]
+    if wrong := disagreement(np.array([answer["logits"]]), wanted, precision):
+        raise SystemExit(f"peers: error: the logits of {file} {wrong}")
+
+
+def prepare_int8(program, folder):
+    """Everybody's int8 files of a net, from the same images. Unavailable when our own cannot be made; a peer whose file is
+    missing says so when it starts."""
+    ours = folder / "model.int8.safetensors"
+    done = subprocess.run([program, "quantize", folder / "model.safetensors", "--data", folder / "calibration" / "list.csv",
+                           "--output", ours, "--force"], text=True, capture_output=True)
+    if done.returncode != 0:
+        raise Unavailable(f"resnet quantize: {last_line(done)}")
+    require_right_logits(program, ours, "int8")
+    run_resnet([program, "export", ours, folder / "ours.qdq.onnx", "--force"])
+    if not (folder / ".qdq").exists():
+        try:
+            done = subprocess.run([prepare_venv("onnxruntime"), BENCH / "peer_qdq.py", folder], text=True, capture_output=True)
+            if done.returncode != 0:
+                raise Unavailable(last_line(done))
+            (folder / ".qdq").touch()
+        except Unavailable as reason:
+            print(f"peers: warning: no QDQ files of {folder.name} for the peers: {reason}", file=sys.stderr)
+    return ours
 
 
 def start_peers(wanted, arguments, threads):
     """`wanted`: (kind, interpreter or group of PINS). -> the peers that run, and {kind: reason} of the others."""
-    peers, skipped = [], {}
+    started, peers, skipped = [], [], {}
     for kind, home in wanted:
         try:
             python = home if home == DEBIAN else prepare_venv(home)
-            print(f"starting {kind}", file=sys.stderr)
-            peers.append(Peer(kind, python, arguments, threads))
+            started.append(Peer(kind, python, arguments, threads))
         except Unavailable as reason:
             skipped[kind] = str(reason)
+    print(f"starting {', '.join(peer.kind for peer in started)}", file=sys.stderr)
+    for peer in started:  # they warm up beside one another; nothing is measured yet
+        try:
+            peers.append(peer.greet())
+        except Unavailable as reason:
+            skipped[peer.kind] = str(reason)
     return peers, skipped
+
+
+def first_answers(contestants):
+    """-> per contestant: {"first_answer_ms": of each start, "program_bytes"}. Rounds of one start each, files in the page cache."""
+    series = [{"first_answer_ms": [], "program_bytes": 0} for _ in contestants]
+    for number in range(STARTS):
+        for contestant, own in zip(contestants, series):
+            if number and own["first_answer_ms"][0] > 1e3 * SLOW_START:
+                continue
+            seconds, own["program_bytes"] = contestant.first_answer()
+            own["first_answer_ms"].append(round(1e3 * seconds, 1))
+        told = ", ".join(f"{c.name} {s['first_answer_ms'][-1]:.0f}" for c, s in zip(contestants, series))
+        print(f"start {number + 1}/{STARTS}: {told} ms (load {os.getloadavg()[0]:.1f})", file=sys.stderr)
+    return series
 
 
 def race(contestants, rounds, runs):
@@ -217,15 +313,20 @@ def best_peer(rows):
     return max(rows[1:], key=lambda row: row["median"], default=None)
 
 
+def start_columns(row):
+    return f"{statistics.median(row['first_answer_ms']):8.0f} {row['program_bytes'] / 1e6:7.0f}" if "first_answer_ms" in row else ""
+
+
 def print_table(rows, skipped):
     print(f"{'peer':<30} {'version':<13} {'img/s':>7} {'min..max':>14} {'MAD':>5} {'p50 ms':>7} {'p99 ms':>7} {'ratio':>6} "
-          f"{'min..max':>11} {'of peak':>7} {'MiB':>6} {'memory':>7}")
+          f"{'min..max':>11} {'of peak':>7} {'MiB':>6} {'memory':>7} {'start ms':>8} {'disk MB':>7}")
     for i, row in enumerate(rows):
         ratio, spread, memory = (f"{row['ratio']:.2f}", f"{row['ratio_min']:.2f}..{row['ratio_max']:.2f}",
                                  f"{row['memory_ratio']:.2f}") if i else ("", "", "")
         print(f"{row['name']:<30} {row['version']:<13} {row['median']:7.1f} {row['min']:6.1f}..{row['max']:6.1f} {row['mad']:5.1f} "
               f"{row['p50_ms']:7.1f} {row['p99_ms']:7.1f} {ratio:>6} {spread:>11} {row['peak_share']:7.0%} "
-              f"{row['resident_bytes'] / 2**20:6.0f} {memory:>7}")
+              f"{row['resident_bytes'] / 2**20:6.0f} {memory:>7} " +
+              start_columns(row))
     if best := best_peer(rows):
         print(f"best peer: {best['name']}; ratio {best['ratio']:.2f} ({best['ratio_min']:.2f}..{best['ratio_max']:.2f}), memory "
               f"by the least of a peer's {rows[0]['resident_bytes'] / min(row['resident_bytes'] for row in rows[1:]):.2f}")
@@ -234,7 +335,8 @@ def print_table(rows, skipped):
 
 
 EXPLANATION = ("ratio: resnet.cpp's rate by the peer's, median over rounds. of peak: FLOPs of a direct convolution by the measured "
-               "FMA peak.\nms: of one run of all its images. MiB: largest resident size of the process. memory: resnet.cpp's by the peer's.")
+               "FMA peak in f32.\nms: of one run of all its images. MiB: largest resident size of the process. memory: resnet.cpp's by the peer's.\n"
+               "start: from a process's start to its first logits, median. disk: the program and the shared libraries it loads.")
 
 
 def machine():
@@ -263,24 +365,53 @@ def training_setups(args):
     size, batch = 96, (args.batch_sizes or [256])[0]
     flags = ["--batch-size", batch, "--image-size", size]
     yield {"model": "lecture_resnet18", "batch_size": batch, "image_size": size, "runs": args.runs or 2,
+           "precision": "f32", "starts": False, "ours_in_f32": None, "unavailable": None,
            "resnet": ("lecture_resnet18", flags), "peers": ([("pytorch_training", DEBIAN)], flags),
            "skipped": {"newest PyTorch": "measured in inference only"}}
 
 
 def inference_setups(args):
+    """A setup has "resnet": (model file, flags), or "unavailable": why there is none."""
     for model in args.models:
         folder = prepare_net(args.resnet, model)
-        for batch in args.batch_sizes or [1, 8, 32]:
-            flags = ["--batch-size", batch]
-            yield {"model": model, "batch_size": batch, "image_size": 224, "runs": args.runs or max(3, 48 // batch),
-                   "resnet": (folder / "model.safetensors", flags),
-                   "peers": (INFERENCE_PEERS, [*flags, "--model", model, "--nets", folder]), "skipped": {}}
+        for precision in args.precision:
+            ours, unavailable = folder / "model.safetensors", None
+            if precision == "int8":
+                try:
+                    ours = prepare_int8(args.resnet, folder)
+                except Unavailable as reason:
+                    unavailable = str(reason)
+            for batch in args.batch_sizes or [1, 8, 32]:
+                flags = ["--batch-size", batch]
+                least = LEAST_RUNS if batch == 1 else 1
+                wanted = round(ROUND_GFLOP / (GFLOP.get(model, ROUND_GFLOP) * batch))
+                yield {"model": model, "precision": precision, "batch_size": batch, "image_size": 224,
+                       "runs": args.runs or max(least, wanted),
+                       "resnet": (ours, [*flags, *(["--precision", "f16"] if precision == "f16" else [])]), "starts": batch == 1,
+                       "ours_in_f32": (ours, flags) if precision == "f16" else None, "unavailable": unavailable,
+                       "peers": (PEERS_OF[precision], [*flags, "--model", model, "--nets", folder]), "skipped": {}}
+
+
+def record_of(setup, args, host):
+    return {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "mode": args.mode,
+            **{k: setup[k] for k in ("model", "batch_size", "image_size", "runs", "precision")}, "threads": args.threads,
+            "rounds": args.rounds, "commit": commit(), **host, "build": build_flags(args.resnet), "python": platform.python_version()}
 
 
 def measure(setup, args, host):
-    """One setup: the race, its table on stdout, and the record."""
-    mine = Resnet(args.resnet, args.mode, *setup["resnet"], args.threads)
+    """One setup: the race, its table on stdout, and the record; None when we ourselves cannot take part."""
+    size = setup["image_size"]
+    title = f"{args.mode}: {setup['model']}, {size}x{size}, batch {setup['batch_size']}, {setup['precision']}"
+    try:
+        if setup["unavailable"]:
+            raise Unavailable(setup["unavailable"])
+        mine = Resnet(args.resnet, args.mode, *setup["resnet"], args.threads)
+    except Unavailable as reason:
+        print(f"{title}: resnet.cpp: not measured: {reason}\n", flush=True)
+        return None
     peers, skipped = start_peers(*setup["peers"], args.threads)
+    if setup["ours_in_f32"]:
+        peers.append(Resnet(args.resnet, args.mode, *setup["ours_in_f32"], args.threads, name="resnet.cpp, f32"))
     skipped.update(setup["skipped"])
     contestants = [mine, *peers]
     try:
@@ -289,15 +420,68 @@ def measure(setup, args, host):
         for contestant in contestants:
             contestant.close()
     rows = summarise(contestants, series, mine.gflop_per_image / mine.fma_peak_gflops)
-    title = f"{args.mode}: {setup['model']}, {setup['image_size']}x{setup['image_size']}, batch {setup['batch_size']}, f32"
+    if setup["starts"]:
+        for row, start in zip(rows, first_answers(contestants)):
+            row.update(start)
     print(f"{title}, {args.threads} threads, {host['cpu']}, {args.rounds} rounds of {setup['runs']}, commit {commit()}")
     print_table(rows, skipped)
     print(flush=True)
-    return {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "mode": args.mode,
-            **{k: setup[k] for k in ("model", "batch_size", "image_size", "runs")}, "precision": "f32", "threads": args.threads,
-            "rounds": args.rounds, "commit": commit(), **host, "build": build_flags(args.resnet),
-            "fma_peak_gflops": mine.fma_peak_gflops, "planned_bytes": mine.last["peak_bytes"],
-            "python": platform.python_version(), "results": rows, "skipped": skipped}
+    return {**record_of(setup, args, host), "fma_peak_gflops": mine.fma_peak_gflops, "planned_bytes": mine.last["peak_bytes"],
+            "results": rows, "skipped": skipped}
+
+
+# Measures of GOALS: a number of a setup's rows, ours first; None where they cannot tell.
+def speed(rows):
+    best = best_peer(rows)
+    return best and best["ratio"]
+
+
+def memory(rows):
+    return rows[0]["resident_bytes"] / min(row["resident_bytes"] for row in rows[1:]) if len(rows) > 1 else None
+
+
+def start(rows):
+    """By the soonest of PyTorch's."""
+    theirs = [statistics.median(row["first_answer_ms"]) for row in rows[1:]
+              if "PyTorch" in row["name"] and "first_answer_ms" in row]
+    return statistics.median(rows[0]["first_answer_ms"]) / min(theirs) if theirs and "first_answer_ms" in rows[0] else None
+
+
+# What the benchmark has to show: (what, model, precision, batch size, measure, floor, aim).
+GOALS = [("ResNet-18 f32 batch 32, by the best peer", "resnet18", "f32", 32, speed, 1.8, 2.3),
+         ("ResNet-34 f32 batch 32, by the best peer", "resnet34", "f32", 32, speed, 1.8, 2.3),
+         ("ResNet-18 f32 batch 1, by the best peer", "resnet18", "f32", 1, speed, 1.2, 1.8),
+         ("ResNet-50 f32 batch 32, by the best peer", "resnet50", "f32", 32, speed, 1.2, 1.4),
+         ("ResNet-50 f32 batch 1, by the best peer", "resnet50", "f32", 1, speed, 1.05, 1.3),
+         ("ResNet-50 int8 batch 32, by the best int8 peer", "resnet50", "int8", 32, speed, 1.05, 1.3),
+         ("ResNet-18 int8 batch 32, by the best int8 peer", "resnet18", "int8", 32, speed, 1.05, 1.3),
+         ("ResNet-18 f16 batch 32, by our own f32", "resnet18", "f16", 32, speed, 1.3, 1.8),
+         ("ResNet-50 f16 batch 32, by our own f32", "resnet50", "f16", 32, speed, None, 1.6),
+         ("memory, ResNet-50 f32 batch 32, by the leanest peer", "resnet50", "f32", 32, memory, 0.8, 0.5),
+         ("start to first answer, ResNet-18 f32, by PyTorch", "resnet18", "f32", 1, start, 0.1, 0.03)]
+
+
+def newest_records(path):
+    """{(model, precision, batch size): the last record of it}; the first records had no latencies, and are left out."""
+    records = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return {(r["model"], r["precision"], r["batch_size"]): r for r in records if "p50_ms" in r["results"][0]}
+
+
+def report(records):
+    """Lines of the table of GOALS."""
+    lines = [f"{'':<52} {'floor':>6} {'aim':>6} {'measured':>8}  {'':<6} peer, commit, cpu"]
+    for what, *key, measure_of, floor, aim in GOALS:
+        record = records.get(tuple(key))
+        value = record and measure_of(record["results"])
+        told = lambda bound: "" if bound is None else f"{bound:.2f}"
+        if value is None:
+            lines.append(f"{what:<52} {told(floor):>6} {told(aim):>6} {'-':>8}  not measured")
+            continue
+        reaches = lambda bound: bound is not None and (value <= bound if measure_of in (memory, start) else value >= bound)
+        verdict = "aim" if reaches(aim) else "floor" if reaches(floor) else "missed"
+        peer = f"{best_peer(record['results'])['name']}, " if measure_of is speed else ""
+        lines.append(f"{what:<52} {told(floor):>6} {told(aim):>6} {value:8.3f}  {verdict:<6} {peer}{record['commit']}, {record['cpu']}")
+    return lines
 
 
 def names(text):
@@ -310,29 +494,37 @@ def numbers(text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", choices=["training", "inference"])
+    parser.add_argument("mode", choices=["training", "inference", "report"])
     parser.add_argument("--resnet", default=str(ROOT / "build/release/resnet"), help="the program (default %(default)s)")
     parser.add_argument("--models", type=names, default=["resnet18", "resnet34", "resnet50", "resnet101"],
                         help="of inference, torchvision's names with commas between (default: resnet18,resnet34,resnet50,resnet101)")
+    parser.add_argument("--precision", type=names, default=["f32", "int8", "f16"], help="of inference (default: f32,int8,f16)")
     parser.add_argument("--batch-sizes", type=numbers, help="default: 256 training, 1,8,32 inference")
     parser.add_argument("--rounds", type=int, default=7, help="default %(default)s")
-    parser.add_argument("--runs", type=int, help="steps or batches a round (default: 2 of training, 48 images of inference, 3 batches at least)")
+    parser.add_argument("--runs", type=int, help="steps or batches a round (default: 2 of training; of inference about 80 GFLOP, at least one, with batch 1 at least 16)")
     parser.add_argument("--threads", type=int, default=2, help="of every contestant (default %(default)s)")
     parser.add_argument("--no-record", action="store_true", help="append nothing to bench/results/")
     args = parser.parse_args()
+    if strange := set(args.precision) - set(PEERS_OF):
+        parser.error(f"--precision: '{min(strange)}'; expected {', '.join(PEERS_OF)}")
+    if args.mode == "report":
+        print("\n".join(report(newest_records(BENCH / "results" / "inference.jsonl"))))
+        return
     host = machine()
     if host["load_before"] > 0.3:
         print(f"peers: warning: load average {host['load_before']:.1f}: another program computes; absolute rates will be low", file=sys.stderr)
     path = BENCH / "results" / f"{args.mode}.jsonl"
     for setup in {"training": training_setups, "inference": inference_setups}[args.mode](args):
         record = measure(setup, args, host)
-        if args.no_record:
+        if record is None or args.no_record:
             continue
         path.parent.mkdir(exist_ok=True)
         with open(path, "a") as file:
             file.write(json.dumps(record) + "\n")
         print(f"appended to {path.relative_to(ROOT)}", file=sys.stderr)
     print(EXPLANATION)
+    if args.mode == "inference" and not args.no_record:
+        print("\n".join(["", *report(newest_records(path))]))
 
 
 if __name__ == "__main__":

@@ -178,6 +178,12 @@ def zip_files():
     def torch(data, storages=(floats,), **spoil):
         return archive([(b"m/data.pkl", data), *((b"m/data/%d" % k, s) for k, s in enumerate(storages)), (b"m/version", b"3\n")], **spoil)
 
+    def old(data, keys=(b"0",), *, version=1001, little=True, length=4):
+        """As torch.save wrote before 1.6."""
+        writer = HEAD + b"}" + text(b"little_endian") + (b"\x88" if little else b"\x89") + b"s."
+        return (b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19." + HEAD + b"M" + struct.pack("<H", version) + b"." + writer + data +
+                HEAD + b"](" + b"".join(map(text, keys)) + b"e." + b"".join(struct.pack("<q", length) + floats for _ in keys))
+
     one = state_dict((b"w", tensor()))
     whole = torch(one)
     fold = lambda **view: torch(state_dict((b"w", tensor(**view))))
@@ -201,6 +207,10 @@ def zip_files():
         "view-ranks": fold(stride=b"K\1\x85"), "view-negative": fold(stride=b"J\xff\xff\xff\xffK\1\x86"), "shape-of-texts": fold(shape=text(b"2") + b"\x85"), "rank-65": fold(shape=b"(" + b"K\1" * 65 + b"t", stride=b"(" + b"K\1" * 65 + b"t"),
         "type-is-no-storage": fold(storage=b"ctorch\nfloat32\n"), "type-is-complex": fold(storage=b"ctorch\nComplexFloatStorage\n"),
         "twice-a-name": torch(state_dict((b"w", tensor()), (b"w", tensor()))), "name-not-utf8": torch(state_dict((b"\xff", tensor()))), "no-tensors": torch(state_dict()),
+        "ok-old": old(one), "old-two-storages": old(state_dict((b"w", tensor()), (b"v", tensor(b"1"))), (b"0", b"1")), "old-storage-missing": old(one, ()),
+        "old-storage-unknown": old(one, (b"0", b"9")), "old-storage-twice": old(one, (b"0", b"0")), "old-cut": old(one)[:-1], "old-byte-after": old(one) + b"x",
+        "old-length-2-63": old(one, length=2**63 - 1), "old-elements-differ": old(state_dict((b"w", tensor(elements=5)))), "old-version": old(one, version=1000),
+        "old-big-endian": old(one, little=False), "old-magic": old(one)[:15], "old-calls": old(HEAD + b"cposix\nsystem\n" + text(b"id") + b"\x85R."),
         "value-is-no-tensor": torch(state_dict((b"w", b"N"))), "root-is-a-list": torch(HEAD + b"]."),
     })
 def cifar():

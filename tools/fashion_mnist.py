@@ -35,11 +35,16 @@ def batch(first, count, image_size, folder=FOLDER, split="train"):
     return pixels[:, None].astype(np.float64) / 255, labels.astype(np.int64)
 
 
-def small_copy(folder, train, test):
-    """A data folder holding the first `train` and `test` images of Debian's: an evaluation then costs nothing."""
+def small_copy(folder, train, test, by_class=False):
+    """A data folder holding the first `train` and `test` images of Debian's: an evaluation then costs nothing.
+
+    `by_class`: in the order in which the files of png_folder() are read, one class after the other.
+    """
     for split, count in (("train", train), ("t10k", test)):
+        labels = read_idx(FOLDER / f"{split}-labels-idx1-ubyte.gz", count)
+        order = np.argsort(labels, kind="stable") if by_class else slice(None)
         for name in (f"{split}-images-idx3-ubyte.gz", f"{split}-labels-idx1-ubyte.gz"):
-            write_idx(folder / name, read_idx(FOLDER / name, count))
+            write_idx(folder / name, read_idx(FOLDER / name, count)[order])
 
 
 def png_folder(folder, train, test):

@@ -15,10 +15,8 @@ Prints a line a net; exits 1 when a bound fails, 2 when a net could not be run.
 import argparse
 import copy
 import json
-import os
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +32,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import safetensors_numpy
+from parity import CannotRun, run_program
 
 LOGITS_BOUND, STATISTICS_BOUND, DOUBLE_BOUND = 1e-4, 1e-4, 1e-11
 IMAGES, CLASSES = 8, 100
@@ -46,12 +45,8 @@ TIMM = ("resnet18d", "resnet26d", "resnet34d", "resnet50d", "resnet101d", "resne
 V1 = ("resnet50_v1", "resnet101_v1", "resnet152_v1")
 CIFAR = ("preresnet164_cifar", "preresnet1001_cifar", "wrn28_10_cifar")
 ALL = TORCHVISION + V1 + TIMM + CIFAR
-FEW = ("resnet18d", "resnet50s", "seresnet50", "ecaresnet50d", "resnetblur50",
-       "resnetv2_50", "preresnet164_cifar", "wrn16_2_cifar")
-
-
-class CannotRun(Exception):
-    """The helper is missing, failed, or left no result: not a verdict about its numbers."""
+FEW = ("resnext50_32x4d", "resnet18d", "resnet50s", "seresnet50", "ecaresnet50d", "resnetblur50", "resnetv2_50",
+       "preresnet164_cifar", "wrn16_2_cifar")
 
 
 class WideBlock(nn.Module):
@@ -166,15 +161,7 @@ def patchwork(count, size, generator):
 
 def run_helper(helper, mode, folder, environment):
     """`mode` of tests/models/parity_helper.cpp in `folder`; returns its tensors."""
-    command = [str(helper), mode, *(str(folder / f"{part}.safetensors") for part in ("model", "images", "out"))]
-    try:
-        # A tuning cache of its own, so that no earlier choice decides what is tested.
-        done = subprocess.run(command, env={**os.environ, "XDG_CACHE_HOME": str(folder), **environment}, text=True,
-                              capture_output=True, stdin=subprocess.DEVNULL)
-    except OSError as error:
-        raise CannotRun(f"{helper}: {error.strerror}; expected the test helper (a build with tests)")
-    if done.returncode != 0:
-        raise CannotRun(f"{' '.join(command)}\n  exited with {done.returncode}: {done.stderr.strip()[-2000:]}")
+    run_program([helper, mode, *(folder / f"{part}.safetensors" for part in ("model", "images", "out"))], folder, environment)
     return safetensors_numpy.load(folder / "out.safetensors")[0]
 
 
@@ -245,13 +232,8 @@ def check_net(name, args):
 def check_logits(args):
     names = args.names or (ALL if args.all else FEW)
     args.size = FEW_SIZE if names is FEW else SIZE
-    try:
-        done = subprocess.run([args.resnet, "summary", "--list", "--json"], text=True, capture_output=True)
-    except OSError as error:
-        raise CannotRun(f"{args.resnet}: {error.strerror}")
-    if done.returncode != 0:
-        raise CannotRun(f"{args.resnet} summary --list: {done.stderr.strip()}")
-    args.listed = {line["model"]: line for line in json.loads(done.stdout)}
+    listed, _ = run_program([args.resnet, "summary", "--list", "--json"], tempfile.gettempdir(), {})
+    args.listed = {line["model"]: line for line in json.loads(listed)}
     print(f"torchvision {torchvision.__version__}, timm {timm.__version__}, torch {torch.__version__} in double; {IMAGES} images of "
           f"3x{args.size}x{args.size} (3x{CIFAR_SIZE}x{CIFAR_SIZE} for CIFAR), seed {args.seed}; bounds {LOGITS_BOUND:.0e} and {STATISTICS_BOUND:.0e}\n"
           f"{'model':22} {'parameters':>12} {'MMACs':>12}  {'logits':>9}  {'statistics':>10}  {'s':>6}")

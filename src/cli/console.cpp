@@ -79,7 +79,7 @@ size_t characters(const std::string& text) {
   return count;
 }
 
-std::string table(std::vector<std::vector<std::string>> rows, size_t left) {
+std::string table(std::vector<std::vector<std::string>> rows, size_t left, LastColumn last) {
   std::vector<size_t> widths;
   for (auto& row : rows) {
     for (std::string& cell : row) cell = escape_control(cell);
@@ -92,7 +92,8 @@ std::string table(std::vector<std::vector<std::string>> rows, size_t left) {
     for (size_t i = 0; i < row.size(); ++i) {
       line += i ? "  " : "";
       const std::string blanks(widths[i] - characters(row[i]), ' ');
-      line += i < left ? row[i] + blanks : blanks + row[i];
+      const bool words = i < left || (last == LastColumn::left && i + 1 == widths.size());
+      line += words ? row[i] + blanks : blanks + row[i];
     }
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + "\n";

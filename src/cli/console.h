@@ -38,8 +38,11 @@ size_t characters(const std::string& text);
 /// Whether MODEL on the command line is a file rather than an architecture's name.
 bool is_model_file(const std::string& model);
 
-/// Columns padded to their widest cell; the first `left` columns are left-aligned, the others right.
-/// Control characters are escaped.
-std::string table(std::vector<std::vector<std::string>> rows, size_t left = 1);
+/// How the last column of a table stands.
+enum class LastColumn { as_others, left };
+
+/// Columns padded to their widest cell; the first `left` columns are left-aligned, the others right, but for a last
+/// column of words. Control characters are escaped.
+std::string table(std::vector<std::vector<std::string>> rows, size_t left = 1, LastColumn last = LastColumn::as_others);
 
 }  // namespace resnet::cli

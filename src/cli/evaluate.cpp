@@ -42,7 +42,7 @@ Split parse_split(const std::string& name) {
   throw UserError("--split: '{}'; expected test, validation or train", escape_control(name));
 }
 
-void print_json(const Evaluation& e, const std::string& tta, const std::string& precision) {
+void print_json(const Evaluation& e, Split split, const std::string& tta, const std::string& precision) {
   json per_class = json::array();
   for (const ClassScore& s : e.per_class) {
     per_class.push_back(
@@ -56,17 +56,10 @@ void print_json(const Evaluation& e, const std::string& tta, const std::string& 
                            {"confidence", bin.confidence},
                            {"accuracy", bin.accuracy}});
   }
-  json object = {{"images", e.images},
-                 {"skipped", e.skipped},
-                 {"loss", e.loss},
-                 {"top1", e.top1},
-                 {"top5", e.top5},
-                 {"ece", e.ece},
-                 {"calibration", calibration},
-                 {"tta", tta},
-                 {"precision", precision},
-                 {"per_class", per_class},
-                 {"confusion", e.confusion}};
+  json object = {
+      {"images", e.images}, {"split", name_of(split)}, {"skipped", e.skipped},   {"loss", e.loss},
+      {"top1", e.top1},     {"top5", e.top5},          {"ece", e.ece},           {"calibration", calibration},
+      {"tta", tta},         {"precision", precision},  {"per_class", per_class}, {"confusion", e.confusion}};
   if (e.agreement) {
     object["agreement"] = {{"images", e.agreement->images},
                            {"same_best", e.agreement->same_best},
@@ -77,9 +70,10 @@ void print_json(const Evaluation& e, const std::string& tta, const std::string& 
   std::printf("%s\n", object.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
 }
 
-void print_text(const Evaluation& e, const std::string& precision) {
-  std::printf("%s images: loss %.4f, top-1 %.2f %%, top-5 %.2f %%, calibration error %.2f %%\n\n",
-              grouped(e.images).c_str(), e.loss, 100 * e.top1, 100 * e.top5, 100 * e.ece);
+void print_text(const Evaluation& e, Split split, const std::string& precision) {
+  std::printf("%s %s images: loss %.4f, top-1 %.2f %%, top-5 %.2f %%, calibration error %.2f %%\n\n",
+              grouped(e.images).c_str(), split == Split::train ? "training" : name_of(split), e.loss, 100 * e.top1,
+              100 * e.top5, 100 * e.ece);
   if (e.skipped > 0) std::printf("%s images could not be read and are left out\n\n", grouped(e.skipped).c_str());
   if (e.agreement) {
     std::printf("%s beside f32: the same class for %s of %s (%.2f %%); logits differ by %.2e (rms), %.2e (worst)\n\n",
@@ -229,7 +223,7 @@ int run_evaluate(const Arguments& a) {
     throw UserError(ExitCode::bad_data, "{}: none of its {} images can be read; expected at least one", a.data, images);
   if (!a.dump_logits.empty()) write_logits(a.dump_logits, program, data, d.preprocessing, images);
   if (!a.plots.empty()) write_plots(e, a.plots);
-  a.json ? print_json(e, a.tta, a.precision) : print_text(e, a.precision);
+  a.json ? print_json(e, data.split, a.tta, a.precision) : print_text(e, data.split, a.precision);
   return 0;
 }
 

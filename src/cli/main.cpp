@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,10 +24,18 @@ int fail(ExitCode code, const std::string& message) {
   return static_cast<int>(code);
 }
 
+/// Whether stdout is a pipe that nobody reads any longer: `resnet summary --list | head -1`.
+bool reader_is_gone() {
+  pollfd out{STDOUT_FILENO, POLLOUT, 0};
+  return ::poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0;
+}
+
 /// The exit code, unless results could not be written.
 int finish(int code) {
   std::cout.flush();
   if (std::fflush(stdout) != 0 || std::ferror(stdout) || !std::cout) {
+    // Whoever closes a pipe has read enough: no message, and the code that a shell gives to a tool that SIGPIPE ends.
+    if (reader_is_gone()) return 128 + SIGPIPE;
     return fail(ExitCode::io, "stdout: cannot write the result; expected an open file or pipe");
   }
   return code;

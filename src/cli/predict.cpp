@@ -48,7 +48,7 @@ class Failures {
   ExitCode code_ = ExitCode::ok;
 };
 
-/// One name a line.
+/// One name a line, which may end as Windows ends them.
 std::vector<std::string> names_from_stdin() {
   constexpr size_t kMost = size_t{256} << 20;
   std::vector<std::string> names;
@@ -56,6 +56,7 @@ std::vector<std::string> names_from_stdin() {
   for (std::string line; std::getline(std::cin, line);) {
     bytes += line.size() + 1;
     if (bytes > kMost) throw ResourceError(ExitCode::limit, "stdin: more than {} bytes of names", kMost);
+    if (line.ends_with('\r')) line.pop_back();
     if (!line.empty()) names.push_back(std::move(line));
   }
   return names;

@@ -91,7 +91,7 @@ int list_models(bool as_json) {
     std::printf("%s\n", list.dump().c_str());
     return 0;
   }
-  std::printf("%s\n%s\n", table(rows, 2).c_str(), kFamilies);
+  std::printf("%s\n%s\n", table(rows, 2, LastColumn::left).c_str(), kFamilies);
   return 0;
 }
 

@@ -117,7 +117,7 @@ Dataset load_cifar_folder(const std::string& folder, CifarKind kind, Split split
   for (const std::string& file : files_of(kind, split)) read_cifar_file(folder + "/" + file, kind, batch);
   Dataset dataset;
   dataset.name = folder;
-  dataset.split = split;
+  dataset.split = split == Split::train ? Split::train : Split::test;  // there is no third
   dataset.count = static_cast<int64_t>(batch.labels.size());
   dataset.channels = dataset.stored_channels = kChannels;
   dataset.height = dataset.width = kSide;

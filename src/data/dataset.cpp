@@ -95,7 +95,7 @@ Dataset load_idx_folder(const std::string& folder, Split split, std::vector<std:
   check_labels(classes_of_images, labels, static_cast<int64_t>(class_names.size()));
   Dataset dataset;
   dataset.name = folder;
-  dataset.split = split;
+  dataset.split = split == Split::train ? Split::train : Split::test;  // there is no third
   dataset.count = images.count();
   dataset.stored_channels = 1;
   dataset.height = images.height();

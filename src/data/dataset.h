@@ -20,8 +20,8 @@ const char* name_of(Split split);
 
 /// Images with a class each, all of `channels`. Whoever fills it keeps the sizes true; image() checks.
 struct Dataset {
-  std::string name;  ///< "fashion-mnist", or the path it was read from
-  Split split = Split::train;
+  std::string name;            ///< "fashion-mnist", or the path it was read from
+  Split split = Split::train;  ///< whose images these are, where the one asked for is not there
   int64_t count = 0;
   int64_t channels = 1;                  ///< of what image() gives: 1 or 3
   std::vector<int32_t> labels;           ///< [count], each in 0..classes()-1

@@ -172,16 +172,18 @@ FolderScan scan_image_folder(const std::string& folder, const ScanProgress& prog
   return scan;
 }
 
-std::optional<std::string> split_folder(const std::string& folder, Split split) {
-  std::vector<const char*> names;
+std::optional<SplitFolder> split_folder(const std::string& folder, Split split) {
+  const SplitFolder train{kTrain, Split::train}, val{kValidation[0], Split::validation},
+      validation{kValidation[1], Split::validation}, test{kTest, Split::test};
+  std::vector<SplitFolder> names;
   switch (split) {
-    case Split::train: names = {kTrain}; break;
-    case Split::validation: names = {kValidation[0], kValidation[1], kTest}; break;
-    case Split::test: names = {kTest, kValidation[0], kValidation[1]}; break;
+    case Split::train: names = {train}; break;
+    case Split::validation: names = {val, validation, test}; break;
+    case Split::test: names = {test, val, validation}; break;
   }
-  for (const char* name : names) {
-    const std::string path = folder + "/" + name;
-    if (is_directory(path)) return path;
+  for (const SplitFolder& name : names) {
+    const std::string path = folder + "/" + name.path;
+    if (is_directory(path)) return SplitFolder{path, name.split};
   }
   return std::nullopt;
 }
@@ -192,15 +194,15 @@ bool is_image_folder(const std::string& folder) {
 
 Dataset load_image_folder(const std::string& folder, Split split, const ScanProgress& progress) {
   const std::string shown = escape_control(folder);
-  const std::optional<std::string> train = split_folder(folder, Split::train);
-  std::optional<std::string> own = split_folder(folder, split);
-  if (!own && !train && split == Split::test) own = folder;
+  const std::optional<SplitFolder> train = split_folder(folder, Split::train);
+  std::optional<SplitFolder> own = split_folder(folder, split);
+  if (!own && !train && split == Split::test) own = SplitFolder{folder, split};
   if (!own) {
     throw ResourceError(ExitCode::io, "{}: has no folder of {} images; expected {}, with a folder for each class in it",
                         shown, name_of(split), split == Split::train ? "train" : "val, validation or test");
   }
-  FolderScan scan = scan_image_folder(*own, progress);
-  const std::string own_shown = escape_control(*own);
+  FolderScan scan = scan_image_folder(own->path, progress);
+  const std::string own_shown = escape_control(own->path);
   if (scan.class_names.empty()) {
     throw bad_data(own_shown, 0, "classes", "found no folder in it; expected one for each class");
   }
@@ -219,13 +221,13 @@ Dataset load_image_folder(const std::string& folder, Split split, const ScanProg
     }
   } else if (train) {
     // torchvision numbers each split's folders on its own; with one missing, all labels after it would be others.
-    const std::vector<std::string> classes = class_folders(*train);
+    const std::vector<std::string> classes = class_folders(train->path);
     std::vector<int32_t> number;
     for (const std::string& name : scan.class_names) {
       const auto found = std::lower_bound(classes.begin(), classes.end(), name);
       if (found == classes.end() || *found != name) {
         throw bad_data(own_shown + "/" + escape_control(name), 0, "class",
-                       "found a class that {} lacks; expected its {} classes only", escape_control(*train),
+                       "found a class that {} lacks; expected its {} classes only", escape_control(train->path),
                        classes.size());
       }
       number.push_back(static_cast<int32_t>(found - classes.begin()));
@@ -236,10 +238,10 @@ Dataset load_image_folder(const std::string& folder, Split split, const ScanProg
   if (scan.files.empty()) throw bad_data(own_shown, 0, "images", "found no image in it; expected at least one");
   Dataset dataset;
   dataset.name = folder;
-  dataset.split = split;
+  dataset.split = own->split;
   dataset.count = static_cast<int64_t>(scan.files.size());
   dataset.channels = 3;
-  dataset.root = *own + "/";
+  dataset.root = own->path + "/";
   dataset.files = std::move(scan.files);
   dataset.file_bytes = std::move(scan.file_bytes);
   dataset.labels = std::move(scan.labels);

@@ -29,9 +29,15 @@ std::vector<std::string> class_folders(const std::string& folder);
 /// that contains them not. Throws ResourceError io (a folder that cannot be read).
 FolderScan scan_image_folder(const std::string& folder, const ScanProgress& progress = {});
 
+/// A folder with a folder for each class, and whose images are in it.
+struct SplitFolder {
+  std::string path;
+  Split split;
+};
+
 /// The sub-folder that holds a split: train; val or validation, else test; test, else val or validation. Nothing where
 /// there is none.
-std::optional<std::string> split_folder(const std::string& folder, Split split);
+std::optional<SplitFolder> split_folder(const std::string& folder, Split split);
 
 /// Whether the folder has one of the sub-folders train, val, validation, test, or else any sub-folder: classes without
 /// a split, which serve as its test images.

@@ -164,7 +164,13 @@ PathParts parts_of(const std::string& path) {
 struct Parts {
   std::optional<List> train;  ///< whose classes count
   List own;
+  Split split = Split::train;  ///< what the own rows are for: the one asked for, or the one that stands in for it
 };
+
+Split split_called(std::string_view name) {
+  if (name == "train") return Split::train;
+  return name == "test" ? Split::test : Split::validation;
+}
 
 Parts find_parts(const std::string& path, Split split) {
   const List list = read_list(path);
@@ -176,7 +182,7 @@ Parts find_parts(const std::string& path, Split split) {
       throw bad_data(list.shown, row.offset, "split",
                      "line {} has none; expected train, val, validation or test as in others", row.line);
     }
-    Parts parts{.train = rows_with(list, {"train"}), .own = {}};
+    Parts parts{.train = rows_with(list, {"train"}), .own = {}, .split = split};
     switch (split) {
       case Split::train: parts.own = *parts.train; break;
       case Split::validation: parts.own = rows_with(list, {"val", "validation"}); break;
@@ -184,6 +190,7 @@ Parts find_parts(const std::string& path, Split split) {
     }
     if (parts.own.rows.empty() && split != Split::train) {
       parts.own = rows_with(list, {"val", "validation", "test"});
+      if (!parts.own.rows.empty()) parts.split = split_called(parts.own.rows.front().split);
     }
     if (parts.train->rows.empty()) parts.train.reset();
     return parts;
@@ -195,13 +202,13 @@ Parts find_parts(const std::string& path, Split split) {
           "{}: has no column of splits; expected one with train and val, or a list called train{} with val{} beside it",
           list.shown, ending, ending);
     }
-    return {.train = std::nullopt, .own = list};
+    return {.train = std::nullopt, .own = list, .split = split};
   }
   std::vector<const char*> names = {"val", "validation", "test"};
   if (split == Split::test) names = {"test", "val", "validation"};
   for (const char* name : names) {
     const std::string beside = folder + name + ending;
-    if (is_file(beside)) return {.train = list, .own = read_list(beside)};
+    if (is_file(beside)) return {.train = list, .own = read_list(beside), .split = split_called(name)};
   }
   throw ResourceError(ExitCode::io, "{}: has no list of {} images beside it; expected val{}, validation{} or test{}",
                       list.shown, name_of(split), ending, ending, ending);
@@ -285,7 +292,7 @@ Dataset load_image_list(const std::string& path, Split split, bool missing_files
   }
   Dataset dataset;
   dataset.name = path;
-  dataset.split = split;
+  dataset.split = parts.split;
   dataset.channels = 3;
   dataset.count = static_cast<int64_t>(list.rows.size());
   dataset.class_names = classes_of(parts.train ? *parts.train : list);

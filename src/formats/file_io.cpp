@@ -148,9 +148,9 @@ std::string read_whole_file(const std::string& path, uint64_t limit) {
   return out;
 }
 
-OutputFile::OutputFile(std::string path) : path_(std::move(path)) {
-  fd_ = FileDescriptor(retry([&] { return ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); }));
-  if (fd_.value() < 0) throw io_error(path_, "create", errno);
+OutputFile::OutputFile(const std::string& path, std::string shown) : shown_(shown.empty() ? path : std::move(shown)) {
+  fd_ = FileDescriptor(retry([&] { return ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); }));
+  if (fd_.value() < 0) throw io_error(shown_, "create", errno);
 }
 
 void OutputFile::write(std::span<const std::byte> bytes) {
@@ -159,16 +159,16 @@ void OutputFile::write(std::span<const std::byte> bytes) {
     const ssize_t put = retry([&] { return ::write(fd_.value(), bytes.data(), bytes.size()); });
     if (put < 0) {
       block.note(errno);
-      throw io_error(path_, "write", errno);
+      throw io_error(shown_, "write", errno);
     }
     bytes = bytes.subspan(static_cast<size_t>(put));
   }
 }
 
 void OutputFile::commit() {
-  if (retry([&] { return ::fsync(fd_.value()); }) != 0) throw io_error(path_, "fsync", errno);
+  if (retry([&] { return ::fsync(fd_.value()); }) != 0) throw io_error(shown_, "fsync", errno);
   // After fsync nothing is left to lose; NFS and quotas may still report here. EINTR on Linux means closed.
-  if (::close(fd_.release()) != 0 && errno != EINTR) throw io_error(path_, "close", errno);
+  if (::close(fd_.release()) != 0 && errno != EINTR) throw io_error(shown_, "close", errno);
 }
 
 void sync_directory(const std::string& path) {
@@ -204,7 +204,7 @@ void atomic_write_file(const std::string& path, const ContentWriter& content) {
   const std::string temporary = fmt::format("{}/.tmp-{}-write-{}", directory, ::getpid(), counter.fetch_add(1));
   ::unlink(temporary.c_str());  // left by a killed process that had our number
   try {
-    OutputFile file(temporary);
+    OutputFile file(temporary, target);
     content(file);
     file.commit();
     if (::rename(temporary.c_str(), target.c_str()) != 0) throw io_error(target, "rename into place", errno);

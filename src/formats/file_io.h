@@ -103,7 +103,8 @@ std::string read_whole_file(const std::string& path, uint64_t limit);
 /// A new file being written. Never overwrites: throws when the path exists.
 class OutputFile final : public ByteSink {
  public:
-  explicit OutputFile(std::string path);
+  /// `shown`: what errors call it, for a file that gets its name later; empty: its path.
+  explicit OutputFile(const std::string& path, std::string shown = "");
   using ByteSink::write;
   /// All of it, over short writes and EINTR; a full disk or file-size limit throws.
   void write(std::span<const std::byte> bytes) override;
@@ -111,7 +112,7 @@ class OutputFile final : public ByteSink {
   void commit();
 
  private:
-  std::string path_;
+  std::string shown_;
   FileDescriptor fd_;
 };
 

@@ -84,7 +84,7 @@ class PickleMachine {
   PickleMachine(Pickle& pickle, const std::string& path)
       : p_(pickle), path_(path), reader_(path, p_.bytes_, p_.base_) {}
 
-  void run() {
+  void run(PickleEnd end) {
     while (true) {
       at_ = static_cast<uint32_t>(reader_.position());
       const auto op = static_cast<Op>(reader_.number<uint8_t>("opcode"));
@@ -93,8 +93,10 @@ class PickleMachine {
     }
     if (stack_.size() != 1 || !marks_.empty())
       throw bad("STOP", "{} values and {} marks are left; expected one value", stack_.size(), marks_.size());
-    if (reader_.left() > 0) throw bad("STOP", "{} bytes follow it; expected none", reader_.left());
+    if (reader_.left() > 0 && end == PickleEnd::with_bytes)
+      throw bad("STOP", "{} bytes follow it; expected none", reader_.left());
     p_.root_ = stack_.front();
+    p_.bytes_.resize(reader_.position());
   }
 
  private:
@@ -160,7 +162,10 @@ class PickleMachine {
       case Op::reduce: return call("REDUCE");
       case Op::newobj: return call("NEWOBJ");
       case Op::build: return build();
-      case Op::binpersid: return push_container(PickleKind::persistent, 1, "BINPERSID");
+      case Op::binpersid:
+        push_container(PickleKind::persistent, 1, "BINPERSID");
+        p_.persistents_.push_back(stack_.back());
+        return;
       case Op::binput: return put(reader_.number<uint8_t>("BINPUT"), "BINPUT");
       case Op::long_binput: return put(reader_.number<uint32_t>("LONG_BINPUT"), "LONG_BINPUT");
       case Op::memoize: return put(memo_.size(), "MEMOIZE");
@@ -345,13 +350,14 @@ class PickleMachine {
   std::vector<uint32_t> marks_;
 };
 
-Pickle::Pickle(const std::string& path, std::string bytes, uint64_t base, std::span<const PickleGlobal> allowed)
+Pickle::Pickle(const std::string& path, std::string bytes, uint64_t base, std::span<const PickleGlobal> allowed,
+               PickleEnd end)
     : bytes_(std::move(bytes)), base_(base), allowed_(allowed) {
   if (bytes_.size() > kMaxPickleBytes) {
     throw ResourceError(ExitCode::limit, "{}: byte {} (pickle): {} bytes; at most {} are accepted", path, base,
                         bytes_.size(), kMaxPickleBytes);
   }
-  PickleMachine(*this, path).run();
+  PickleMachine(*this, path).run(end);
 }
 
 std::span<const PickleValue> Pickle::items(const PickleValue& value) const {

@@ -57,15 +57,23 @@ struct PickleGlobal {
   Use use = Use::call;
 };
 
+/// Whether the bytes that a pickle is read from are its own, or go on after it.
+enum class PickleEnd : uint8_t { with_bytes, more_follows };
+
 /// What one pickle holds.
 class Pickle {
  public:
   /// `bytes` lie at byte `base` of the file `path`, which errors name. Takes time and memory in proportion to the
   /// pickle's length, whatever it says. Throws bad_data (exit code 3) for anything that is no pickle of plain data and
   /// globals of the list, ResourceError (5) past 200,000 containers or 600,000 values.
-  Pickle(const std::string& path, std::string bytes, uint64_t base, std::span<const PickleGlobal> allowed);
+  Pickle(const std::string& path, std::string bytes, uint64_t base, std::span<const PickleGlobal> allowed,
+         PickleEnd end = PickleEnd::with_bytes);
 
   const PickleValue& root() const { return root_; }
+  /// Its length in bytes.
+  size_t size() const { return bytes_.size(); }
+  /// Every persistent id in it, in its order.
+  std::span<const PickleValue> persistents() const { return persistents_; }
   /// Of a list, tuple, set, dictionary, call or persistent id.
   std::span<const PickleValue> items(const PickleValue& value) const;
   /// Of a text.
@@ -84,6 +92,7 @@ class Pickle {
   uint64_t base_;
   std::span<const PickleGlobal> allowed_;
   std::vector<std::vector<PickleValue>> containers_;
+  std::vector<PickleValue> persistents_;
   PickleValue root_;
 };
 

@@ -111,14 +111,22 @@ constexpr const char* kWrappers[] = {"state_dict_ema", "model_ema",        "mode
                                      "ema_state_dict", "ema_model",        "ema",
                                      "state_dict",     "model_state_dict", "model"};
 
+/// The type of a storage's elements by its class's name; null when it is none that we know.
+const StoredDType* dtype_of_storage(std::string_view name) {
+  const auto known =
+      std::find_if(kStorages.begin(), kStorages.end(), [&](const TorchStorage& s) { return s.name == name; });
+  return known == kStorages.end() ? nullptr : find_stored_dtype(known->dtype);
+}
+
 /// Understands the pickle of one file.
 class StateDictReader {
  public:
-  StateDictReader(const ZipFile& zip, const std::string& folder, const Pickle& pickle) : zip_(zip), pickle_(pickle) {
-    const std::string data = folder + "/data/";
-    for (auto entry = zip.entries().lower_bound(data); entry != zip.entries().end() && entry->first.starts_with(data);
-         ++entry)
-      storages_.emplace(std::string_view(entry->first).substr(data.size()), &*entry);
+  /// The storages are those of `entries` whose names begin with `prefix`.
+  StateDictReader(const std::string& path, const std::map<std::string, ZipEntry>& entries, const std::string& prefix,
+                  const Pickle& pickle)
+      : path_(path), pickle_(pickle) {
+    for (auto entry = entries.lower_bound(prefix); entry != entries.end() && entry->first.starts_with(prefix); ++entry)
+      storages_.emplace(std::string_view(entry->first).substr(prefix.size()), &*entry);
   }
 
   std::map<std::string, TorchEntry> read(std::string& wrapper) {
@@ -145,7 +153,7 @@ class StateDictReader {
       }
       if (entries.size() == kMaxTensors) {
         throw ResourceError(ExitCode::limit,
-                            "{}: byte {} (data.pkl): more than {} tensors; at most so many are accepted", zip_.path(),
+                            "{}: byte {} (data.pkl): more than {} tensors; at most so many are accepted", path_,
                             pickle_.offset(items[i]), kMaxTensors);
       }
       if (!entries.emplace(name, tensor_of(items[i + 1], name)).second)
@@ -159,7 +167,7 @@ class StateDictReader {
   template <class... Args>
   UserError bad(const PickleValue& value, const std::string& field, fmt::format_string<Args...> text,
                 Args&&... args) const {
-    return bad_data(zip_.path(), pickle_.offset(value), field.c_str(), text, std::forward<Args>(args)...);
+    return bad_data(path_, pickle_.offset(value), field.c_str(), text, std::forward<Args>(args)...);
   }
 
   std::string described(const PickleValue& value) const {
@@ -260,10 +268,8 @@ class StateDictReader {
     if (!right)
       throw bad(id, field, "an id of {} parts; expected ('storage', type, key, device, elements)", items.size());
     const std::string_view type = pickle_.name(items[1]);
-    const auto known =
-        std::find_if(kStorages.begin(), kStorages.end(), [&](const TorchStorage& s) { return s.name == type; });
-    if (known == kStorages.end()) throw bad(items[1], field, "'{}'; expected a storage's type", type);
-    entry.dtype = find_stored_dtype(known->dtype);
+    entry.dtype = dtype_of_storage(type);
+    if (entry.dtype == nullptr) throw bad(items[1], field, "'{}'; expected a storage's type", type);
     const auto elements = static_cast<uint64_t>(size_of_value(items[4], field));
     const auto found = storages_.find(pickle_.text(items[2]));
     if (found == storages_.end()) {
@@ -313,7 +319,7 @@ class StateDictReader {
     }
   }
 
-  const ZipFile& zip_;
+  const std::string& path_;
   const Pickle& pickle_;
   std::map<std::string_view, const std::pair<const std::string, ZipEntry>*> storages_;  ///< by key
 };
@@ -397,14 +403,37 @@ std::string folder_of(const ZipFile& zip) {
   return folder;
 }
 
+std::variant<ZipFile, OldTorchFile> open_archive(const std::string& path) {
+  using Archive = std::variant<ZipFile, OldTorchFile>;
+  std::string beginning;
+  {
+    const InputFile file(path);
+    constexpr uint64_t kLooked = 16;
+    beginning.resize(static_cast<size_t>(std::min(file.size(), kLooked)));
+    file.read_at(0, std::as_writable_bytes(std::span(beginning)));
+  }
+  if (is_old_torch_file(beginning)) return Archive(std::in_place_type<OldTorchFile>, path, kAllowed, dtype_of_storage);
+  return Archive(std::in_place_type<ZipFile>, path);
+}
+
 }  // namespace
 
-TorchFile::TorchFile(const std::string& path) : zip_(path) {
-  const std::string folder = folder_of(zip_);
-  const std::string name = folder + "/data.pkl";
-  const Pickle pickle(zip_.path(), zip_.read_text(name, kMaxPickleBytes), zip_.entries().at(name).begin, kAllowed);
-  entries_ = StateDictReader(zip_, folder, pickle).read(wrapper_);
+TorchFile::TorchFile(const std::string& path) : archive_(open_archive(path)) {
+  if (auto* old = std::get_if<OldTorchFile>(&archive_)) {
+    const std::unique_ptr<Pickle> pickle = old->take_pickle();
+    entries_ = StateDictReader(path, old->entries(), "", *pickle).read(wrapper_);
+  } else {
+    const ZipFile& zip = std::get<ZipFile>(archive_);
+    const std::string folder = folder_of(zip);
+    const std::string name = folder + "/data.pkl";
+    const Pickle pickle(path, zip.read_text(name, kMaxPickleBytes), zip.entries().at(name).begin, kAllowed);
+    entries_ = StateDictReader(path, zip.entries(), folder + "/data/", pickle).read(wrapper_);
+  }
   check_storages();
+}
+
+const std::string& TorchFile::path() const {
+  return std::visit([](const auto& archive) -> const std::string& { return archive.path(); }, archive_);
 }
 
 /// Three ways in which a small file, or a sparse one, could ask for much: many views of one storage, views of few
@@ -453,14 +482,15 @@ std::vector<std::byte> TorchFile::stored_bytes(const std::string& name) const {
   if (!contiguous) budget.add(name, bytes_of(entry));
   std::vector<std::byte> spanned(static_cast<size_t>(span_of(entry)));
   if (contiguous && spanned.size() == stored.bytes) {
-    zip_.read(storage, spanned);
+    std::visit([&](const auto& archive) { archive.read(storage, spanned); }, archive_);
     return spanned;
   }
   if (!verified_.contains(&stored)) {
-    zip_.verify(storage);
+    std::visit([&](const auto& archive) { archive.verify(storage); }, archive_);
     verified_.insert(&stored);
   }
-  zip_.read_part(storage, spanned.empty() ? 0 : entry.offset * entry.dtype->bytes, spanned);
+  const uint64_t begin = spanned.empty() ? 0 : entry.offset * entry.dtype->bytes;
+  std::visit([&](const auto& archive) { archive.read_part(storage, begin, spanned); }, archive_);
   if (contiguous) return spanned;
   std::vector<std::byte> bytes(static_cast<size_t>(bytes_of(entry)));
   gather(entry, spanned, bytes);
@@ -488,12 +518,12 @@ std::map<std::string, Tensor> TorchFile::load_all(const std::vector<std::string>
     if (tensor_names.size() == 1 && loads_as_stored(*first.dtype) && is_contiguous(first) &&
         bytes_of(first) == zipped.bytes) {
       Tensor tensor(first.dtype->loaded, first.shape);  // straight into its place
-      zip_.read(name, {tensor.data(), tensor.size_bytes()});
+      std::visit([&](const auto& archive) { archive.read(name, {tensor.data(), tensor.size_bytes()}); }, archive_);
       tensors.emplace(*tensor_names.front(), std::move(tensor));
       continue;
     }
     storage.resize(static_cast<size_t>(zipped.bytes));
-    zip_.read(name, storage);
+    std::visit([&](const auto& archive) { archive.read(name, storage); }, archive_);
     for (const std::string* tensor : tensor_names) {
       const TorchEntry& entry = entries_.at(*tensor);
       bytes.resize(static_cast<size_t>(bytes_of(entry)));
@@ -505,11 +535,8 @@ std::map<std::string, Tensor> TorchFile::load_all(const std::vector<std::string>
 }
 
 std::string old_torch_format(std::string_view beginning) {
-  constexpr std::string_view kMagic("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 15);
   constexpr const char* kAgain =
       "save it again with PyTorch 1.6 or later: torch.save(torch.load(FILE, map_location='cpu'), NEW)";
-  if (beginning.starts_with(kMagic))
-    return fmt::format("a file of torch.save before PyTorch 1.6; expected a zip archive; {}", kAgain);
   if (beginning.size() >= 262 && beginning.substr(257, 5) == "ustar")
     return fmt::format("a tar archive, as torch.save wrote before PyTorch 0.2; expected a zip archive; {}", kAgain);
   // A safetensors file may begin with any length, but a '{' follows it.

@@ -1,16 +1,19 @@
 #pragma once
-// PyTorch's files since 1.6 (torch.save, https://github.com/pytorch/pytorch, torch/serialization.py): a zip archive
+// PyTorch's files (torch.save, https://github.com/pytorch/pytorch, torch/serialization.py): since 1.6 a zip archive
 // with
 //   NAME/data.pkl    a pickle of the saved object, whose tensors are views of numbered storages
 //   NAME/data/KEY    each storage's bytes
-// Nothing in them is executed: pickle.h. What is looked for is a state dict, wrapped as training scripts wrap it.
+// and before it what old_torch_file.h reads. Nothing in them is executed: pickle.h. What is looked for is a state dict,
+// wrapped as training scripts wrap it.
 
 #include <map>
 #include <set>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
+#include "formats/old_torch_file.h"
 #include "formats/stored_tensor.h"
 #include "formats/zip.h"
 
@@ -33,14 +36,14 @@ class TorchFile {
   /// instead of its state dict, or a kind of tensor that we do not know; ResourceError (5) past the limits of zip.h and
   /// pickle.h.
   explicit TorchFile(const std::string& path);
-  const std::string& path() const { return zip_.path(); }
+  const std::string& path() const;
   const std::map<std::string, TorchEntry>& entries() const { return entries_; }
   /// The key under which the state dict lay in the file: "state_dict", "model_ema"; empty when it was the whole.
   const std::string& wrapper() const { return wrapper_; }
 
   /// As stored: row-major, whatever the strides. A storage is read whole once, for its checksum, however many tensors
-  /// are views of it; then as much as the view spans. Throws bad_data when the checksum is not the promised one. Not
-  /// for several threads at once.
+  /// are views of it; then as much as the view spans. Throws bad_data when the checksum is not the promised one (an old
+  /// file has none). Not for several threads at once.
   std::vector<std::byte> stored_bytes(const std::string& name) const;
   /// As tensor_from_stored has it.
   Tensor load(const std::string& name) const;
@@ -50,13 +53,14 @@ class TorchFile {
  private:
   void check_storages() const;
 
-  ZipFile zip_;
+  std::variant<ZipFile, OldTorchFile> archive_;
   std::map<std::string, TorchEntry> entries_;
   std::string wrapper_;
   mutable std::set<const ZipEntry*> verified_;  ///< storages whose checksum is right
 };
 
-/// Whether a file that begins so is of torch.save before 1.6, and what to say of it; empty when it is not.
+/// Whether a file that begins so is of a kind that torch.save wrote and that is not read here (a tar archive, a bare
+/// pickle), and what to say of it; empty when it is not.
 /// `beginning`: the first 512 bytes, or fewer when the file is shorter.
 std::string old_torch_format(std::string_view beginning);
 

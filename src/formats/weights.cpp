@@ -19,6 +19,7 @@ std::variant<SafetensorsFile, TorchFile> open_weights(const std::string& path) {
   // A safetensors file begins with a length, which may be the letters of any other format; but then comes its '{'.
   const bool header = beginning.size() > 8 && beginning[8] == '{';
   if (!header && (beginning.starts_with("PK\x03\x04") || beginning.starts_with("PK\x05\x06"))) return TorchFile(path);
+  if (is_old_torch_file(beginning)) return TorchFile(path);
   if (const std::string old = old_torch_format(beginning); !old.empty()) throw bad_data(path, 0, "format", "{}", old);
   return SafetensorsFile(path);
 }

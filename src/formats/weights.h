@@ -26,7 +26,7 @@ struct WeightsEntry {
 class WeightsFile {
  public:
   /// Throws io_error (exit code 4) when it cannot be opened; bad_data (3) and ResourceError (5) as SafetensorsFile and
-  /// TorchFile; files of PyTorch before 1.6 are named, with the way out. With a `strip_prefix` only the tensors whose
+  /// TorchFile; files of PyTorch before 0.2 are named, with the way out. With a `strip_prefix` only the tensors whose
   /// names begin with it are there, without it; UserError when there are none. What DataParallel, averaged and compiled
   /// models put before every name ("module.", "_orig_mod.", in any order) is always left out.
   explicit WeightsFile(const std::string& path, const std::string& strip_prefix = "");

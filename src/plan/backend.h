@@ -96,6 +96,8 @@ class Backend {
   virtual Layout layout(const TensorType& type, const ValueRole& role) const = 0;
   /// Chooses an algorithm (by measurement where there are several) and builds the kernel.
   virtual std::unique_ptr<Kernel> prepare(const NodeRequest& request) = 0;
+  /// A program's kernels are about to run, on this thread.
+  virtual void before_run() {}
 
   /// The choices made so far (problem -> algorithm), and choices to follow instead of measuring: a
   /// resumed run adopts its checkpoint's, for another algorithm would round differently.

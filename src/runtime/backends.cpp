@@ -6,6 +6,7 @@
 #include <charconv>
 #include <climits>
 #include <cstdint>
+#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <latch>
@@ -22,8 +23,29 @@ namespace resnet {
 
 namespace {
 
+/// CPUs that this process may run on: its affinity and its control groups' quotas.
+int allowed_cpus() {
+  cpu_set_t set;
+  int count = 1;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) count = std::max(1, CPU_COUNT(&set));
+  for (const std::string& folder : control_group_folders()) {
+    std::ifstream file(folder + "/cpu.max");
+    const std::string quota{std::istreambuf_iterator<char>(file), {}};
+    count = std::min(count, group_threads(quota).value_or(count));
+  }
+  return count;
+}
+
+/// Threads beyond the CPUs only wait for one another: some are allowed, as results depend on their number and a run may
+/// have to repeat another machine's, but hundreds would crawl.
+int most_threads(int cpus) { return std::max(32, 4 * cpus); }
+
 /// The OpenMP runtime ends the process when it gets no thread: ask for as many before it does.
 void require_threads(int count) {
+  const int cpus = allowed_cpus();
+  if (count > most_threads(cpus))
+    throw UserError("--threads: {}; expected 0 (all {} CPUs that this process may use) to {}", count, cpus,
+                    most_threads(cpus));
   std::latch all_asked(1);
   std::vector<std::jthread> threads;
   try {
@@ -67,15 +89,21 @@ double fma_peak(int threads) { return measure_fma_peak(threads); }
 double memory_bandwidth(int threads) { return measure_memory_bandwidth(threads); }
 
 int available_threads() {
-  cpu_set_t set;
-  int count = 1;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) count = std::max(1, CPU_COUNT(&set));
-  for (const std::string& folder : control_group_folders()) {
-    std::ifstream file(folder + "/cpu.max");
-    const std::string quota{std::istreambuf_iterator<char>(file), {}};
-    count = std::min(count, group_threads(quota).value_or(count));
+  int count = allowed_cpus();
+  for (const char* name : {"OMP_NUM_THREADS", "OMP_THREAD_LIMIT"}) {
+    if (const char* text = std::getenv(name)) count = std::min(count, openmp_threads(text).value_or(count));
   }
   return count;
+}
+
+std::optional<int> openmp_threads(std::string_view value) {
+  value = value.substr(0, value.find(','));
+  while (!value.empty() && (value.front() == ' ' || value.front() == '\t')) value.remove_prefix(1);
+  while (!value.empty() && (value.back() == ' ' || value.back() == '\t')) value.remove_suffix(1);
+  int number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc() || end != value.data() + value.size() || number < 1) return std::nullopt;
+  return number;
 }
 
 std::optional<int> group_threads(std::string_view cpu_max) {

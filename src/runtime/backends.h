@@ -25,8 +25,9 @@ enum class Precision {
 /// "f32" or "f16", the value of a flag --precision; throws UserError otherwise.
 Precision parse_precision(const std::string& name);
 
-/// "cpu" or "reference"; throws UserError with the nearest names otherwise, and for a precision that the backend, or
-/// this processor, does not have.
+/// "cpu" or "reference"; throws UserError with the nearest names otherwise, for a precision that the backend, or this
+/// processor, does not have, and when `threads` are more than four times the CPUs this process may use and more than
+/// 32; ResourceError when the system does not give as many.
 std::unique_ptr<Backend> make_backend(const std::string& name, int threads,
                                       AlgorithmChoice choice = AlgorithmChoice::measured,
                                       Precision precision = Precision::f32);
@@ -38,8 +39,13 @@ double fma_peak(int threads);
 /// bytes both counted; measured now (about 0.1 s).
 double memory_bandwidth(int threads);
 
-/// CPUs this process may use: affinity and cgroup limits counted.
+/// Threads to compute with when nobody says how many: the CPUs this process may use (its affinity, its control groups'
+/// quotas), or fewer where OMP_NUM_THREADS or OMP_THREAD_LIMIT say so.
 int available_threads();
+
+/// The threads that OMP_NUM_THREADS asks for at the outermost level ("4" or "4,2"); none where OpenMP would not
+/// understand it, and ignores it.
+std::optional<int> openmp_threads(std::string_view value);
 
 /// The CPUs that the text of a control group's cpu.max ("QUOTA PERIOD") allows, rounded up; none for "max PERIOD".
 std::optional<int> group_threads(std::string_view cpu_max);

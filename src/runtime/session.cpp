@@ -84,6 +84,7 @@ void* Program::input_data(const std::string& name) {
 }
 
 void Program::run() {
+  session_->backend_->before_run();
   if (seen_version_ != session_->version_) {
     for (const Bound& step : steps_) step.kernel->constants_changed();
     pack_constants();

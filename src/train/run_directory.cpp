@@ -264,7 +264,9 @@ void RunDirectory::rewind_events(int64_t step, bool evaluation_pending) {
       // A line cut short by a kill, or of a step that will be done again, goes.
       if (!event.is_object() || !event.contains("step") || !event["step"].is_number_integer()) continue;
       const int64_t at = event["step"].get<int64_t>();
-      const bool again = at > step || (at == step && evaluation_pending && event.value("split", json()) == "test");
+      const json split = event.value("split", json());
+      const bool evaluates = split == "validation" || split == "test";
+      const bool again = at > step || (at == step && evaluation_pending && evaluates);
       if (!again) kept += line + "\n";
     }
   }

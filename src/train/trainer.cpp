@@ -507,7 +507,7 @@ class Trainer {
     run_->append_event(json{
         {"step", state_.step},
         {"epoch", m.epoch},
-        {"split", "test"},
+        {"split", name_of(test_set_.split)},
         {"loss", e.loss},
         {"top1", e.top1},
         {"top5", e.top5},

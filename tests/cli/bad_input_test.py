@@ -236,9 +236,12 @@ class CommandLine(BadInput):
                 with open("/dev/full", "wb") as full:
                     self.assert_refused(IO, "stdout", *arguments, stdout=full)
                 self.assert_refused(IO, "stdout", *arguments, preexec=lambda: os.close(1))
+        # A reader that has gone has read enough: no error line, and the code of a tool that SIGPIPE ends.
         read, write = os.pipe()
         os.close(read)
-        self.assert_refused(IO, "stdout", "summary", "lecture_resnet18", stdout=write)
+        for arguments in (("summary", "lecture_resnet18"), ("summary", "--list"), ("--help",)):
+            result = self.call(*arguments, stdout=write)
+            self.assertEqual((result.code, result.err), (128 + signal.SIGPIPE, ""), arguments)
         os.close(write)
         # All three closed: a run must not write its result into the first file it opens.
         run = self.folder / "closed"

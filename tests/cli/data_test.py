@@ -54,6 +54,7 @@ class DataTest(ProgramTest):
         self.assertEqual(self.train("idx", "by-idx", "--epochs", 2).code, 0)
         self.assert_same_weights(self.folder / "by-folder/last/model.safetensors", self.folder / "by-idx/last/model.safetensors")
         evaluated = [self.ok("evaluate", "by-idx/best.safetensors", "--data", data, "--json").json() for data in ("photos", "idx")]
+        self.assertEqual([e.pop("split") for e in evaluated], ["validation", "test"])  # whose images they are
         self.assertEqual(evaluated[0], evaluated[1])
         self.assertEqual(evaluated[0]["images"], 48)
 
@@ -109,7 +110,7 @@ class DataTest(ProgramTest):
         self.assertIn("skip/train/0/0000.png", whole.err)
         skipped = [e for e in events(self.folder / "whole") if "skipped_sample" in e]
         self.assertEqual(sorted(e["skipped_sample"] for e in skipped), sorted([0, 1, 40, 95] * 2))
-        tests = [e for e in events(self.folder / "whole") if e["split"] == "test"]
+        tests = [e for e in events(self.folder / "whole") if e["split"] == "validation"]  # there is no folder test
         self.assertEqual([(e["images"], e["skipped_samples"]) for e in tests], [(47, 1)] * 2)
         self.assertEqual(self.train("skip", "parts", "--epochs", 2, "--max-steps", 4, *skip).code, 0)
         resumed = self.call("train", "--resume", "parts", "--max-steps", 0, "--json", "-j", 3)

@@ -24,27 +24,29 @@ class FineTune(ProgramTest):
         self.ok("convert", "imagenet.pth", "imagenet.safetensors", "--architecture", "resnet18")
         for kind in ("idx", "png"):
             (self.folder / kind).mkdir()
-        fashion_mnist.small_copy(self.folder / "idx", TRAIN, TEST)
+        fashion_mnist.small_copy(self.folder / "idx", TRAIN, TEST, by_class=True)
         fashion_mnist.png_folder(self.folder / "png", TRAIN, TEST)
 
     def train(self, data):
         return self.ok("train", "--weights", "imagenet.safetensors", "--reset-head", "--data", data, "--image-size", 32, "--batch-size", 64,
-                       "--epochs", 2, "--lr", 0.02, "--momentum", 0.9, "--seed", 3, "--output", f"run-{data}", "--json").json()
+                       "--epochs", 2, "--lr", 0.02, "--momentum", 0.9, "--lr-scheduler", "cosineannealinglr", "--seed", 3,
+                       "--output", f"run-{data}", "--json").json()
 
     def test_png_files_reach_what_idx_files_reach(self):
         self.prepared()
         idx, png = self.train("idx"), self.train("png")
-        # The images are the same, their order is not: files go class by class.
-        self.assertGreater(idx["eval_top1"], 0.6)
-        self.assertGreater(png["eval_top1"], 0.6)
-        self.assertLess(abs(idx["eval_top1"] - png["eval_top1"]), 0.08)
+        # The same pixels in the same order, so the same steps: every number is the same, not only near.
+        for number in ("train_loss", "train_top1", "eval_loss", "eval_top1", "best_top1", "steps"):
+            self.assertEqual(idx[number], png[number], number)
+        self.assertGreater(png["eval_top1"], 0.6)  # 0.74 to 0.77 with three seeds
         model = self.folder / "run-png" / "best.safetensors"
         first = sorted((self.folder / "png" / "test" / "9").iterdir())[0]
         answer = self.ok("predict", model, first, "--json").json()
         self.assertEqual(len(answer["predictions"]), 5)
         evaluated = self.ok("evaluate", model, "--data", "png", "--json").json()
         self.assertEqual(evaluated["images"], TEST)
-        self.assertEqual(evaluated["top1"], png["best_top1"])
+        # Another batch size, perhaps other kernels: of two classes as likely, rounding may choose another.
+        self.assertLessEqual(abs(evaluated["top1"] - png["best_top1"]), 1 / TEST)
 
     def test_weights_that_say_nothing_of_their_photos_are_warned_of(self):
         self.prepared()

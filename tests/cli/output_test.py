@@ -186,7 +186,12 @@ class Training(ProgramTest):
         limited = self.ok("evaluate", self.weights, "--data", "data", "--limit", "5", "--json").json()
         self.assertEqual((limited["images"], int(np.sum(limited["confusion"]))), (5, 5))
         train = self.ok("evaluate", self.weights, "--data", "data", "--split", "train", "--json").json()
-        self.assertEqual(train["images"], 96)
+        self.assertEqual((train["images"], train["split"]), (96, "train"))
+        # These files have no third part: the test images stand in for validation, and the answer says so.
+        for split in ("test", "validation"):
+            asked = ("evaluate", self.weights, "--data", "data", "--split", split)
+            self.assertEqual(self.ok(*asked, "--json").json()["split"], "test")
+            self.assertIn("48 test images: ", self.ok(*asked).out)
 
     def test_summary_reads_a_model_file(self):
         summary = self.ok("summary", self.weights, "--json").json()

@@ -94,13 +94,14 @@ class Predict(Predicting):
         odd.write_bytes((self.folder / "photos/01.png").read_bytes())
         self.assertEqual([o["path"] for o in self.objects(odd.name)], [odd.name])
         listed = self.folder / "list"
-        listed.write_text("photos/03.png\n\nphotos/00.jpg\n")
-        with open(listed) as stdin:
-            result = self.call("predict", "m.safetensors", "photos/05.png", "-", "photos/07.png", "--json",
-                               preexec=lambda: os.dup2(stdin.fileno(), 0))
-        self.assertEqual(result.code, 0, result.err)
-        self.assertEqual([json.loads(line)["path"] for line in result.out.splitlines()],
-                         ["photos/05.png", "photos/03.png", "photos/00.jpg", "photos/07.png"])
+        for text in (b"photos/03.png\n\nphotos/00.jpg\n", b"photos/03.png\r\n\r\nphotos/00.jpg"):
+            listed.write_bytes(text)
+            with open(listed) as stdin:
+                result = self.call("predict", "m.safetensors", "photos/05.png", "-", "photos/07.png", "--json",
+                                   preexec=lambda: os.dup2(stdin.fileno(), 0))
+            self.assertEqual(result.code, 0, result.err)
+            self.assertEqual([json.loads(line)["path"] for line in result.out.splitlines()],
+                             ["photos/05.png", "photos/03.png", "photos/00.jpg", "photos/07.png"])
 
     def test_batches_threads_and_workers_change_no_order_and_numbers_only_by_rounding(self):
         expected = self.objects("photos", "--logits")

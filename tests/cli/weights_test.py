@@ -6,6 +6,7 @@ import os
 import pathlib
 import pickle
 import signal
+import struct
 import warnings
 import zipfile
 
@@ -128,8 +129,10 @@ class Convert(ProgramTest):
         calls = self.save({"state_dict": random_net(classes=2).state_dict(), "x": RunsAtUnpickling(touched)}, "calls.pth")
         self.refused(3, ("calls.pth: byte ", "system", "nothing of a pickle is ever run"), "convert", calls, "no.safetensors")
         self.refused(3, ("calls.pth: byte ", "system"), "summary", calls)
-        old = self.save({"w": torch.zeros(2)}, "old.pth", _use_new_zipfile_serialization=False)
-        self.refused(3, ("old.pth: byte 0", "before PyTorch 1.6", "torch.save(torch.load("), "convert", old, "no.safetensors")
+        old = self.save({"state_dict": {"w": torch.zeros(2)}, "x": RunsAtUnpickling(touched)}, "old.pth", _use_new_zipfile_serialization=False)
+        self.refused(3, ("old.pth: byte ", "system", "nothing of a pickle is ever run"), "convert", old, "no.safetensors")
+        whole = self.save(random_net(classes=2), "old-whole.pth", _use_new_zipfile_serialization=False)
+        self.refused(3, ("old-whole.pth: byte ", "a whole model was pickled"), "convert", whole, "no.safetensors")
         (self.folder / "bare.pth").write_bytes(pickle.dumps({"w": 1}, 2))
         self.refused(3, ("bare.pth: byte 0", "bare pickle"), "summary", "bare.pth")
         torch.jit.script(torch.nn.Linear(2, 2)).save(str(self.folder / "script.pth"))
@@ -138,6 +141,43 @@ class Convert(ProgramTest):
         self.refused(3, ("list.pth: byte ", "a list"), "summary", self.save([torch.zeros(2)], "list.pth"))
         self.refused(3, ("expanded.pth: byte ", ".contiguous()"), "summary", self.save({"w": torch.zeros(1).expand(1 << 40)}, "expanded.pth"))
         self.assertFalse(touched.exists())
+
+    def test_files_of_torch_before_1_6_are_read_as_new_ones_are(self):
+        shared = torch.arange(24, dtype=torch.float32)
+        states = {"net": random_net(classes=2).state_dict(),
+                  "views": {"a": shared[3:9].reshape(2, 3), "b": shared.reshape(4, 6).t(), "tied": shared, "scalar": torch.tensor(2.5)},
+                  "types": {str(t): torch.arange(6).to(t) for t in (torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.int16,
+                                                                   torch.int8, torch.uint8, torch.bool)},
+                  "empty": {"none": torch.zeros(0, 3), "one": torch.ones(1)}}
+        for name, state in states.items():
+            with self.subTest(name):
+                new, old = (self.read_of(self.save(state, f"{name}-{kind}.pth", _use_new_zipfile_serialization=kind == "new")) for kind in ("new", "old"))
+                self.assertTrue(same(old, new))
+                self.assertTrue(same(old, {k: v.contiguous() for k, v in state.items()}))
+        wrapped = self.save({"epoch": 3, "state_dict": states["net"], "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}}}}, "wrapped.pth",
+                            _use_new_zipfile_serialization=False)
+        self.assertTrue(same(self.read_of(wrapped), states["net"]))
+
+    def read_of(self, file):
+        self.convert(file, "out.safetensors")
+        return self.read()
+
+    def test_damaged_files_of_torch_before_1_6_are_refused(self):
+        name = self.save({"w": torch.arange(6.0), "b": torch.ones(3)}, "old.pth", _use_new_zipfile_serialization=False)
+        good = (self.folder / name).read_bytes()
+        keys = good.rindex(b"\x80\x02]")  # the pickle of the list of keys
+        length = good.index(struct.pack("<q", 3), keys)
+        bad = {"a byte more": (good + b"\0", "follow the last storage"), "a huge storage": (good[:length] + b"\xff" * 7 + b"\x7f" + good[length + 8:], "declares"),
+               "a version": (good[:15] + b"\x80\x02M\xea\x03." + good[21:], "version"), "big-endian": (good.replace(b"little_endian", b"small_endian_"), "little_endian"),
+               "no list": (good[:keys] + b"\x80\x02}." + good[keys:], "keys")}
+        for size in (*range(0, len(good), 7), *range(len(good) - 48, len(good))):
+            bad[f"{size} bytes"] = good[:size], f"{name}: byte "
+        for what, (content, part) in bad.items():
+            with self.subTest(what):
+                (self.folder / name).write_bytes(content)
+                self.refused(3, (f"{name}: byte ", part), "convert", name, "no.safetensors")
+        (self.folder / name).write_bytes(good)
+        self.assertEqual(sorted(self.read_of(name)), ["b", "w"])
 
     def test_a_compressed_copy_and_a_bomb_are_refused(self):
         self.save({"w": torch.zeros(1 << 22)}, "small.pth")

@@ -129,7 +129,10 @@ TEST(ImageFolder, takes_validation_and_test_for_each_other_where_one_is_missing)
   write_pets(folder);
   EXPECT_EQ(load_dataset(folder.path(), Split::validation).root, folder / "val/");
   EXPECT_EQ(load_dataset(folder.path(), Split::test).root, folder / "val/");
+  EXPECT_EQ(load_dataset(folder.path(), Split::test).split, Split::validation) << "what stands in says so";
   write_below(folder, "test/cat/a.png", grey_png(4, 4, 9));
+  EXPECT_EQ(load_dataset(folder.path(), Split::test).split, Split::test);
+  EXPECT_EQ(load_dataset(folder.path(), Split::train).split, Split::train);
   EXPECT_EQ(load_dataset(folder.path(), Split::validation).root, folder / "val/");
   EXPECT_EQ(load_dataset(folder.path(), Split::test).root, folder / "test/");
 }

@@ -78,6 +78,7 @@ TEST(ImageList, is_a_data_set_of_files_beside_it) {
   Image scratch;
   EXPECT_EQ(train.image(1, scratch).pixels[0], 8);
   EXPECT_EQ(load_dataset(list, Split::test).files, (std::vector<std::string>{"b.png"}));
+  EXPECT_EQ(load_dataset(list, Split::test).split, Split::validation) << "what stands in says so";
   EXPECT_EQ(load_dataset(list, Split::validation).labels, (std::vector<int32_t>{1}));
 }
 
@@ -90,6 +91,7 @@ TEST(ImageList, finds_the_lists_beside_train_csv) {
     const Dataset test = load_dataset(path, Split::test);
     EXPECT_EQ(test.class_names, (std::vector<std::string>{"0", "1", "2"}));
     EXPECT_EQ(test.labels, (std::vector<int32_t>{2}));
+    EXPECT_EQ(test.split, Split::validation);
   }
   folder.write("val.csv", text_bytes("b.png,3\n"));
   EXPECT_THROW(load_dataset(folder.path(), Split::test), UserError);

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/on_backend.h"
+
 namespace resnet {
 namespace {
 
@@ -15,6 +17,33 @@ TEST(AvailableThreads, AGroupsQuotaIsRoundedUpToWholeCpus) {
     EXPECT_EQ(group_threads(text), std::nullopt) << text;
   }
   EXPECT_GE(available_threads(), 1);
+}
+
+TEST(AvailableThreads, OpenMpsVariablesLowerThemButDoNotRaiseThem) {
+  EXPECT_EQ(openmp_threads("4"), 4);
+  EXPECT_EQ(openmp_threads(" 3 , 2"), 3);
+  for (const char* text : {"", "0", "-2", "two", "2 2", "4x", ",4", "99999999999"})
+    EXPECT_EQ(openmp_threads(text), std::nullopt) << text;
+  const testing::ScopedEnvironment none("OMP_NUM_THREADS", "nonsense"), no_limit("OMP_THREAD_LIMIT", "nonsense");
+  const int cpus = available_threads();
+  for (const char* name : {"OMP_NUM_THREADS", "OMP_THREAD_LIMIT"}) {
+    const testing::ScopedEnvironment one(name, "1");
+    EXPECT_EQ(available_threads(), 1) << name;
+  }
+  const testing::ScopedEnvironment many("OMP_NUM_THREADS", "100000");
+  EXPECT_EQ(available_threads(), cpus) << "a container's two CPUs are not more for a variable meant for its host";
+}
+
+TEST(MakeBackend, RefusesThreadsThatCouldOnlyWaitForOneAnother) {
+  EXPECT_NO_THROW(make_backend("cpu", 8));
+  const int absurd = 1024 * available_threads();
+  try {
+    make_backend("cpu", absurd);
+    FAIL();
+  } catch (const UserError& error) {
+    EXPECT_EQ(std::string(error.what()).find(fmt::format("--threads: {}; expected 0 (all ", absurd)), 0u)
+        << error.what();
+  }
 }
 
 }  // namespace

@@ -1,8 +1,11 @@
 #include "serve/classifier.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <limits>
 #include <thread>
@@ -204,6 +207,28 @@ TEST(TopK, IsOrderedByLogitThenByIndex) {
   EXPECT_NEAR(best[2].probability, std::exp(1) / sum, 1e-15);
   EXPECT_EQ(Classifier::top_k(logits, 100, names).size(), 4u);
   expect_usage([&] { Classifier::top_k(logits, 0, names); }, "top-k: 0");
+}
+
+double cpu_seconds_of_this_process() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+TEST_F(ClassifierTest, WaitingForWorkBurnsNoCpu) {
+  const char* policy = std::getenv("OMP_WAIT_POLICY");
+  if (policy && (policy[0] == 'a' || policy[0] == 'A')) GTEST_SKIP() << "OMP_WAIT_POLICY=active asks for burning";
+  Classifier classifier(path_, {.threads = 2});
+  const Images images(2);
+  classifier.logits(images.views());
+  const double before = cpu_seconds_of_this_process();
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+  // Two threads that spin would have burnt a second each, or what other programs leave them; the runtime's last wait
+  // ends after some milliseconds.
+  EXPECT_LT(cpu_seconds_of_this_process() - before, 0.25);
 }
 
 TEST(TopK, ANanIsTheLeastOfAll) {

@@ -2,10 +2,13 @@
 """bench/peers.py with contestants of known speed: what it divides by what, and that no two ever compute at once."""
 import contextlib
 import io
+import json
 import pathlib
 import sys
 import tempfile
 import unittest
+
+import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench"))
 import cold_start  # noqa: F401 it imports names of peers, which must be there
@@ -53,19 +56,76 @@ class Peers(unittest.TestCase):
 
     def test_a_peer_that_dies_is_unavailable_with_its_code(self):
         with self.assertRaisesRegex(peers.Unavailable, "code 1"):
-            peers.Peer("onnxruntime", "/bin/false", [], 1)
+            peers.Peer("onnxruntime", "/bin/false", [], 1).greet()
 
     def test_a_peer_whose_library_prints_is_still_understood(self):
         with tempfile.TemporaryDirectory() as folder:
             talker = pathlib.Path(folder) / "talker"
             talker.write_text('#!/bin/sh\necho loading\necho \'{"name": "t", "version": "2", "images": 3}\'\n')
             talker.chmod(0o755)
-            self.assertEqual(peers.Peer("x", talker, [], 1).images, 3)
+            self.assertEqual(peers.Peer("x", talker, [], 1).greet().images, 3)
 
     def test_the_best_peer_is_the_fastest_and_not_us(self):
         contestants, measured = self.race([9, 9], [4, 4], [6, 6])
         self.assertEqual(peers.best_peer(peers.summarise(contestants, measured, 1))["name"], "2")
         self.assertIsNone(peers.best_peer(peers.summarise(contestants[:1], measured[:1], 1)))
+
+    def test_the_report_holds_each_promise_against_the_newest_record_of_its_setup(self):
+        def record(batch, ours, *theirs, **more):
+            rows = [{"name": name, "median": rate, "ratio": ours / rate, "resident_bytes": size, "p50_ms": 1.0,
+                     "first_answer_ms": [ms, 9 * ms, ms]}
+                    for name, rate, size, ms in (("resnet.cpp", ours, 40, 100), *theirs)]
+            return {"model": "resnet18", "precision": "f32", "batch_size": batch, "results": rows, "commit": "c0ffee", "cpu": "Z", **more}
+
+        torch, other = ("PyTorch, eager", 20.0, 100, 2000), ("ONNX Runtime", 50.0, 50, 500)
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "inference.jsonl"
+            self.assertEqual(peers.newest_records(path), {})
+            old = [record(32, 1000.0, other), {**record(32, 1000.0, torch), "model": "resnet50"}]
+            path.write_text("".join(json.dumps(r) + "\n" for r in (*old, record(32, 100.0, torch, other), record(1, 55.0, torch, other))))
+            lines = peers.report(peers.newest_records(path))
+        self.assertEqual(len(lines), 1 + len(peers.GOALS))
+        told = {line[:52].strip(): line[52:].split() for line in lines}
+        self.assertEqual(told["ResNet-18 f32 batch 32, by the best peer"][:4], ["1.80", "2.30", "2.000", "floor"])
+        self.assertEqual(told["ResNet-18 f32 batch 32, by the best peer"][4:6], ["ONNX", "Runtime,"])
+        self.assertEqual(told["ResNet-18 f32 batch 1, by the best peer"][2:4], ["1.100", "missed"])
+        self.assertEqual(told["ResNet-50 f32 batch 32, by the best peer"][2:4], ["50.000", "aim"])
+        self.assertEqual(told["memory, ResNet-50 f32 batch 32, by the leanest peer"][2:4], ["0.400", "aim"])
+        self.assertEqual(told["start to first answer, ResNet-18 f32, by PyTorch"][2:4], ["0.050", "floor"])
+        self.assertEqual(told["ResNet-18 f16 batch 32, by our own f32"][2:], ["-", "not", "measured"])
+
+    def test_a_slow_starter_is_started_once(self):
+        class Starter:
+            def __init__(self, name, seconds):
+                self.name, self.seconds = name, seconds
+
+            def first_answer(self):
+                return self.seconds, 7
+
+        with contextlib.redirect_stderr(io.StringIO()):
+            quick, slow = peers.first_answers([Starter("a", 0.5), Starter("b", 2 * peers.SLOW_START)])
+        self.assertEqual((quick["first_answer_ms"], quick["program_bytes"]), ([500.0] * peers.STARTS, 7))
+        self.assertEqual(slow["first_answer_ms"], [2e3 * peers.SLOW_START])
+
+    def test_logits_in_int8_must_go_with_f32s_and_f32s_must_be_equal(self):
+        wanted = np.random.default_rng(0).normal(size=(1, 1000))
+        near, far = wanted + 1e-6, wanted[:, ::-1]
+        rough = np.concatenate([wanted, wanted + 0.1 * far])
+        self.assertIsNone(peers.disagreement(near, wanted, "f32"))
+        self.assertIn("differ", peers.disagreement(rough, wanted, "f32"))
+        self.assertIsNone(peers.disagreement(rough, wanted, "int8"))
+        self.assertIn("correlate", peers.disagreement(np.concatenate([wanted, far]), wanted, "int8"))
+        self.assertIn("correlate", peers.disagreement(wanted * np.nan, wanted, "int8"))
+
+    def test_a_programs_size_is_of_the_files_it_holds_code_of_each_once(self):
+        with tempfile.TemporaryDirectory() as folder:
+            code, data = pathlib.Path(folder) / "lib one.so", pathlib.Path(folder) / "weights"
+            code.write_bytes(b"x" * 100)
+            data.write_bytes(b"x" * 1000)
+            maps = (f"1-2 r--p 0 fe:00 11 {code}\n2-3 r-xp 0 fe:00 11 {code}\n3-4 r-xp 0 fe:00 11 {code}\n4-5 r--p 0 fe:00 12 {data}\n"
+                    "5-6 r-xp 0 00:00 0 \n6-7 r-xp 0 00:00 0 [vdso]\n7-8 r-xp 0 00:00 9 /memfd:jit (deleted)\n")
+            self.assertEqual(peers.program_bytes(maps), 100)
+        self.assertGreater(peers.resnet_bytes("/usr/bin/python3"), 10**6)
 
     def test_a_percentile_is_one_of_the_times(self):
         times = [i / 100 for i in range(1, 101)]

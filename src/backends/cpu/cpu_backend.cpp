@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "backends/cpu/crowding.h"
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/onednn.h"
 #include "backends/cpu/simd/isa_kernels.h"
@@ -244,7 +245,8 @@ class CpuBackend : public Backend {
                  simd::simd_kernels(isa_),
                  tuning_,
                  options.measure,
-                 options.half ? &half_kernels(isa_) : nullptr} {}
+                 options.half ? &half_kernels(isa_) : nullptr},
+        crowd_(options.threads) {}
 
   std::string name() const override { return "cpu"; }
   std::string identity() const override {
@@ -289,6 +291,8 @@ class CpuBackend : public Backend {
     return entry->make(request, context_);
   }
 
+  void before_run() override { crowd_.look(); }
+
   std::map<std::string, std::string> choices() const override { return tuning_.used(); }
   void adopt(const std::map<std::string, std::string>& choices) override { tuning_.adopt(choices); }
   bool measures() const override { return context_.measure; }
@@ -311,6 +315,7 @@ class CpuBackend : public Backend {
   std::string identity_;
   TuningCache tuning_;
   CpuContext context_;
+  CrowdWatch crowd_;
 };
 
 }  // namespace
