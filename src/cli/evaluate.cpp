@@ -257,8 +257,8 @@ Command add_evaluate(CLI::App& app) {
       ->type_name("FILE")
       ->group("");
   verb->footer(
-      "Examples: resnet evaluate runs/first/best.safetensors --data fashion-mnist\n"
-      "          resnet evaluate runs/first/best.safetensors --precision f16");
+      "Example: resnet evaluate runs/first/best.safetensors --data fashion-mnist\n"
+      "         resnet evaluate runs/first/best.safetensors --precision f16");
   return [a] { return run_evaluate(*a); };
 }
 

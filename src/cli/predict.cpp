@@ -260,8 +260,8 @@ Command add_predict(CLI::App& app) {
   verb->add_option("--backend", a->backend, "cpu or reference")->capture_default_str();
   verb->footer(
       "Images come out in the order given; a folder's in the order of their paths.\n"
-      "Examples: resnet predict runs/first/best.safetensors photos/ --top-k 3\n"
-      "          resnet predict runs/first/best.safetensors photos/ --precision f16");
+      "Example: resnet predict runs/first/best.safetensors photos/ --top-k 3\n"
+      "         resnet predict runs/first/best.safetensors photos/ --precision f16");
   return [a] { return run_predict(*a); };
 }
 

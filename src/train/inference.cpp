@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/align.h"
+#include "base/memory.h"
 #include "base/rng.h"
 #include "train/quantized_model.h"
 
@@ -65,6 +66,9 @@ double seconds_per_image(InferenceProgram& program, const InferenceOptions& opti
 int64_t micro_batch_of(Session& session, const ModelSpec& model, const InferenceOptions& options,
                        const PlanProgress& progress) {
   const int64_t all = options.images[0];
+  double bytes = static_cast<double>(size_of(options.dtype));
+  for (const int64_t dim : options.images.dims()) bytes *= static_cast<double>(dim);
+  require_memory(bytes, available_memory());  // before hours are spent on measuring
   if (options.micro_batch == kMeasuredMicroBatch) return measure_micro_batch(session, model, options, progress);
   check(options.micro_batch >= 0, "InferenceProgram: a negative micro-batch");
   return options.micro_batch == 0 ? all : std::min(options.micro_batch, all);

@@ -19,7 +19,7 @@ TEST(AllOps, NamesAreUniqueAndSorted) {
     EXPECT_LT(previous, op->name);
     previous = op->name;
   }
-  EXPECT_EQ(names.size(), 41u);
+  EXPECT_EQ(names.size(), 42u);
   EXPECT_TRUE(names.contains(kBatchNormGrad.name));
   EXPECT_TRUE(names.contains(kSgdUpdate.name));
 }

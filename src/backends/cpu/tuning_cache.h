@@ -22,6 +22,8 @@ class TuningCache {
   void remember(const std::string& problem, const std::string& algorithm);
 
   const std::map<std::string, std::string>& used() const { return used_; }
+  /// Goes back to an earlier used(): what was asked since then were trials, by which nothing runs.
+  void set_used(std::map<std::string, std::string> used) { used_ = std::move(used); }
   void adopt(const std::map<std::string, std::string>& choices);
 
   /// The warnings since the last call.
