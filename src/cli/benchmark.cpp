@@ -169,7 +169,8 @@ void print_profile(const Program& program, int64_t runs, int64_t parts, double p
 int run_benchmark(const Arguments& a) {
   if (a.mode != "inference" && a.mode != "training")
     throw UserError("--mode: '{}'; expected inference or training", escape_control(a.mode));
-  const Precision precision = parse_precision(a.precision);
+  const bool int8 = a.precision == "int8";  // the file's, where it is a quantised model
+  const Precision precision = int8 ? Precision::f32 : parse_precision(a.precision);
   if (precision != Precision::f32 && a.mode == "training")
     throw UserError("--precision: {} with --mode training; expected f32, which is what training computes in",
                     a.precision);
@@ -202,6 +203,11 @@ int run_benchmark(const Arguments& a) {
     throw UserError(ExitCode::refused,
                     "{}: holds 8-bit weights; expected --mode inference, or the f32 model it was made from",
                     escape_control(a.model));
+  if (int8 && !quantized)
+    throw UserError("--precision: int8; {} computes in f32; expected a file that `resnet quantize` wrote",
+                    escape_control(a.model));
+  if (quantized && precision != Precision::f32)
+    throw UserError("--precision: {}; {} computes in 8 bits; leave it out", a.precision, escape_control(a.model));
   if (loaded && !quantized && !fits(loaded->values, model_states(model, options, DType::f32))) {
     throw UserError("--image-size: {}; the weights of {} are for images of {} pixels; leave it out", a.image_size,
                     escape_control(a.model), loaded->description.preprocessing.image_size);
@@ -338,7 +344,8 @@ Command add_benchmark(CLI::App& app) {
   verb->add_option("--image-size", a->image_size, "side of the input, pixels; 0: the model's own")
       ->capture_default_str();
   verb->add_option("--precision", a->precision,
-                   "f32, or f16: inference with products in half precision, on a processor with AVX512-FP16")
+                   "f32; f16: inference with products in half precision, on a processor with AVX512-FP16; int8: the "
+                   "file must be a quantised model, which computes so without the flag")
       ->capture_default_str();
   verb->add_option("--threads", a->threads, "compute threads; 0: all CPUs there are")->capture_default_str();
   verb->add_option("--seconds", a->seconds, "how long to measure")->capture_default_str();

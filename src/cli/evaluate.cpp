@@ -170,6 +170,8 @@ int run_evaluate(const Arguments& a) {
     throw UserError("--limit: {}; expected 0 (all) to {} images", a.limit, data.count);
   if (model.dtype == DType::f64 && a.backend == "cpu")
     throw UserError("{}: f64 weights; the cpu backend computes in f32; use --backend reference", a.model);
+  if (model.quantization && precision != Precision::f32)
+    throw UserError("--precision: {}; {} computes in 8 bits; leave it out", a.precision, escape_control(a.model));
   validate(views, d.preprocessing);
   const ModelSpec spec = find_model(d.architecture);
   const int threads = a.threads > 0 ? static_cast<int>(a.threads) : available_threads();

@@ -195,6 +195,7 @@ int run_quantize(const Arguments& a) {
   const Split split = parse_split("--split", a.split);
   require_free(a.output, a.force);
   const WeightsFile file(a.model);
+  const auto bytes_before = static_cast<int64_t>(std::filesystem::file_size(a.model));  // it may be the output, too
   LoadedModel model = load_model(file, file.metadata());
   if (model.quantization)
     throw UserError(ExitCode::refused, "{}: is quantised already; expected a model in f32", escape_control(a.model));
@@ -238,7 +239,7 @@ int run_quantize(const Arguments& a) {
     const ModelFile written{std::move(metadata), quantized.tensors};
     const ContentWriter write = [&](ByteSink& sink) { write_safetensors(sink, written); };
     if (const int stopped = write_unless_stopped(a.output, write)) return stopped;
-    before.file_bytes = static_cast<int64_t>(std::filesystem::file_size(a.model));
+    before.file_bytes = bytes_before;
     after.file_bytes = static_cast<int64_t>(std::filesystem::file_size(a.output));
     a.json ? print_json(a, quantized, before, after) : print_text(a, quantized, before, after);
     return 0;

@@ -421,7 +421,9 @@ void quantize_form(OnnxWriter& w) {
   const Tensor& factor = w.state(1);
   const Tensor& zeros = w.state(2);
   const float zero = zeros.as<float>()[0];
-  if (all_equal(factor) && all_equal(zeros) && zero == static_cast<float>(static_cast<int>(zero)))
+  const bool is_signed = w.node().outputs[0].dtype == DType::i8;
+  const bool fits = is_signed ? zero >= -128 && zero <= 127 : zero >= 0 && zero <= 255;
+  if (all_equal(factor) && all_equal(zeros) && fits && zero == static_cast<float>(static_cast<int>(zero)))
     return write_rounded(w, w.input(0), {1 / factor.as<float>()[0], static_cast<int>(zero)});
   // A scale for each channel, as of pixels: they are made first, and rounded with steps of one. ONNX pads with real
   // zeros, which are other pixels in each channel: so the border is put around the image before.
@@ -466,6 +468,8 @@ void quantized_conv2d_form(OnnxWriter& w) {
   // What the op has folded together, apart again: multiplier = x_scale * weight_scale / y_scale, and so on.
   Tensor weight_scale(DType::f32, Shape{filters}), bias_scale(DType::f32, Shape{filters});
   Tensor weight_zero(DType::i8, Shape{filters}), whole_bias(DType::i32, Shape{filters});
+  Tensor plain_bias(DType::f32, Shape{filters});
+  bool whole = true;  // in a filter of weights next to nothing a bias may be more steps than 32 bits count
   double residual_shift = 0;
   if (residual) {
     residual_shift = static_cast<double>(w.state(6).as<float>()[0]) * static_cast<double>(w.steps(5).zero);
@@ -479,7 +483,10 @@ void quantized_conv2d_form(OnnxWriter& w) {
         static_cast<double>(offset.as<float>()[k]) + m * static_cast<double>(sum * x.zero) + residual_shift;
     weight_scale.as<float>()[k] = static_cast<float>(m * static_cast<double>(y_scale) / static_cast<double>(x.scale));
     bias_scale.as<float>()[k] = static_cast<float>(m * static_cast<double>(y_scale));
-    whole_bias.as<int32_t>()[k] = static_cast<int32_t>(std::clamp(std::nearbyint(b / m), -2147483648.0, 2147483647.0));
+    plain_bias.as<float>()[k] = static_cast<float>(b * static_cast<double>(y_scale));
+    const double bias_steps = std::nearbyint(b / m);
+    whole = whole && std::abs(bias_steps) < 2147483648.0;
+    if (whole) whole_bias.as<int32_t>()[k] = static_cast<int32_t>(bias_steps);
   }
   const std::string pixels = widened(w, 0, "/x");
   onnx::NodeProto& real_weight = w.add("DequantizeLinear",
@@ -488,10 +495,16 @@ void quantized_conv2d_form(OnnxWriter& w) {
                                        "/w");
   set(real_weight, "axis", int64_t{0});
   const std::string weight_name = real_weight.output(0);
-  onnx::NodeProto& real_bias =
-      w.add("DequantizeLinear", {w.constant("/bias", whole_bias), w.constant("/bias_scale", bias_scale)}, "/b");
-  set(real_bias, "axis", int64_t{0});
-  onnx::NodeProto& node = w.add("Conv", {pixels, weight_name, real_bias.output(0)}, "/linear");
+  std::string bias_name;
+  if (whole) {
+    onnx::NodeProto& real_bias =
+        w.add("DequantizeLinear", {w.constant("/bias", whole_bias), w.constant("/bias_scale", bias_scale)}, "/b");
+    set(real_bias, "axis", int64_t{0});
+    bias_name = real_bias.output(0);
+  } else {
+    bias_name = w.constant("/bias", plain_bias);
+  }
+  onnx::NodeProto& node = w.add("Conv", {pixels, weight_name, bias_name}, "/linear");
   set(node, "kernel_shape", Integers{weight.shape()[2], weight.shape()[3]});
   set(node, "strides", both(stride));
   set(node, "pads", pads(x.padded ? Size2{0, 0} : pad));

@@ -110,7 +110,8 @@ void AgreementMeter::add(const Tensor& logits, const Tensor& reference) {
     for (size_t k = 0; k < classes; ++k) {
       squared_error_ += (a[k] - b[k]) * (a[k] - b[k]);
       squared_reference_ += b[k] * b[k];
-      largest_error_ = std::max(largest_error_, std::abs(a[k] - b[k]));
+      const double error = std::abs(a[k] - b[k]);
+      if (!(error <= largest_error_) && !std::isnan(largest_error_)) largest_error_ = error;  // a NaN stays
       largest_reference_ = std::max(largest_reference_, std::abs(b[k]));
     }
   }

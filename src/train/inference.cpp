@@ -108,10 +108,15 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
     constexpr int64_t kEnoughImages = 4;  // for a timing
     tried.micro_batch = counts[seconds.size()];
     tried.images = with_images(options.images, std::max(tried.micro_batch, std::min(all, kEnoughImages)));
-    InferenceProgram program(session_of_its_own, model, tried, progress);
-    if (seconds.empty()) fill_states(session_of_its_own, program.program());
-    seconds.push_back(seconds_per_image(program, tried));
-    session_of_its_own.release(program.program());
+    try {
+      InferenceProgram program(session_of_its_own, model, tried, progress);
+      if (seconds.empty()) fill_states(session_of_its_own, program.program());
+      seconds.push_back(seconds_per_image(program, tried));
+      session_of_its_own.release(program.program());
+    } catch (const ResourceError&) {
+      if (seconds.empty()) throw;
+      break;  // what fits has been tried
+    }
     without_gain = seconds.back() < kGain * best ? 0 : without_gain + 1;
     best = std::min(best, seconds.back());
   }

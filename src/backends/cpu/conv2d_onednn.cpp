@@ -287,10 +287,17 @@ class OnednnConvolution : public Kernel {
     context_.simd.weights_to_blocked(weight_layout(scratch + unblocked_offset_, const_cast<void*>(w)));
   }
 
-  /// Tells two orders of weights apart: dimensions, padding, blocks and strides.
+  /// Tells two orders of weights apart: dimensions, padding, blocks and strides; of those for Winograd, their own.
   static std::string form_of(const memory::desc& desc) {
     const dnnl_memory_desc_t& d = desc.data;
     std::string text = "onednn";
+    if (d.format_kind == dnnl_format_kind_wino) {
+      const dnnl_wino_desc_t& w = d.format_desc.wino_desc;
+      return fmt::format("onednn winograd {} r {} alpha {} ic {} oc {} blocks {} {} {} {} adjust {} bytes {}",
+                         static_cast<int>(w.wino_format), w.r, w.alpha, w.ic, w.oc, w.ic_block, w.oc_block, w.ic2_block,
+                         w.oc2_block, w.adj_scale, w.size);
+    }
+    check(d.format_kind == dnnl_blocked, "onednn: weights in a format without a name");
     for (int i = 0; i < d.ndims; ++i) {
       text += fmt::format(" {}/{}:{}", d.dims[i], d.padded_dims[i], d.format_desc.blocking.strides[i]);
     }

@@ -61,22 +61,30 @@ bool can_have_threads(int count) {
 void CrowdWatch::SleepingTeam::start(int size) {
   if (!can_have_threads(size)) return;
   size_ = size;
+  process_ = ::getpid();
   state_ = State::starting;
   if (pthread_create(&thread_, nullptr, sleep, this) != 0) {
     state_ = State::absent;
     return;
   }
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return state_ == State::asleep; });
+  std::unique_lock lock(gate_->mutex);
+  gate_->changed.wait(lock, [this] { return state_ == State::asleep; });
 }
 
 void CrowdWatch::SleepingTeam::end() {
   if (state_ == State::absent) return;
+  if (process_ != ::getpid()) {
+    state_ = State::absent;
+    // The gate has a waiter for ever, so it cannot be destroyed.
+    static_cast<void>(gate_.release());
+    gate_ = std::make_unique<Gate>();
+    return;
+  }
   {
-    std::scoped_lock lock(mutex_);
+    std::scoped_lock lock(gate_->mutex);
     state_ = State::absent;
   }
-  changed_.notify_all();
+  gate_->changed.notify_all();
   pthread_join(thread_, nullptr);  // a thread's end gives its team back
 }
 
@@ -89,10 +97,10 @@ void* CrowdWatch::SleepingTeam::sleep(void* self) {
     // does nothing would be left out by the compiler.)
     ++members;
   }
-  std::unique_lock lock(team.mutex_);
+  std::unique_lock lock(team.gate_->mutex);
   team.state_ = State::asleep;
-  team.changed_.notify_all();
-  team.changed_.wait(lock, [&] { return team.state_ == State::absent; });
+  team.gate_->changed.notify_all();
+  team.gate_->changed.wait(lock, [&] { return team.state_ == State::absent; });
   return nullptr;
 }
 

@@ -2,10 +2,12 @@
 // Waiting well where other programs use the CPUs too.
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <string>
 
@@ -51,11 +53,16 @@ class CrowdWatch {
     enum class State { absent, starting, asleep };
     static void* sleep(void* self);
 
+    struct Gate {
+      std::mutex mutex;
+      std::condition_variable changed;
+    };
+
     pthread_t thread_{};
+    pid_t process_ = 0;  ///< whose thread it is: a child of fork() has none
     int size_ = 0;
-    State state_ = State::absent;  ///< under mutex_ while the thread lives
-    std::mutex mutex_;
-    std::condition_variable changed_;
+    State state_ = State::absent;  ///< under the gate's mutex while the thread lives
+    std::unique_ptr<Gate> gate_ = std::make_unique<Gate>();
   };
 
   int threads_;
