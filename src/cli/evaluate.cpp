@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/console.h"
+#include "cli/labelled_data.h"
 #include "data/turned_images.h"
 #include "formats/safetensors.h"
 #include "runtime/backends.h"
@@ -152,12 +153,7 @@ int run_evaluate(const Arguments& a) {
                                      .progress = [&](int64_t files) {
                                        progress.update(fmt::format("reading {}: {} files", a.data, grouped(files)));
                                      }});
-  if (data.classes() != static_cast<int64_t>(d.class_names.size()) || data.channels != d.channels) {
-    throw UserError(
-        ExitCode::refused,
-        "{}: {} classes and {} channels, but {} has {} and {}; expected data of the kind the model was trained on",
-        a.model, d.class_names.size(), d.channels, a.data, data.classes(), data.channels);
-  }
+  require_data_for(a.model, d, a.data, data);
   if (data.class_names != d.class_names) {
     const auto [ours, theirs] = std::mismatch(d.class_names.begin(), d.class_names.end(), data.class_names.begin());
     progress.print(

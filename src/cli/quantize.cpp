@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "cli/commands.h"
 #include "cli/console.h"
+#include "cli/labelled_data.h"
 #include "formats/safetensors.h"
 #include "runtime/backends.h"
 #include "train/evaluation.h"
@@ -70,13 +71,7 @@ Dataset load(const Arguments& a, Split split, const ModelDescription& d, Progres
                                .progress = [&](int64_t files) {
                                  progress.update(fmt::format("reading {}: {} files", a.data, grouped(files)));
                                }});
-  if (data.classes() != static_cast<int64_t>(d.class_names.size()) || data.channels != d.channels) {
-    throw UserError(
-        ExitCode::refused,
-        "{}: {} classes and {} channels, but {} has {} and {}; expected data of the kind the model was trained on",
-        escape_control(a.model), d.class_names.size(), d.channels, escape_control(a.data), data.classes(),
-        data.channels);
-  }
+  require_data_for(a.model, d, a.data, data);
   return data;
 }
 
