@@ -213,6 +213,28 @@ def zip_files():
         "old-big-endian": old(one, little=False), "old-magic": old(one)[:15], "old-calls": old(HEAD + b"cposix\nsystem\n" + text(b"id") + b"\x85R."),
         "value-is-no-tensor": torch(state_dict((b"w", b"N"))), "root-is-a-list": torch(HEAD + b"]."),
     })
+
+
+def quantization():
+    """A record, a zero byte, and the bytes that all tensors are filled with; the net is fuzz/quantization_fuzz.cpp's."""
+    layers = ["conv1", *(f"layer{i}.0.conv{k}" for i in (1, 2, 3) for k in (1, 2))]
+    record = lambda **keys: json.dumps({"scheme": "int8", "layers": layers, "method": "minimum error", "images": 256, **keys}).encode()
+    fill = lambda *values: b"\0" + struct.pack(f"<{len(values)}f", *values)
+    whole = record()
+    write("quantization", {
+        "ok-all": whole + fill(0.01, 0.02, 0.5), "ok-one": record(layers=layers[:1]) + fill(0.01), "ok-last": record(layers=layers[-1:]) + fill(0.01),
+        "ok-residual-alone": record(layers=["layer1.0.conv2"]) + fill(0.01), "ok-layer-twice": record(layers=layers * 2) + fill(0.01),
+        "ok-no-method": json.dumps({"scheme": "int8", "layers": layers}).encode() + fill(0.01), "ok-method-number": record(method=3) + fill(0.01),
+        "ok-images-huge": record(images=2**64 - 1) + fill(0.01), "ok-images-text": record(images="many") + fill(0.01), "ok-keys-more": record(x=[{}]) + fill(0.01),
+        "scales-huge": whole + fill(3e38), "scales-tiny": whole + fill(1e-38), "scales-denormal": whole + fill(1e-45), "scale-zero": whole + b"\0", "scale-negative": whole + fill(-0.01),
+        "scale-nan": whole + fill(float("nan")), "scale-infinite": whole + fill(float("inf")), "some-infinite": whole + fill(1, 1, 1, 1, 1, 1, 1, float("inf")),
+        "empty": b"", "no-object": b"[]", "number": b"8", "no-scheme": json.dumps({"layers": layers}).encode(), "scheme-int4": record(scheme="int4"), "scheme-number": record(scheme=8),
+        "no-layers": b'{"scheme":"int8"}', "layers-empty": record(layers=[]), "layers-text": record(layers="conv1"), "layer-number": record(layers=[1]), "layer-null": record(layers=[None]),
+        "layer-unknown": record(layers=["conv9"]), "layer-no-convolution": record(layers=["fc"]), "layer-without-name": record(layers=[""]),
+        "layer-controls": record(layers=["\x1b[31m\n"]), "layer-long": record(layers=["x" * 4096]), "cut": whole[:-9], "twice": whole + whole,
+        "deep": b"[" * 4096, "deep-layers": b'{"scheme":"int8","layers":' + b"[" * 4096, "not-utf8": b'{"scheme":"int8","layers":["\xff\xfe"]}', "surrogate": b'{"scheme":"int8","layers":["\\ud800"]}'})
+
+
 def cifar():
     """The fuzzer's first byte is the kind it asks for: 0 CIFAR-10, 1 CIFAR-100."""
     pixels = bytes(i * 7 & 255 for i in range(3072))
@@ -310,6 +332,7 @@ if __name__ == "__main__":
     safetensors()
     pickle()
     zip_files()
+    quantization()
     cifar()
     jpeg()
     png()
