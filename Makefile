@@ -16,7 +16,7 @@ RUN ?= runs/lecture
 TRAIN_ARGS ?= --image-size 32 --epochs 2 --batch-size 128 --lr 0.05 --momentum 0.9 --weight-decay 5e-4 --lr-scheduler cosineannealinglr
 
 .PHONY: all packages build train test asan tsan coverage fuzz format format-check tidy layers install bench-training \
-        bench-inference bench-cold-start clean help
+        bench-inference bench-cold-start bench-accuracy clean help
 .DEFAULT_GOAL := all
 
 all: build ## install missing packages and build build/release/resnet
@@ -104,6 +104,10 @@ bench-cold-start: build ## time from a process's start to its first answer, besi
 	@tools/install_packages.sh build test
 	@cmake --build build/release --target resnet_library -j $(JOBS)
 	@/usr/bin/python3 bench/cold_start.py
+
+bench-accuracy: train ## the trained lecture net beside PyTorch on all 10,000 test images: every kernel family, f16 and int8
+	@tools/install_packages.sh build test
+	@/usr/bin/python3 bench/accuracy.py --model $(RUN)/best.safetensors
 
 clean: ## remove build/ (trained runs stay)
 	@rm -rf build
