@@ -475,7 +475,8 @@ void TorchFile::check_storages() const {
 
 std::vector<std::byte> TorchFile::stored_bytes(const std::string& name) const {
   const TorchEntry& entry = entries_.at(name);
-  const auto& [storage, stored] = *entry.storage;
+  const std::string& storage = entry.storage->first;  // clang 14 lets no lambda capture a structured binding
+  const ZipEntry& stored = entry.storage->second;
   const bool contiguous = is_contiguous(entry);
   LoadBudget budget(path());
   budget.add(name, span_of(entry));
@@ -513,7 +514,8 @@ std::map<std::string, Tensor> TorchFile::load_all(const std::vector<std::string>
   std::map<std::string, Tensor> tensors;
   std::vector<std::byte> storage, bytes;
   for (const auto& [stored, tensor_names] : by_storage) {
-    const auto& [name, zipped] = *stored;
+    const std::string& name = stored->first;  // as above
+    const ZipEntry& zipped = stored->second;
     const TorchEntry& first = entries_.at(*tensor_names.front());
     if (tensor_names.size() == 1 && loads_as_stored(*first.dtype) && is_contiguous(first) &&
         bytes_of(first) == zipped.bytes) {
