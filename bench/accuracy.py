@@ -20,7 +20,6 @@ import inspect
 import json
 import os
 import pathlib
-import shutil
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from PIL import Image
 import peers
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+KEPT = ROOT / "build/accuracy"  # of what takes minutes
 sys.path.insert(0, str(ROOT / "tools"))
 import fashion_mnist
 import safetensors_numpy
@@ -45,9 +45,17 @@ LEAST_SAME, MOST_ERROR, MOST_DROP = 0.999, 1e-4, 0.5  # a share, of an image's l
 LEAST_HALF_ERROR = 1e-5
 DOUBLE_IMAGES, REFERENCE_IMAGES = 200, 100  # PyTorch has no fast convolutions in double; the reference's are plain loops
 EMULATED_DIRECT_IMAGES = 1000  # of f16 without Winograd, which is further from f32 and has them all
-PART = 1000  # images of a process that answers for files: the emulation of f16 is slow, and its progress is told between parts
+PART = 500  # images of a process that answers for files: the emulation of f16 is slow, and its progress is told between parts
 ISA_FLAGS = {"generic": None, "avx2": "avx2", "avx512": "avx512f", "avx512fp16": "avx512_fp16"}  # of RESNET_MAX_ISA
 CALIBRATIONS = [(64, 1), (64, 2), (256, 1), (256, 2), (256, 3), (1024, 1), (1024, 2)]  # images, seed
+
+
+def keep(path, write):
+    """Calls write(another path) and gives the file its name, so that half a file never has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
+    write(partial)
+    partial.rename(path)
 
 
 class Oracle:
@@ -65,13 +73,10 @@ class Oracle:
         files = [args.model, ROOT / "tools/lecture_net.py", ROOT / "tools/fashion_mnist.py"]
         words = inspect.getsource(Oracle) + f"{IMAGES} {DOUBLE_IMAGES} {torch.__version__}"
         key = hashlib.sha256(b"".join(path.read_bytes() for path in files) + words.encode()).hexdigest()[:16]
-        kept = ROOT / "build/accuracy" / f"pytorch-{key}.npz"
+        kept = KEPT / f"pytorch-{key}.npz"
         if not kept.is_file():
             print("PyTorch computes", file=sys.stderr)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = folder / "pytorch.npz"
-            np.savez(partial, **self.compute(args, folder, images, metadata))
-            shutil.move(partial, kept)
+            keep(kept, lambda path: np.savez(path, **self.compute(args, folder, images, metadata)))
         self.logits, self.double = (np.load(kept)[name] for name in ("logits", "double"))
 
     def compute(self, args, folder, images, metadata):
@@ -127,15 +132,23 @@ class Program:
         return logits
 
     def predict(self, model, flags=(), environment=None, images=IMAGES, told=None):
-        """By image files: one pass, where `evaluate --dump-logits` makes two."""
-        logits = []
+        """By image files: one pass, where `evaluate --dump-logits` makes two. What is `told` of is kept under build/ part by
+        part, so that an interrupted run goes on from there."""
+        logits, environment = [], environment or {}
+        words = f"{flags} {environment} {self.args.threads}".encode()
+        key = hashlib.sha256(pathlib.Path(self.args.resnet).read_bytes() + pathlib.Path(model).read_bytes() + words).hexdigest()[:16]
         for first in range(0, images, PART):
-            start, part = time.monotonic(), self.pictures(first, min(PART, images - first))
-            lines = self.run("predict", model, [part, "--json", "--logits", "--batch-size", 250, *flags], environment or {}).splitlines()
-            logits += [json.loads(line)["logits"] for line in lines]
+            start, count = time.monotonic(), min(PART, images - first)
+            kept = KEPT / f"logits-{key}-{first}-{count}.npy"
+            if told and kept.is_file():
+                logits.append(np.load(kept))
+                continue
+            command = [self.pictures(first, count), "--json", "--logits", "--batch-size", 250, *flags]
+            logits.append(np.array([json.loads(line)["logits"] for line in self.run("predict", model, command, environment).splitlines()]))
             if told:
-                print(f"{told}: {len(logits)}/{images}, {len(lines) / (time.monotonic() - start):.1f} img/s", file=sys.stderr)
-        return np.array(logits)
+                keep(kept, lambda path: np.save(path, logits[-1]))
+                print(f"{told}: {first + count}/{images}, {count / (time.monotonic() - start):.1f} img/s", file=sys.stderr)
+        return np.concatenate(logits)
 
     def pictures(self, first, count):
         """The folder with the test images first, first + 1, ... as PNG files in this order."""
