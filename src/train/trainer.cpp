@@ -522,14 +522,14 @@ class Trainer {
   /// The model after the last step, as it goes into a file. Throws when a weight is not finite.
   ModelFile model_file() const {
     ModelFile model{to_metadata(description_), read_states(*session_, states_)};
-    for (const auto& [name, tensor] : model.tensors) {
-      with_float(tensor.dtype(), [&](auto tag) {
-        for (auto v : tensor.as<decltype(tag)>()) {
+    for (const auto& entry : model.tensors) {  // clang 14 lets no lambda capture a structured binding
+      with_float(entry.second.dtype(), [&](auto tag) {
+        for (auto v : entry.second.as<decltype(tag)>()) {
           if (!std::isfinite(v)) {
             throw UserError(ExitCode::diverged,
                             "{}: training diverged: '{}' is no longer finite at step {}; the last checkpoint is kept; "
                             "start again with a smaller --lr",
-                            run_->path(), name, state_.step);
+                            run_->path(), entry.first, state_.step);
           }
         }
       });
