@@ -3,212 +3,10 @@
 
 #include "backends/cpu/simd/quantized.h"
 
-#include "backends/cpu/simd/kernels.h"
+#include "backends/cpu/simd/quantized_tile.h"
 
 namespace resnet::simd::RESNET_ISA {
 namespace {
-
-#if defined(__AVX512BW__)
-constexpr int kLanes = 16;  // of 32 bits
-constexpr int kRows = 12;   // of one register tile: 12 x 2 sums, two columns and a pixel fill 27 of 32 registers
-#elif defined(__AVX2__)
-constexpr int kLanes = 8;
-constexpr int kRows = 6;  // 15 of 16
-#else
-constexpr int kLanes = 4;
-constexpr int kRows = 6;
-#endif
-constexpr int kColumns = 2 * kLanes;  // filters of a sliver
-
-// Unsigned, as sums may wrap on their way: Winograd's fit 32 bits only at the end.
-typedef uint32_t U32 __attribute__((vector_size(kLanes * 4)));
-typedef int32_t I32 __attribute__((vector_size(kLanes * 4)));
-typedef float F32 __attribute__((vector_size(kLanes * 4)));
-typedef int16_t I16 __attribute__((vector_size(kLanes * 4)));
-typedef U32 U32Unaligned __attribute__((aligned(4), may_alias));
-typedef F32 F32Unaligned __attribute__((aligned(4), may_alias));
-typedef I16 I16Unaligned __attribute__((aligned(2), may_alias));
-typedef uint32_t Word32 __attribute__((aligned(1), may_alias));
-
-RESNET_INLINE U32 load_u32(const void* p) { return *static_cast<const U32Unaligned*>(p); }
-RESNET_INLINE void store_u32(void* p, U32 v) { *static_cast<U32Unaligned*>(p) = v; }
-RESNET_INLINE F32 load_f32(const float* p) { return *reinterpret_cast<const F32Unaligned*>(p); }
-RESNET_INLINE U32 splat_u32(const void* p) { return *static_cast<const Word32*>(p) - U32{}; }
-RESNET_INLINE F32 splat_f32(float v) { return v - F32{}; }
-
-/// sum + a[2i] * b[2i] + a[2i+1] * b[2i+1], 16-bit a and b.
-RESNET_INLINE U32 add_pairs(U32 sum, U32 a, U32 b) {
-#if defined(__AVX512BW__)
-  return sum + (U32)_mm512_madd_epi16((__m512i)a, (__m512i)b);
-#elif defined(__AVX2__)
-  return sum + (U32)_mm256_madd_epi16((__m256i)a, (__m256i)b);
-#elif defined(__SSE2__)
-  return sum + (U32)_mm_madd_epi16((__m128i)a, (__m128i)b);
-#else
-  const I16 x = (I16)a, y = (I16)b;
-  for (int i = 0; i < kLanes; ++i) sum[i] += static_cast<uint32_t>(x[2 * i] * y[2 * i] + x[2 * i + 1] * y[2 * i + 1]);
-  return sum;
-#endif
-}
-
-/// Nearest, halves to even.
-RESNET_INLINE I32 rounded(F32 v) {
-#if defined(__AVX512BW__)
-  return (I32)_mm512_cvtps_epi32((__m512)v);
-#elif defined(__AVX2__)
-  return (I32)_mm256_cvtps_epi32((__m256)v);
-#elif defined(__SSE2__)
-  return (I32)_mm_cvtps_epi32((__m128)v);
-#else
-  I32 r = {};
-  for (int i = 0; i < kLanes; ++i) r[i] = static_cast<int32_t>(__builtin_nearbyintf(v[i]));
-  return r;
-#endif
-}
-
-/// `v` in [least, largest]; a NaN becomes least.
-RESNET_INLINE F32 clamped(F32 v, F32 least, F32 largest) {
-  const F32 above = v > least ? v : least;
-  return above < largest ? above : largest;
-}
-
-RESNET_INLINE void store_bytes(uint8_t* p, I32 v) {
-#if defined(__AVX512BW__)
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)v));
-#elif defined(__AVX2__)
-  const __m256i low =
-      _mm256_shuffle_epi8((__m256i)v, _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0,
-                                                       4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(p),
-                   _mm_unpacklo_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)));
-#else
-  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<uint8_t>(v[i]);
-#endif
-}
-
-RESNET_INLINE F32 load_bytes(const uint8_t* p, bool is_signed) {
-#if defined(__AVX512BW__)
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  return (F32)_mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes));
-#elif defined(__AVX2__)
-  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-  return (F32)_mm256_cvtepi32_ps(is_signed ? _mm256_cvtepi8_epi32(bytes) : _mm256_cvtepu8_epi32(bytes));
-#else
-  F32 r = {};
-  for (int i = 0; i < kLanes; ++i) r[i] = is_signed ? static_cast<int8_t>(p[i]) : p[i];
-  return r;
-#endif
-}
-
-/// Bytes as 16-bit words.
-RESNET_INLINE void widen(int16_t* to, const uint8_t* from, int64_t n) {
-#if defined(__AVX2__)
-  auto sixteen = [&](int64_t i) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i),
-                        _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
-  };
-  if (n >= 16) {
-    for (int64_t i = 0; i + 16 <= n; i += 16) sixteen(i);
-    if (n % 16 != 0) sixteen(n - 16);
-    return;
-  }
-#endif
-  for (int64_t i = 0; i < n; ++i) to[i] = from[i];
-}
-
-RESNET_INLINE void copy_bytes(uint8_t* to, const uint8_t* from, int64_t n) {
-  __builtin_memcpy(to, from, static_cast<size_t>(n));
-}
-
-// Both kinds of product. A panel's row and a sliver's column hold groups of taps that one instruction multiplies.
-
-/// 16-bit pairs.
-struct Words {
-  typedef int16_t Pixel;
-  typedef int16_t Weight;
-  static constexpr int kGroup = 2;
-  static RESNET_INLINE void gather(Pixel* to, const uint8_t* from, int64_t n) { widen(to, from, n); }
-
-  /// c[kRows][kColumns] = a (rows `stride` elements apart) times the sliver b over `groups` groups of taps.
-  static void tile(const Pixel* a, int64_t stride, const Weight* b, int64_t groups, uint32_t* c) {
-    U32 sum[kRows][2] = {};
-    for (int64_t g = 0; g < groups; ++g, a += kGroup, b += kGroup * kColumns) {
-      const U32 b0 = load_u32(b), b1 = load_u32(b + kGroup * kLanes);
-      RESNET_UNROLL
-      for (int i = 0; i < kRows; ++i) {
-        const U32 pixel = splat_u32(a + i * stride);
-        sum[i][0] = add_pairs(sum[i][0], pixel, b0);
-        sum[i][1] = add_pairs(sum[i][1], pixel, b1);
-      }
-    }
-    RESNET_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      store_u32(c + i * kColumns, sum[i][0]);
-      store_u32(c + i * kColumns + kLanes, sum[i][1]);
-    }
-  }
-};
-
-#if defined(__AVX2__) && !defined(__AVX512BW__)
-/// Bytes, added in pairs at 16 bits and then at 32: a third fewer instructions than words, half the memory.
-struct Pairs {
-  typedef uint8_t Pixel;
-  typedef int8_t Weight;
-  static constexpr int kGroup = 4;
-  static RESNET_INLINE void gather(Pixel* to, const uint8_t* from, int64_t n) { copy_bytes(to, from, n); }
-
-  static void tile(const Pixel* a, int64_t stride, const Weight* b, int64_t groups, uint32_t* c) {
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i sum[kRows][2];
-    RESNET_UNROLL
-    for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
-    for (int64_t g = 0; g < groups; ++g, a += kGroup, b += kGroup * kColumns) {
-      const __m256i b0 = (__m256i)load_u32(b), b1 = (__m256i)load_u32(b + kGroup * kLanes);
-      RESNET_UNROLL
-      for (int i = 0; i < kRows; ++i) {
-        const __m256i pixel = (__m256i)splat_u32(a + i * stride);
-        sum[i][0] = _mm256_add_epi32(sum[i][0], _mm256_madd_epi16(_mm256_maddubs_epi16(pixel, b0), ones));
-        sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(_mm256_maddubs_epi16(pixel, b1), ones));
-      }
-    }
-    RESNET_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      store_u32(c + i * kColumns, (U32)sum[i][0]);
-      store_u32(c + i * kColumns + kLanes, (U32)sum[i][1]);
-    }
-  }
-};
-#endif
-
-#if defined(__AVX512BW__)
-/// Four bytes at once.
-struct Bytes {
-  typedef uint8_t Pixel;
-  typedef int8_t Weight;
-  static constexpr int kGroup = 4;
-  static RESNET_INLINE void gather(Pixel* to, const uint8_t* from, int64_t n) { copy_bytes(to, from, n); }
-
-  __attribute__((target("avx512vnni"))) static void tile(const Pixel* a, int64_t stride, const Weight* b,
-                                                         int64_t groups, uint32_t* c) {
-    __m512i sum[kRows][2];
-    for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_si512();
-    for (int64_t g = 0; g < groups; ++g, a += kGroup, b += kGroup * kColumns) {
-      const __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + kGroup * kLanes);
-      RESNET_UNROLL
-      for (int i = 0; i < kRows; ++i) {
-        const __m512i pixel = _mm512_set1_epi32(static_cast<int>(*reinterpret_cast<const Word32*>(a + i * stride)));
-        sum[i][0] = _mm512_dpbusd_epi32(sum[i][0], pixel, b0);
-        sum[i][1] = _mm512_dpbusd_epi32(sum[i][1], pixel, b1);
-      }
-    }
-    RESNET_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      _mm512_storeu_si512(c + i * kColumns, sum[i][0]);
-      _mm512_storeu_si512(c + i * kColumns + kLanes, sum[i][1]);
-    }
-  }
-};
-#endif
 
 bool has_byte_products() {
 #if defined(__AVX512BW__)
@@ -218,48 +16,72 @@ bool has_byte_products() {
 #endif
 }
 
-/// The last steps of a sliver's filters, whose constants are padded to whole registers.
-struct Epilogue {
-  float multiplier[kColumns], offset[kColumns];
-  F32 least, largest, residual_multiplier;
-  bool residual, residual_signed;
-  int64_t filters;  ///< of the sliver that exist
+/// What is added to the sums: nothing, or a value of u8 or i8.
+enum class Residual { none, u8, i8 };
+Residual residual_of(const QuantizedConvArgs& p) {
+  if (p.residual == nullptr) return Residual::none;
+  return p.residual_signed ? Residual::i8 : Residual::u8;
+}
 
-  Epilogue(const QuantizedConvArgs& p, int64_t first, int64_t count)
+/// The last steps of a sliver's filters.
+template <Residual kResidual>
+struct Epilogue {
+  F32 multiplier[2], offset[2];  ///< padded to whole registers
+  F32 least, largest, residual_multiplier;
+  int64_t filters;  ///< of the sliver that exist
+  int64_t from;     ///< the first
+  int64_t pitch;    ///< from pixel to pixel
+  const uint8_t* residual;
+  uint8_t* y;
+
+  Epilogue(const QuantizedConvArgs& p, int64_t K, int64_t first, int64_t count)
       : least(splat_f32(p.least)),
         largest(splat_f32(p.largest)),
-        residual_multiplier(splat_f32(p.residual ? *p.residual_multiplier : 0)),
-        residual(p.residual != nullptr),
-        residual_signed(p.residual_signed),
-        filters(count) {
-    for (int64_t k = 0; k < kColumns; ++k) {
-      multiplier[k] = k < count ? p.multiplier[first + k] : 0;
-      offset[k] = k < count ? p.offset[first + k] : 0;
+        residual_multiplier(splat_f32(kResidual == Residual::none ? 0 : *p.residual_multiplier)),
+        filters(count),
+        from(first),
+        pitch(K),
+        residual(static_cast<const uint8_t*>(p.residual)),
+        y(static_cast<uint8_t*>(p.y)) {
+    float constants[2][kColumns] = {};
+    for (int64_t k = 0; k < count; ++k) {
+      constants[0][k] = p.multiplier[first + k];
+      constants[1][k] = p.offset[first + k];
+    }
+    for (int half = 0; half < 2; ++half) {
+      multiplier[half] = load_f32(constants[0] + half * kLanes);
+      offset[half] = load_f32(constants[1] + half * kLanes);
     }
   }
 
-  RESNET_INLINE I32 finish(I32 sum, int column, const uint8_t* r) const {
-    F32 v = __builtin_convertvector(sum, F32) * load_f32(multiplier + column);
-    v = v + load_f32(offset + column);
-    if (residual) {
-      const F32 added = load_bytes(r, residual_signed) * residual_multiplier;
+  template <int kHalf>
+  RESNET_INLINE I32 finish(I32 sum, const uint8_t* r) const {
+    F32 v = __builtin_convertvector(sum, F32) * multiplier[kHalf];
+    v = v + offset[kHalf];
+    if constexpr (kResidual != Residual::none) {
+      const F32 added = load_bytes(r + kHalf * kLanes, kResidual == Residual::i8) * residual_multiplier;
       v = v + added;
     }
     return rounded(clamped(v, least, largest));
   }
 
-  /// Sums [kColumns] of one pixel to y, with the residual r (at the same place).
-  RESNET_INLINE void write(const I32 (&sum)[2], const uint8_t* r, uint8_t* y) const {
+  /// The sums of one pixel, its number in y.
+  RESNET_INLINE void write(I32 sum0, I32 sum1, int64_t pixel) const {
+    const int64_t at = pixel * pitch + from;
     if (filters == kColumns) {
-      store_bytes(y, finish(sum[0], 0, r));
-      store_bytes(y + kLanes, finish(sum[1], kLanes, r + kLanes));
-      return;
+      return store_bytes(y + at, finish<0>(sum0, residual + at), finish<1>(sum1, residual + at));
     }
     uint8_t rest[kColumns] = {}, out[kColumns];
-    if (residual) copy_bytes(rest, r, filters);
-    store_bytes(out, finish(sum[0], 0, rest));
-    store_bytes(out + kLanes, finish(sum[1], kLanes, rest + kLanes));
-    copy_bytes(y, out, filters);
+    if constexpr (kResidual != Residual::none) copy_bytes(rest, residual + at, filters);
+    store_bytes(out, finish<0>(sum0, rest), finish<1>(sum1, rest));
+    copy_bytes(y + at, out, filters);
+  }
+
+  /// The sums [count][kColumns] of pixels from `first` on.
+  void write_rows(const uint32_t* sums, int64_t count, int64_t first) const {
+    const Epilogue constants = *this;  // in registers: bytes of y might be anything's
+    for (int64_t row = 0; row < count; ++row, sums += kColumns)
+      constants.write((I32)load_u32(sums), (I32)load_u32(sums + kLanes), first + row);
   }
 };
 
@@ -336,6 +158,7 @@ struct Direct {
   /// The taps of one output pixel.
   void gather(const QuantizedConvArgs& args, int64_t n, int64_t ho, int64_t wo, int64_t group, Pixel* to) const {
     const int64_t first = group * channels;
+    const uint8_t* end = args.x + p.N * p.H * p.W * p.C;
     const bool runs = p.groups == 1 && p.dilation_w == 1;  // a row of taps lies in one piece
     for (int64_t r = 0; r < p.R; ++r) {
       const int64_t h = ho * p.stride_h - p.pad_h + r * p.dilation_h;
@@ -343,51 +166,63 @@ struct Direct {
       const uint8_t* row = args.x + (n * p.H + h) * p.W * p.C + first;
       const bool in_rows = h >= 0 && h < p.H;
       if (runs && in_rows && w >= 0 && w + p.S <= p.W) {
-        Kind::gather(to, row + w * p.C, p.S * p.C);
+        const uint8_t* from = row + w * p.C;
+        Kind::gather(to, from, p.S * p.C, end - from);
         to += p.S * channels;
         continue;
       }
       for (int64_t s = 0; s < p.S; ++s, to += channels) {
         const int64_t column = w + s * p.dilation_w;
         const bool inside = in_rows && column >= 0 && column < p.W;
-        Kind::gather(to, inside ? row + column * p.C : args.padding + first, channels);
+        const uint8_t* from = inside ? row + column * p.C : args.padding + first;
+        Kind::gather(to, from, channels, inside ? end - from : channels);
       }
     }
     for (int64_t i = taps; i < groups * Kind::kGroup; ++i) *to++ = 0;
   }
 
+  /// Whether the pixels of x, as they lie there, are the rows of a panel.
+  bool in_place() const {
+    return sizeof(Pixel) == 1 && p.R == 1 && p.S == 1 && p.stride_h == 1 && p.stride_w == 1 && p.pad_h == 0 &&
+           p.pad_w == 0 && channels % Kind::kGroup == 0;
+  }
+
+  template <Residual kResidual>
   void run(const QuantizedConvArgs& args) const {
     const int64_t panels = ceil_div(rows, panel);
 #pragma omp parallel num_threads(p.threads)
     {
-      auto* a = reinterpret_cast<Pixel*>(static_cast<char*>(args.scratch) +
-                                         static_cast<size_t>(omp_get_thread_num()) * panel_bytes());
+      auto* gathered = reinterpret_cast<Pixel*>(static_cast<char*>(args.scratch) +
+                                                static_cast<size_t>(omp_get_thread_num()) * panel_bytes());
       const Range mine = share(panels, omp_get_thread_num(), omp_get_num_threads());
       for (int64_t i = mine.first; i < mine.last; ++i) {
         const int64_t first = i * panel, count = smaller(panel, rows - first);
         for (int64_t group = 0; group < p.groups; ++group) {
-          gather(args, first, count, group, a);
-          multiply(args, a, first, count, group);
+          // A tile reads kRows rows, so the last one of x may have to be gathered all the same.
+          const int64_t ready = in_place() ? count / kRows * kRows : 0;
+          const auto* pixels = reinterpret_cast<const Pixel*>(args.x + first * p.C + group * channels);
+          multiply<kResidual>(args, pixels, p.C, first, ready, group);
+          gather(args, first + ready, count - ready, group, gathered);
+          multiply<kResidual>(args, gathered, stride, first + ready, count - ready, group);
         }
       }
     }
   }
 
-  void multiply(const QuantizedConvArgs& args, const Pixel* a, int64_t first, int64_t count, int64_t group) const {
+  /// `count` pixels from `first` on, whose rows lie at a, `distance` elements apart.
+  template <Residual kResidual>
+  void multiply(const QuantizedConvArgs& args, const Pixel* a, int64_t distance, int64_t first, int64_t count,
+                int64_t group) const {
+    if (count == 0) return;
     const auto* packed = static_cast<const Weight*>(args.packed);
     for (int64_t sliver = 0; sliver < slivers; ++sliver) {
-      const int64_t k = group * filters + sliver * kColumns;
-      const Epilogue epilogue(args, k, smaller(kColumns, filters - sliver * kColumns));
+      const int64_t k = sliver * kColumns;
+      const Epilogue<kResidual> epilogue(args, p.K, group * filters + k, smaller(kColumns, filters - k));
       const Weight* b = packed + (group * slivers + sliver) * sliver_elements();
       for (int64_t row = 0; row < count; row += kRows) {
         alignas(64) uint32_t sums[kRows * kColumns];
-        Kind::tile(a + row * stride, stride, b, groups, sums);
-        for (int64_t j = 0; j < smaller(kRows, count - row); ++j) {
-          const int64_t at = (first + row + j) * p.K + k;
-          const I32 sum[2] = {(I32)load_u32(sums + j * kColumns), (I32)load_u32(sums + j * kColumns + kLanes)};
-          const auto* residual = static_cast<const uint8_t*>(args.residual);
-          epilogue.write(sum, residual ? residual + at : nullptr, static_cast<uint8_t*>(args.y) + at);
-        }
+        Kind::tile(a + row * distance, distance, b, groups, sums);
+        epilogue.write_rows(sums, smaller(kRows, count - row), first + row);
       }
     }
   }
@@ -517,6 +352,7 @@ struct Winograd {
     }
   }
 
+  template <Residual kResidual>
   void run(const QuantizedConvArgs& args) const {
     const int64_t panels = ceil_div(tiles, panel);
 #pragma omp parallel num_threads(p.threads)
@@ -528,11 +364,12 @@ struct Winograd {
       for (int64_t i = part.first; i < part.last; ++i) {
         const int64_t first = i * panel, count = smaller(panel, tiles - first);
         for (int64_t tile = 0; tile < count; ++tile) transform_tile(args, first + tile, a + tile * stride);
-        multiply(args, a, sums, first, count);
+        multiply<kResidual>(args, a, sums, first, count);
       }
     }
   }
 
+  template <Residual kResidual>
   void multiply(const QuantizedConvArgs& args, const int16_t* a, uint32_t* sums, int64_t first, int64_t count) const {
     for (int64_t sliver = 0; sliver < slivers; ++sliver) {
       const auto* b = static_cast<const int16_t*>(args.packed) + sliver * 16 * sliver_elements();
@@ -543,13 +380,13 @@ struct Winograd {
         }
       }
       const int64_t k = sliver * kColumns;
-      const Epilogue epilogue(args, k, smaller(kColumns, p.K - k));
-      for (int64_t tile = 0; tile < count; ++tile) write_tile(args, epilogue, sums + tile * kColumns, first + tile, k);
+      const Epilogue<kResidual> epilogue(args, p.K, k, smaller(kColumns, p.K - k));
+      for (int64_t tile = 0; tile < count; ++tile) write_tile(epilogue, sums + tile * kColumns, first + tile);
     }
   }
 
-  void write_tile(const QuantizedConvArgs& args, const Epilogue& epilogue, const uint32_t* sums, int64_t tile,
-                  int64_t k) const {
+  template <Residual kResidual>
+  void write_tile(const Epilogue<kResidual>& epilogue, const uint32_t* sums, int64_t tile) const {
     I32 out[2][2][2];  // row, column, half of the sliver
     RESNET_UNROLL
     for (int half = 0; half < 2; ++half) {
@@ -569,18 +406,14 @@ struct Winograd {
       }
     }
     const Place at = place(tile);
-    const auto* residual = static_cast<const uint8_t*>(args.residual);
     for (int64_t i = 0; i < smaller(2, p.Ho - at.h); ++i) {
-      for (int64_t j = 0; j < smaller(2, p.Wo - at.w); ++j) {
-        const int64_t y = ((at.n * p.Ho + at.h + i) * p.Wo + at.w + j) * p.K + k;
-        epilogue.write(out[i][j], residual ? residual + y : nullptr, static_cast<uint8_t*>(args.y) + y);
-      }
+      for (int64_t j = 0; j < smaller(2, p.Wo - at.w); ++j)
+        epilogue.write(out[i][j][0], out[i][j][1], (at.n * p.Ho + at.h + i) * p.Wo + at.w + j);
     }
   }
 };
 
-// --- the table
-// --------------------------------------------------------------------------------------------------------
+// --- the table ------------------------------------------------------------------------------------------------------
 
 /// Neighbouring taps in the order of a row, (0, 1), (2, 3), ...: 255 times the sum of those of one sign fits 16 bits.
 bool pairs_fit(const QuantizedConvSize& p, const int8_t* w) {
@@ -600,7 +433,7 @@ bool pairs_fit(const QuantizedConvSize& p, const int8_t* w) {
 bool can(QuantizedAlgorithm algorithm, const QuantizedConvSize& p) {
   switch (algorithm) {
     case QuantizedAlgorithm::pairs:
-#if defined(__AVX2__) && !defined(__AVX512BW__)
+#ifdef RESNET_QUANTIZED_ASSEMBLY
       return true;
 #else
       return false;
@@ -616,7 +449,7 @@ bool can(QuantizedAlgorithm algorithm, const QuantizedConvSize& p) {
 template <class F>
 RESNET_INLINE void with_algorithm(QuantizedAlgorithm algorithm, const QuantizedConvSize& p, const F& f) {
   if (algorithm == QuantizedAlgorithm::winograd) return f(Winograd(p), static_cast<int16_t*>(nullptr));
-#if defined(__AVX2__) && !defined(__AVX512BW__)
+#ifdef RESNET_QUANTIZED_ASSEMBLY
   if (algorithm == QuantizedAlgorithm::pairs) return f(Direct<Pairs>(p), static_cast<int8_t*>(nullptr));
 #endif
 #if defined(__AVX512BW__)
@@ -644,7 +477,13 @@ size_t scratch_bytes(QuantizedAlgorithm algorithm, const QuantizedConvSize& p) {
 }
 
 void convolve(QuantizedAlgorithm algorithm, const QuantizedConvSize& p, const QuantizedConvArgs& args) {
-  with_algorithm(algorithm, p, [&](const auto& convolution, auto*) { convolution.run(args); });
+  with_algorithm(algorithm, p, [&](const auto& convolution, auto*) {
+    switch (residual_of(args)) {
+      case Residual::none: return convolution.template run<Residual::none>(args);
+      case Residual::u8: return convolution.template run<Residual::u8>(args);
+      case Residual::i8: return convolution.template run<Residual::i8>(args);
+    }
+  });
 }
 
 /// Whole numbers of a run of values that share a factor or have one each.
