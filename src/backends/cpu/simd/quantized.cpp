@@ -3,7 +3,7 @@
 
 #include "backends/cpu/simd/quantized.h"
 
-#include "backends/cpu/simd/quantized_tile.h"
+#include "backends/cpu/simd/quantized_winograd.h"
 
 namespace resnet::simd::RESNET_ISA {
 namespace {
@@ -14,90 +14,6 @@ bool has_byte_products() {
 #else
   return false;
 #endif
-}
-
-/// What is added to the sums: nothing, or a value of u8 or i8.
-enum class Residual { none, u8, i8 };
-Residual residual_of(const QuantizedConvArgs& p) {
-  if (p.residual == nullptr) return Residual::none;
-  return p.residual_signed ? Residual::i8 : Residual::u8;
-}
-
-/// The last steps of a sliver's filters.
-template <Residual kResidual>
-struct Epilogue {
-  F32 multiplier[2], offset[2];  ///< padded to whole registers
-  F32 least, largest, residual_multiplier;
-  int64_t filters;  ///< of the sliver that exist
-  int64_t from;     ///< the first
-  int64_t pitch;    ///< from pixel to pixel
-  const uint8_t* residual;
-  uint8_t* y;
-
-  Epilogue(const QuantizedConvArgs& p, int64_t K, int64_t first, int64_t count)
-      : least(splat_f32(p.least)),
-        largest(splat_f32(p.largest)),
-        residual_multiplier(splat_f32(kResidual == Residual::none ? 0 : *p.residual_multiplier)),
-        filters(count),
-        from(first),
-        pitch(K),
-        residual(static_cast<const uint8_t*>(p.residual)),
-        y(static_cast<uint8_t*>(p.y)) {
-    float constants[2][kColumns] = {};
-    for (int64_t k = 0; k < count; ++k) {
-      constants[0][k] = p.multiplier[first + k];
-      constants[1][k] = p.offset[first + k];
-    }
-    for (int half = 0; half < 2; ++half) {
-      multiplier[half] = load_f32(constants[0] + half * kLanes);
-      offset[half] = load_f32(constants[1] + half * kLanes);
-    }
-  }
-
-  template <int kHalf>
-  RESNET_INLINE I32 finish(I32 sum, const uint8_t* r) const {
-    F32 v = __builtin_convertvector(sum, F32) * multiplier[kHalf];
-    v = v + offset[kHalf];
-    if constexpr (kResidual != Residual::none) {
-      const F32 added = load_bytes(r + kHalf * kLanes, kResidual == Residual::i8) * residual_multiplier;
-      v = v + added;
-    }
-    return rounded(clamped(v, least, largest));
-  }
-
-  /// The sums of one pixel, its number in y.
-  RESNET_INLINE void write(I32 sum0, I32 sum1, int64_t pixel) const {
-    const int64_t at = pixel * pitch + from;
-    if (filters == kColumns) {
-      return store_bytes(y + at, finish<0>(sum0, residual + at), finish<1>(sum1, residual + at));
-    }
-    uint8_t rest[kColumns] = {}, out[kColumns];
-    if constexpr (kResidual != Residual::none) copy_bytes(rest, residual + at, filters);
-    store_bytes(out, finish<0>(sum0, rest), finish<1>(sum1, rest));
-    copy_bytes(y + at, out, filters);
-  }
-
-  /// The sums [count][kColumns] of pixels from `first` on.
-  void write_rows(const uint32_t* sums, int64_t count, int64_t first) const {
-    const Epilogue constants = *this;  // in registers: bytes of y might be anything's
-    for (int64_t row = 0; row < count; ++row, sums += kColumns)
-      constants.write((I32)load_u32(sums), (I32)load_u32(sums + kLanes), first + row);
-  }
-};
-
-/// Elements between the rows of a panel: not a power of two, so that rows do not share the sets of the first cache.
-template <class Kind>
-int64_t panel_stride(int64_t taps) {
-  const int64_t line = 64 / static_cast<int64_t>(sizeof(typename Kind::Pixel));
-  return round_up(taps, line) + line;
-}
-
-/// Rows of a panel: as many as fit `panel_bytes`, a share of the second cache, in panels of one size that are a
-/// multiple of the threads.
-int64_t panel_rows(int64_t panel_bytes, int64_t row_bytes, int64_t most, int64_t rows, int threads) {
-  const int64_t fit = larger(kRows, smaller(most, panel_bytes / row_bytes) / kRows * kRows);
-  const int64_t panels = ceil_div(rows, fit * threads) * threads;
-  return round_up(ceil_div(rows, panels), kRows);
 }
 
 // --- directly -------------------------------------------------------------------------------------------------------
@@ -160,9 +76,16 @@ struct Direct {
     const int64_t first = group * channels;
     const uint8_t* end = args.x + p.N * p.H * p.W * p.C;
     const bool runs = p.groups == 1 && p.dilation_w == 1;  // a row of taps lies in one piece
+    const int64_t h0 = ho * p.stride_h - p.pad_h, w0 = wo * p.stride_w - p.pad_w;
+    if (runs && h0 >= 0 && h0 + (p.R - 1) * p.dilation_h < p.H && w0 >= 0 && w0 + p.S <= p.W) {
+      const uint8_t* from = args.x + ((n * p.H + h0) * p.W + w0) * p.C;
+      for (int64_t r = 0; r < p.R; ++r, to += p.S * p.C, from += p.dilation_h * p.W * p.C)
+        Kind::gather(to, from, p.S * p.C, end - from);
+      for (int64_t i = taps; i < groups * Kind::kGroup; ++i) *to++ = 0;
+      return;
+    }
     for (int64_t r = 0; r < p.R; ++r) {
-      const int64_t h = ho * p.stride_h - p.pad_h + r * p.dilation_h;
-      const int64_t w = wo * p.stride_w - p.pad_w;
+      const int64_t h = h0 + r * p.dilation_h, w = w0;
       const uint8_t* row = args.x + (n * p.H + h) * p.W * p.C + first;
       const bool in_rows = h >= 0 && h < p.H;
       if (runs && in_rows && w >= 0 && w + p.S <= p.W) {
@@ -228,191 +151,6 @@ struct Direct {
   }
 };
 
-// --- Winograd's F(2x2, 3x3) -----------------------------------------------------------------------------------------
-
-/// In whole numbers (Lavin and Gray 2015, arXiv:1509.09308, Sec. 4.1, with G doubled): tiles of 4x4 pixels are
-/// transformed by B, filters by 2G, both fit 16 bits (4 * 255, 9 * 128); the inverse transform by A gives four times
-/// the sums, exactly, as long as those fit 32 bits. On the way they may wrap.
-struct Winograd {
-  const QuantizedConvSize& p;
-  int64_t pairs, slivers, tiles_h, tiles_w, tiles, stride, panel;
-
-  static constexpr int64_t kMostChannels = 1 << 10;  // 4 * 255 * 128 * 9 * C < 2^31
-
-  explicit Winograd(const QuantizedConvSize& size)
-      : p(size),
-        pairs(ceil_div(size.C, 2)),
-        slivers(ceil_div(size.K, kColumns)),
-        tiles_h(ceil_div(size.Ho, 2)),
-        tiles_w(ceil_div(size.Wo, 2)),
-        tiles(size.N * tiles_h * tiles_w),
-        stride(panel_stride<Words>(pairs * 2)),
-        panel(panel_rows(320 << 10, 16 * stride * 2, 64, tiles, size.threads)) {}
-
-  static bool can(const QuantizedConvSize& p) {
-    return p.R == 3 && p.S == 3 && p.stride_h == 1 && p.stride_w == 1 && p.dilation_h == 1 && p.dilation_w == 1 &&
-           p.groups == 1 && p.C <= kMostChannels;
-  }
-
-  int64_t sliver_elements() const { return pairs * 2 * kColumns; }  // of one of the 16 products
-  size_t packed_bytes() const { return static_cast<size_t>(slivers * 16 * sliver_elements()) * sizeof(int16_t); }
-  int64_t position_stride() const { return (panel + kRows) * stride; }
-  int64_t sums_stride() const { return (panel + kRows) * kColumns + 16; }
-  size_t thread_bytes() const {
-    return static_cast<size_t>(round_up(16 * (position_stride() * 2 + sums_stride() * 4), 64));
-  }
-  size_t scratch_bytes() const { return static_cast<size_t>(p.threads) * thread_bytes(); }
-
-  void pack(const int8_t* w, int16_t* packed) const {
-    for (int64_t i = 0; i < slivers * 16 * sliver_elements(); ++i) packed[i] = 0;
-    for (int64_t k = 0; k < p.K; ++k) {
-      for (int64_t c = 0; c < p.C; ++c) {
-        const int8_t* g = w + (k * p.C + c) * 9;
-        int rows[4][3];
-        for (int j = 0; j < 3; ++j) {
-          rows[0][j] = 2 * g[j];
-          rows[1][j] = g[j] + g[3 + j] + g[6 + j];
-          rows[2][j] = g[j] - g[3 + j] + g[6 + j];
-          rows[3][j] = 2 * g[6 + j];
-        }
-        for (int i = 0; i < 4; ++i) {
-          const int* t = rows[i];
-          const int u[4] = {2 * t[0], t[0] + t[1] + t[2], t[0] - t[1] + t[2], 2 * t[2]};
-          for (int j = 0; j < 4; ++j) {
-            int16_t* sliver = packed + (k / kColumns * 16 + i * 4 + j) * sliver_elements();
-            sliver[(c / 2 * kColumns + k % kColumns) * 2 + c % 2] = static_cast<int16_t>(u[j]);
-          }
-        }
-      }
-    }
-  }
-
-  struct Place {
-    int64_t n, h, w;  ///< the tile's first output pixel
-  };
-  Place place(int64_t tile) const {
-    return {tile / tiles_w / tiles_h, tile / tiles_w % tiles_h * 2, tile % tiles_w * 2};
-  }
-
-  template <class Number>
-  static RESNET_INLINE void transform(const Number (&d)[4][4], Number (&v)[4][4]) {
-    Number t[4][4];
-    RESNET_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      t[0][j] = d[0][j] - d[2][j];
-      t[1][j] = d[1][j] + d[2][j];
-      t[2][j] = d[2][j] - d[1][j];
-      t[3][j] = d[1][j] - d[3][j];
-    }
-    RESNET_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      v[i][0] = t[i][0] - t[i][2];
-      v[i][1] = t[i][1] + t[i][2];
-      v[i][2] = t[i][2] - t[i][1];
-      v[i][3] = t[i][1] - t[i][3];
-    }
-  }
-
-  /// One tile's pixels into the 16 panels, at `to` in the first.
-  void transform_tile(const QuantizedConvArgs& args, int64_t tile, int16_t* to) const {
-    const Place at = place(tile);
-    const uint8_t* pixels[4][4];
-    for (int64_t i = 0; i < 4; ++i) {
-      for (int64_t j = 0; j < 4; ++j) {
-        const int64_t h = at.h - p.pad_h + i, w = at.w - p.pad_w + j;
-        const bool inside = h >= 0 && h < p.H && w >= 0 && w < p.W;
-        pixels[i][j] = inside ? args.x + ((at.n * p.H + h) * p.W + w) * p.C : args.padding;
-      }
-    }
-    int64_t c = 0;
-#if defined(__AVX2__)
-    typedef int16_t V16 __attribute__((vector_size(32)));
-    for (; c + 16 <= p.C; c += 16) {
-      V16 d[4][4], v[4][4];
-      RESNET_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        RESNET_UNROLL
-        for (int j = 0; j < 4; ++j)
-          d[i][j] = (V16)_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(pixels[i][j] + c)));
-      }
-      transform(d, v);
-      RESNET_UNROLL
-      for (int i = 0; i < 16; ++i)
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i * position_stride() + c), (__m256i)v[i / 4][i % 4]);
-    }
-#endif
-    for (; c < p.C; ++c) {
-      int d[4][4], v[4][4];
-      for (int i = 0; i < 16; ++i) d[i / 4][i % 4] = pixels[i / 4][i % 4][c];
-      transform(d, v);
-      for (int i = 0; i < 16; ++i) to[i * position_stride() + c] = static_cast<int16_t>(v[i / 4][i % 4]);
-    }
-    if (p.C % 2 != 0) {
-      for (int i = 0; i < 16; ++i) to[i * position_stride() + p.C] = 0;
-    }
-  }
-
-  template <Residual kResidual>
-  void run(const QuantizedConvArgs& args) const {
-    const int64_t panels = ceil_div(tiles, panel);
-#pragma omp parallel num_threads(p.threads)
-    {
-      char* mine = static_cast<char*>(args.scratch) + static_cast<size_t>(omp_get_thread_num()) * thread_bytes();
-      auto* a = reinterpret_cast<int16_t*>(mine);
-      auto* sums = reinterpret_cast<uint32_t*>(mine + 16 * position_stride() * 2);
-      const Range part = share(panels, omp_get_thread_num(), omp_get_num_threads());
-      for (int64_t i = part.first; i < part.last; ++i) {
-        const int64_t first = i * panel, count = smaller(panel, tiles - first);
-        for (int64_t tile = 0; tile < count; ++tile) transform_tile(args, first + tile, a + tile * stride);
-        multiply<kResidual>(args, a, sums, first, count);
-      }
-    }
-  }
-
-  template <Residual kResidual>
-  void multiply(const QuantizedConvArgs& args, const int16_t* a, uint32_t* sums, int64_t first, int64_t count) const {
-    for (int64_t sliver = 0; sliver < slivers; ++sliver) {
-      const auto* b = static_cast<const int16_t*>(args.packed) + sliver * 16 * sliver_elements();
-      for (int64_t position = 0; position < 16; ++position, b += sliver_elements()) {
-        for (int64_t row = 0; row < count; row += kRows) {
-          Words::tile(a + position * position_stride() + row * stride, stride, b, pairs,
-                      sums + position * sums_stride() + row * kColumns);
-        }
-      }
-      const int64_t k = sliver * kColumns;
-      const Epilogue<kResidual> epilogue(args, p.K, k, smaller(kColumns, p.K - k));
-      for (int64_t tile = 0; tile < count; ++tile) write_tile(epilogue, sums + tile * kColumns, first + tile);
-    }
-  }
-
-  template <Residual kResidual>
-  void write_tile(const Epilogue<kResidual>& epilogue, const uint32_t* sums, int64_t tile) const {
-    I32 out[2][2][2];  // row, column, half of the sliver
-    RESNET_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      U32 t[2][4];
-      RESNET_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        U32 m[4];
-        RESNET_UNROLL
-        for (int i = 0; i < 4; ++i) m[i] = load_u32(sums + (i * 4 + j) * sums_stride() + half * kLanes);
-        t[0][j] = m[0] + m[1] + m[2];
-        t[1][j] = m[1] - m[2] - m[3];
-      }
-      RESNET_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        out[i][0][half] = (I32)(t[i][0] + t[i][1] + t[i][2]) >> 2;
-        out[i][1][half] = (I32)(t[i][1] - t[i][2] - t[i][3]) >> 2;
-      }
-    }
-    const Place at = place(tile);
-    for (int64_t i = 0; i < smaller(2, p.Ho - at.h); ++i) {
-      for (int64_t j = 0; j < smaller(2, p.Wo - at.w); ++j)
-        epilogue.write(out[i][j][0], out[i][j][1], (at.n * p.Ho + at.h + i) * p.Wo + at.w + j);
-    }
-  }
-};
-
 // --- the table ------------------------------------------------------------------------------------------------------
 
 /// Neighbouring taps in the order of a row, (0, 1), (2, 3), ...: 255 times the sum of those of one sign fits 16 bits.
@@ -440,15 +178,23 @@ bool can(QuantizedAlgorithm algorithm, const QuantizedConvSize& p) {
 #endif
     case QuantizedAlgorithm::words: return true;
     case QuantizedAlgorithm::bytes: return has_byte_products();
-    case QuantizedAlgorithm::winograd: return Winograd::can(p);
+    case QuantizedAlgorithm::winograd2:
+    case QuantizedAlgorithm::winograd4: return winograd_can(p);
   }
   return false;
+}
+
+bool exact(QuantizedAlgorithm algorithm, const QuantizedConvSize& p, const int8_t* w) {
+  if (algorithm == QuantizedAlgorithm::pairs) return pairs_fit(p, w);
+  if (algorithm == QuantizedAlgorithm::winograd4) return Winograd<4>::exact(p, w);
+  return true;
 }
 
 /// Calls f with the algorithm's class for the problem.
 template <class F>
 RESNET_INLINE void with_algorithm(QuantizedAlgorithm algorithm, const QuantizedConvSize& p, const F& f) {
-  if (algorithm == QuantizedAlgorithm::winograd) return f(Winograd(p), static_cast<int16_t*>(nullptr));
+  if (algorithm == QuantizedAlgorithm::winograd2) return f(Winograd<2>(p), static_cast<int16_t*>(nullptr));
+  if (algorithm == QuantizedAlgorithm::winograd4) return f(Winograd<4>(p), static_cast<int16_t*>(nullptr));
 #ifdef RESNET_QUANTIZED_ASSEMBLY
   if (algorithm == QuantizedAlgorithm::pairs) return f(Direct<Pairs>(p), static_cast<int8_t*>(nullptr));
 #endif
@@ -633,7 +379,7 @@ void global_avg_pool(const QuantizedPoolArgs& p) {
 }  // namespace
 
 extern const QuantizedKernels quantized_kernels;
-constinit const QuantizedKernels quantized_kernels = {can,      pairs_fit, packed_bytes, pack_weights, scratch_bytes,
-                                                      convolve, quantize,  dequantize,   max_pool,     global_avg_pool};
+constinit const QuantizedKernels quantized_kernels = {can,      exact,    packed_bytes, pack_weights, scratch_bytes,
+                                                      convolve, quantize, dequantize,   max_pool,     global_avg_pool};
 
 }  // namespace resnet::simd::RESNET_ISA
