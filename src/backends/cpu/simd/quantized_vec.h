@@ -102,7 +102,7 @@ RESNET_INLINE F32 load_bytes(const uint8_t* p, bool is_signed) {
 }
 
 /// Bytes as 16-bit words. Of `from` and `to` there is `room` for more elements than the n that count.
-RESNET_INLINE void widen(int16_t* to, const uint8_t* from, int64_t n, int64_t room) {
+RESNET_INLINE void widen(int16_t* to, const uint8_t* from, int64_t n, [[maybe_unused]] int64_t room) {
 #if defined(__AVX2__)
   if (n + 15 <= room) {
     for (int64_t i = 0; i < n; i += 16) {
