@@ -168,6 +168,40 @@ TEST(QuantizedOps, NoSumSaturates) {
   }
 }
 
+/// The largest sums that 26 bits hold, one more, and many more: F(4x4, 3x3) computes modulo 2^26 or is not taken.
+TEST(QuantizedOps, SumsAtTheBoundOfWinogradAreExact) {
+  constexpr int64_t kChannels = 256, kMost = (int64_t{1} << 25) / 255;  // of one sign
+  for (const int64_t total : {kMost - 1, kMost, kMost + 1, 9 * kChannels * 127}) {
+    for (const int sign : {1, -1}) {
+      Case c;
+      c.x = {1, kChannels, 8, 9};
+      c.w = {16, kChannels, 3, 3};
+      c.y = {1, 16, 8, 9};
+      c.attrs.conv.pad = {1, 1};
+      Rng rng(7);
+      Tensors leaves = leaves_of(c, rng);
+      for (uint8_t& v : leaves["x"].as<uint8_t>()) v = 255;
+      for (uint8_t& v : leaves["padding"].as<uint8_t>()) v = 255;
+      int64_t left[16];
+      std::fill(std::begin(left), std::end(left), total);
+      size_t i = 0;
+      for (int8_t& v : leaves["w"].as<int8_t>()) {
+        int64_t& rest = left[i++ / (9 * kChannels)];
+        const int64_t weight = std::min<int64_t>(rest, 127);
+        rest -= weight;
+        v = static_cast<int8_t>(sign * weight);
+      }
+      ASSERT_EQ(left[15], 0);
+      // A step of the sum, 255, is a step of the result: the last bits show.
+      for (float& v : leaves["multiplier"].as<float>()) v = 1.0f / 255;
+      for (float& v : leaves["offset"].as<float>()) v = static_cast<float>(-sign * total + 100);
+      const Tensors got = run_on("cpu", 2, graph_of(c), leaves);
+      for (const uint8_t v : got.at("y").as<uint8_t>()) EXPECT_EQ(v, 100) << sign * total;
+      EXPECT_EQ(got.at("y"), run_on("reference", 1, graph_of(c), leaves).at("y"));
+    }
+  }
+}
+
 TEST(QuantizedOps, HalvesRoundToEvenAndWhatIsNoNumberIsTheLeast) {
   Case c;
   c.x = {1, 1, 1, 6};

@@ -1,5 +1,7 @@
 #include "ops/quantized_conv2d.h"
 
+#include <algorithm>
+
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/simd/isa_kernels.h"
 #include "base/align.h"
@@ -34,15 +36,33 @@ simd::QuantizedConvSize size_of_problem(const NodeRequest& request, int threads)
           .threads = threads};
 }
 
-/// Results are the same bytes whichever is taken, so a rule will do: the processor's byte products where it has them,
-/// which are twice as fast as pairs of words and so about as fast as Winograd with these; else Winograd.
+/// F(4x4) has fewer products where tiles of four do not waste more of the map than tiles of two; a tenth is the price
+/// of its longer transforms.
+QuantizedAlgorithm winograd_for(const simd::QuantizedConvSize& size) {
+  const auto products = [&](int64_t m) {
+    const auto tiles = [m](int64_t pixels) { return (pixels + m - 1) / m; };
+    return (m + 2) * (m + 2) * tiles(size.Ho) * tiles(size.Wo);
+  };
+  return products(4) * 10 < products(2) * 9 ? QuantizedAlgorithm::winograd4 : QuantizedAlgorithm::winograd2;
+}
+
+/// By sizes alone. Results are the same bytes whichever is taken, so a rule will do: the processor's byte products
+/// where it has them, which are twice as fast as pairs of words; else Winograd.
 QuantizedAlgorithm choose(const simd::QuantizedKernels& kernels, const simd::QuantizedConvSize& size,
                           ConvAlgorithms allowed) {
-  const bool winograd = allowed != ConvAlgorithms::direct && kernels.can(QuantizedAlgorithm::winograd, size);
-  if (winograd && allowed == ConvAlgorithms::winograd) return QuantizedAlgorithm::winograd;
+  const QuantizedAlgorithm winograd = winograd_for(size);
+  const bool can_winograd = allowed != ConvAlgorithms::direct && kernels.can(winograd, size);
+  if (can_winograd && allowed == ConvAlgorithms::winograd) return winograd;
   if (kernels.can(QuantizedAlgorithm::bytes, size)) return QuantizedAlgorithm::bytes;
   constexpr int64_t kFewChannels = 16;  // whose transform costs more than it saves
-  return winograd && size.C >= kFewChannels ? QuantizedAlgorithm::winograd : QuantizedAlgorithm::words;
+  if (can_winograd && size.C >= kFewChannels) return winograd;
+  return kernels.can(QuantizedAlgorithm::pairs, size) ? QuantizedAlgorithm::pairs : QuantizedAlgorithm::words;
+}
+
+/// What is exact with any weights, where `chosen` is not with these.
+QuantizedAlgorithm fallback(QuantizedAlgorithm chosen) {
+  if (chosen == QuantizedAlgorithm::pairs) return QuantizedAlgorithm::words;
+  return chosen == QuantizedAlgorithm::winograd4 ? QuantizedAlgorithm::winograd2 : chosen;
 }
 
 class QuantizedConvolution : public Kernel {
@@ -50,11 +70,13 @@ class QuantizedConvolution : public Kernel {
   QuantizedConvolution(const NodeRequest& request, const CpuContext& context)
       : kernels_(simd::isa_kernels(context.isa).quantized),
         size_(size_of_problem(request, context.threads)),
-        algorithm_(choose(kernels_, size_, context.algorithms)),
+        chosen_(choose(kernels_, size_, context.algorithms)),
+        algorithm_(chosen_),
         constant_weights_(request.constant[1] != 0),
-        direct_(algorithm_ == QuantizedAlgorithm::words),
-        packed_bytes_(align_up(kernels_.packed_bytes(algorithm_, size_))),
-        scratch_bytes_(align_up(kernels_.scratch_bytes(algorithm_, size_))) {
+        packed_bytes_(
+            align_up(std::max(kernels_.packed_bytes(chosen_, size_), kernels_.packed_bytes(fallback(chosen_), size_)))),
+        scratch_bytes_(align_up(
+            std::max(kernels_.scratch_bytes(chosen_, size_), kernels_.scratch_bytes(fallback(chosen_), size_)))) {
     const auto& attrs = std::get<QuantizedConv2dAttrs>(request.attributes);
     const ByteRange range = byte_range(attrs.output);
     arguments_.least = attrs.conv.relu ? 0 : range.least;
@@ -72,7 +94,8 @@ class QuantizedConvolution : public Kernel {
       case QuantizedAlgorithm::words: return "int8 words";
       case QuantizedAlgorithm::pairs: return "int8 pairs";
       case QuantizedAlgorithm::bytes: return "int8 bytes";
-      case QuantizedAlgorithm::winograd: return "int8 winograd f2";
+      case QuantizedAlgorithm::winograd2: return "int8 winograd f2";
+      case QuantizedAlgorithm::winograd4: return "int8 winograd f4";
     }
     throw InternalError("unknown algorithm of an int8 convolution");
   }
@@ -82,9 +105,7 @@ class QuantizedConvolution : public Kernel {
         constant_weights_ ? static_cast<void*>(packed_.data()) : static_cast<std::byte*>(call.scratch) + scratch_bytes_;
     if (!constant_weights_ || !ready_) {
       const auto* weights = static_cast<const int8_t*>(call.in[1]);
-      // Room is for words, which take more of it.
-      if (direct_ && kernels_.can(QuantizedAlgorithm::pairs, size_))
-        algorithm_ = kernels_.pairs_fit(size_, weights) ? QuantizedAlgorithm::pairs : QuantizedAlgorithm::words;
+      algorithm_ = kernels_.exact(chosen_, size_, weights) ? chosen_ : fallback(chosen_);
       kernels_.pack_weights(algorithm_, size_, weights, packed);
     }
     ready_ = true;
@@ -106,11 +127,11 @@ class QuantizedConvolution : public Kernel {
  private:
   const simd::QuantizedKernels& kernels_;
   simd::QuantizedConvSize size_;
-  QuantizedAlgorithm algorithm_;
+  QuantizedAlgorithm chosen_;     ///< by sizes
+  QuantizedAlgorithm algorithm_;  ///< with the last weights
   bool constant_weights_;
-  bool direct_;  ///< by words, or by pairs where the weights allow it
-  size_t packed_bytes_, scratch_bytes_;
-  simd::QuantizedConvArgs arguments_;  ///< what does not change from call to call
+  size_t packed_bytes_, scratch_bytes_;  ///< enough for either
+  simd::QuantizedConvArgs arguments_;    ///< what does not change from call to call
   bool residual_ = false;
   AlignedMemory packed_;  ///< constant weights
   bool ready_ = false;

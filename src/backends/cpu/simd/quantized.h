@@ -20,10 +20,11 @@ struct QuantizedConvSize {
 
 /// How the sums are made; all of them are exact.
 enum class QuantizedAlgorithm {
-  words,     ///< 16-bit pairs
-  pairs,     ///< bytes whose products are added in pairs at 16 bits (pmaddubsw), AVX2: for weights that pairs_fit()
-  bytes,     ///< four bytes at once, AVX-512 VNNI
-  winograd,  ///< F(2x2, 3x3) in whole numbers, 16-bit pairs: 2.25 times fewer products
+  words,      ///< 16-bit pairs
+  pairs,      ///< bytes whose products are added in pairs at 16 bits (pmaddubsw), AVX2
+  bytes,      ///< four bytes at once, AVX-512 VNNI
+  winograd2,  ///< F(2x2, 3x3) in whole numbers, 16-bit pairs: 2.25 times fewer products
+  winograd4,  ///< F(4x4, 3x3) modulo 2^32: 4 times fewer
 };
 
 struct QuantizedConvArgs {
@@ -78,8 +79,9 @@ struct QuantizedPoolArgs {
 struct QuantizedKernels {
   /// Whether this instruction set, on this processor, has the algorithm and it can do the problem.
   bool (*can)(QuantizedAlgorithm, const QuantizedConvSize&);
-  /// Whether no two weights that `pairs` adds could pass 16 bits, whatever the pixels.
-  bool (*pairs_fit)(const QuantizedConvSize&, const int8_t* w);
+  /// Whether the algorithm is exact with these weights, whatever the pixels: no two of `pairs` may pass 16 bits, no sum
+  /// of `winograd4` 26; the others are, with any.
+  bool (*exact)(QuantizedAlgorithm, const QuantizedConvSize&, const int8_t* w);
   size_t (*packed_bytes)(QuantizedAlgorithm, const QuantizedConvSize&);
   /// `w` i8 row-major [K,C/groups,R,S].
   void (*pack_weights)(QuantizedAlgorithm, const QuantizedConvSize&, const int8_t* w, void* packed);
