@@ -8,7 +8,7 @@
 namespace resnet::simd::RESNET_ISA {
 namespace {
 
-#if defined(__AVX512BW__)
+#if defined(RESNET_AVX512)
 constexpr int kLanes = 16;  // of 32 bits
 constexpr int kRows = 12;   // of one register tile: 12 x 2 sums, two columns and a pixel fill 27 of 32 registers
 #elif defined(__AVX2__)
@@ -38,7 +38,7 @@ RESNET_INLINE F32 splat_f32(float v) { return v - F32{}; }
 
 /// sum + a[2i] * b[2i] + a[2i+1] * b[2i+1], 16-bit a and b.
 RESNET_INLINE U32 add_pairs(U32 sum, U32 a, U32 b) {
-#if defined(__AVX512BW__)
+#if defined(RESNET_AVX512)
   return sum + (U32)_mm512_madd_epi16((__m512i)a, (__m512i)b);
 #elif defined(__AVX2__)
   return sum + (U32)_mm256_madd_epi16((__m256i)a, (__m256i)b);
@@ -53,7 +53,7 @@ RESNET_INLINE U32 add_pairs(U32 sum, U32 a, U32 b) {
 
 /// Nearest, halves to even.
 RESNET_INLINE I32 rounded(F32 v) {
-#if defined(__AVX512BW__)
+#if defined(RESNET_AVX512)
   return (I32)_mm512_cvtps_epi32((__m512)v);
 #elif defined(__AVX2__)
   return (I32)_mm256_cvtps_epi32((__m256)v);
@@ -73,7 +73,7 @@ RESNET_INLINE F32 clamped(F32 v, F32 least, F32 largest) {
 }
 
 RESNET_INLINE void store_bytes(uint8_t* p, I32 v) {
-#if defined(__AVX512BW__)
+#if defined(RESNET_AVX512)
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)v));
 #elif defined(__AVX2__)
   const __m256i low =
@@ -87,7 +87,7 @@ RESNET_INLINE void store_bytes(uint8_t* p, I32 v) {
 }
 
 RESNET_INLINE F32 load_bytes(const uint8_t* p, bool is_signed) {
-#if defined(__AVX512BW__)
+#if defined(RESNET_AVX512)
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return (F32)_mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes));
 #elif defined(__AVX2__)
@@ -149,7 +149,7 @@ struct Words {
   }
 };
 
-#if defined(__AVX2__) && !defined(__AVX512BW__)
+#if defined(__AVX2__) && !defined(RESNET_AVX512)
 /// Bytes, added in pairs at 16 bits and then at 32: a third fewer instructions than words, half the memory.
 struct Pairs {
   typedef uint8_t Pixel;
@@ -180,7 +180,7 @@ struct Pairs {
 };
 #endif
 
-#if defined(__AVX512BW__)
+#if defined(RESNET_AVX512)
 /// Four bytes at once.
 struct Bytes {
   typedef uint8_t Pixel;
@@ -188,8 +188,7 @@ struct Bytes {
   static constexpr int kGroup = 4;
   static RESNET_INLINE void gather(Pixel* to, const uint8_t* from, int64_t n) { copy_bytes(to, from, n); }
 
-  __attribute__((target("avx512vnni"))) static void tile(const Pixel* a, int64_t stride, const Weight* b,
-                                                         int64_t groups, uint32_t* c) {
+  RESNET_TARGET_VNNI static void tile(const Pixel* a, int64_t stride, const Weight* b, int64_t groups, uint32_t* c) {
     __m512i sum[kRows][2];
     for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_si512();
     for (int64_t g = 0; g < groups; ++g, a += kGroup, b += kGroup * kColumns) {
@@ -211,7 +210,9 @@ struct Bytes {
 #endif
 
 bool has_byte_products() {
-#if defined(__AVX512BW__)
+#if defined(RESNET_AVX512) && defined(RESNET_EMULATE_AVX512)
+  return true;
+#elif defined(RESNET_AVX512)
   return __builtin_cpu_supports("avx512vnni");
 #else
   return false;
@@ -600,7 +601,7 @@ bool pairs_fit(const QuantizedConvSize& p, const int8_t* w) {
 bool can(QuantizedAlgorithm algorithm, const QuantizedConvSize& p) {
   switch (algorithm) {
     case QuantizedAlgorithm::pairs:
-#if defined(__AVX2__) && !defined(__AVX512BW__)
+#if defined(__AVX2__) && !defined(RESNET_AVX512)
       return true;
 #else
       return false;
@@ -616,10 +617,10 @@ bool can(QuantizedAlgorithm algorithm, const QuantizedConvSize& p) {
 template <class F>
 RESNET_INLINE void with_algorithm(QuantizedAlgorithm algorithm, const QuantizedConvSize& p, const F& f) {
   if (algorithm == QuantizedAlgorithm::winograd) return f(Winograd(p), static_cast<int16_t*>(nullptr));
-#if defined(__AVX2__) && !defined(__AVX512BW__)
+#if defined(__AVX2__) && !defined(RESNET_AVX512)
   if (algorithm == QuantizedAlgorithm::pairs) return f(Direct<Pairs>(p), static_cast<int8_t*>(nullptr));
 #endif
-#if defined(__AVX512BW__)
+#if defined(RESNET_AVX512)
   if (algorithm == QuantizedAlgorithm::bytes) return f(Direct<Bytes>(p), static_cast<int8_t*>(nullptr));
 #endif
   f(Direct<Words>(p), static_cast<int16_t*>(nullptr));
