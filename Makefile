@@ -15,8 +15,8 @@ WERROR := $(if $(CI),ON,OFF)
 RUN ?= runs/lecture
 TRAIN_ARGS ?= --image-size 32 --epochs 2 --batch-size 128 --lr 0.05 --momentum 0.9 --weight-decay 5e-4 --lr-scheduler cosineannealinglr
 
-.PHONY: all packages build train test asan tsan coverage fuzz format format-check tidy layers install bench-training \
-        bench-inference bench-cold-start bench-accuracy clean help
+.PHONY: all packages build train test asan tsan test-avx512 test-avx512-code coverage fuzz format format-check tidy \
+        layers install bench-training bench-inference bench-cold-start bench-accuracy clean help
 .DEFAULT_GOAL := all
 
 all: build ## install missing packages and build build/release/resnet
@@ -57,6 +57,21 @@ tsan: ## the test suite under ThreadSanitizer: loader and trainer threads (OpenM
 	@cmake --preset tsan
 	@cmake --build build/tsan -j $(JOBS)
 	@ctest --preset tsan -j $(JOBS)
+
+# Users have AVX-512; CI and many a developer have not (docs/decisions/0021-avx512-without-the-processor.md).
+test-avx512: ## the test suite with the AVX-512 kernels' sources, made of AVX2 instructions
+	@tools/install_packages.sh build test
+	@cmake --preset emulated
+	@cmake --build build/emulated -j $(JOBS)
+	@ctest --preset emulated -j $(JOBS)
+
+# A hundred to two hundred times slower than a processor, so not the long ones; six minutes.
+AVX512_CODE_TESTS ?= QuantizedOps.*:Winograd.EveryPass*:Winograd.SmallIntegers*:Winograd.ANotA*:HalfArithmetic.EveryHalf*:*SimdTest*avx512_block16:-QuantizedOps.And*:*BatchNorm*:*LargeOutputs*:*Scaled*:*Blur*:*SoftmaxCrossEntropyAndIts*:*GlobalAvg*
+test-avx512-code: ## the AVX-512 kernels' machine code, with oneDNN's, on an emulated Sapphire Rapids
+	@tools/install_packages.sh build test
+	@cmake --preset release -DRESNET_WERROR=$(WERROR) -DRESNET_BUILD_TESTS=ON
+	@cmake --build build/release --target test_backends -j $(JOBS)
+	@tools/emulator/run.sh build/release/tests/test_backends --gtest_filter='$(AVX512_CODE_TESTS)'
 
 coverage: ## line and branch coverage, of the whole and of the readers
 	@tools/install_packages.sh build test
@@ -113,4 +128,4 @@ clean: ## remove build/ (trained runs stay)
 	@rm -rf build
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -569,6 +569,9 @@ TEST_F(CpuConvolution, PackedWeightsAreHeldFromTheStart) {
 }
 
 TEST_F(CpuConvolution, ATrainingStepConvertsNoActivation) {
+#ifdef RESNET_EMULATE_AVX512
+  GTEST_SKIP() << "our kernels have AVX-512's blocks of 16 channels here, oneDNN's the real processor's of 8";
+#endif
   for (const char* algorithms : {"direct", "auto"}) {
     ScopedEnvironment environment("RESNET_CONV_ALGORITHM", algorithms);
     Session session(make_backend("cpu", 1));

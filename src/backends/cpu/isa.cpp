@@ -11,7 +11,7 @@
 namespace resnet {
 namespace {
 
-#ifdef RESNET_AVX512FP16_KERNELS
+#if defined(RESNET_AVX512FP16_KERNELS) && !defined(RESNET_EMULATE_AVX512)
 /// By CPUID, as compilers learned the name at different times. Its registers are AVX-512's, whose state the operating
 /// system is known to keep when `avx512f` is supported.
 bool has_avx512fp16() {
@@ -24,6 +24,9 @@ Isa cpu_isa() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#ifdef RESNET_EMULATE_AVX512
+  if (avx2) return Isa::avx512fp16;
+#else
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
 #ifdef RESNET_AVX512FP16_KERNELS
@@ -31,6 +34,7 @@ Isa cpu_isa() {
 #endif
     return Isa::avx512;
   }
+#endif
   if (avx2) return Isa::avx2;
 #endif
   return Isa::generic;

@@ -46,16 +46,19 @@ QuantizedAlgorithm winograd_for(const simd::QuantizedConvSize& size) {
   return products(4) * 10 < products(2) * 9 ? QuantizedAlgorithm::winograd4 : QuantizedAlgorithm::winograd2;
 }
 
-/// By sizes alone. Results are the same bytes whichever is taken, so a rule will do: the processor's byte products
-/// where it has them, which are twice as fast as pairs of words; else Winograd.
+/// By sizes alone; results are the same bytes whichever is taken. Winograd, where there are channels enough to pay for
+/// its transforms. The processor's byte products, where it has them, are twice as fast as its products of 16-bit words,
+/// so that half of Winograd's saving is left: there it takes more of both kinds of channels.
 QuantizedAlgorithm choose(const simd::QuantizedKernels& kernels, const simd::QuantizedConvSize& size,
                           ConvAlgorithms allowed) {
   const QuantizedAlgorithm winograd = winograd_for(size);
   const bool can_winograd = allowed != ConvAlgorithms::direct && kernels.can(winograd, size);
   if (can_winograd && allowed == ConvAlgorithms::winograd) return winograd;
-  if (kernels.can(QuantizedAlgorithm::bytes, size)) return QuantizedAlgorithm::bytes;
-  constexpr int64_t kFewChannels = 16;  // whose transform costs more than it saves
-  if (can_winograd && size.C >= kFewChannels) return winograd;
+  const bool bytes = kernels.can(QuantizedAlgorithm::bytes, size);
+  const bool worth =
+      bytes ? winograd == QuantizedAlgorithm::winograd4 && std::min(size.C, size.K) >= 128 : size.C >= 16;
+  if (can_winograd && worth) return winograd;
+  if (bytes) return QuantizedAlgorithm::bytes;
   return kernels.can(QuantizedAlgorithm::pairs, size) ? QuantizedAlgorithm::pairs : QuantizedAlgorithm::words;
 }
 

@@ -76,9 +76,10 @@ RESNET_INLINE Vec<L> larger_of(const Vec<L>& a, const Vec<L>& b) {
 
 /// T columns of a row of the convolution from `column` on, for two blocks of channels: rows[c * R + r] is the padded
 /// row of the image that tap row r of channel c reads.
+/// Not inlined, as GCC 12 then has registers for all sums.
 template <int T, int Stride>
-void tile(const StemForward& p, const float* const* rows, int64_t column, const float* weights, const V (&bias)[2],
-          float* out) {
+__attribute__((noinline)) void tile(const StemForward& p, const float* const* rows, int64_t column,
+                                    const float* weights, const V (&bias)[2], float* out) {
   V sum[T][2];
   RESNET_UNROLL
   for (int i = 0; i < T; ++i) {

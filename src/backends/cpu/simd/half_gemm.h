@@ -20,7 +20,7 @@ struct HalfGemm {
   /// p[j][row] (+)= scale * sum over `blocks` <= kFlushBlocks blocks and channels c of v[block][row][c] * u[..][c][k],
   /// for R <= kRows rows. v is [block][kRows][B]. u is [block][c / 2][k % 2][k / 2][c % 2] for a panel's 2B channels k,
   /// p [k / B] vectors of B, p_pitch apart. Never inlined: GCC would run out of registers for the sums
-  /// (tests/backends/half_codegen_test.py).
+  /// (tests/backends/codegen_test.py).
   template <int R>
   static __attribute__((noinline)) void product(const Half* v, int64_t blocks, const Half* u, float scale, float* p,
                                                 int64_t p_pitch, bool accumulate) {

@@ -12,10 +12,6 @@
 
 #include "backends/cpu/simd/vec.h"
 
-#ifdef RESNET_ISA_avx512fp16
-#include <immintrin.h>
-#endif
-
 namespace resnet::simd::RESNET_ISA {
 
 using Half = uint16_t;
@@ -31,7 +27,7 @@ struct BitsOf {
 template <int B>
 using Bits = typename BitsOf<B>::type;
 
-#ifdef RESNET_ISA_avx512fp16
+#ifdef RESNET_AVX512FP16
 
 template <int B>
 struct HalfPairsOf;

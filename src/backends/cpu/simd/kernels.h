@@ -60,7 +60,7 @@ RESNET_INLINE Vec<B> load_channels(const float* p, int64_t channel, int64_t C) {
 /// in a cache again. p is aligned to 64 bytes; end_streaming() comes before anybody reads.
 template <int B>
 RESNET_INLINE void store_streaming(float* p, Vec<B> v) {
-#ifdef __AVX512F__
+#ifdef RESNET_AVX512
   if constexpr (B == 16) return _mm512_stream_ps(p, (__m512)v);
 #endif
 #ifdef __AVX__

@@ -25,7 +25,7 @@ using IntVector = typename IntVectorOf<L>::type;
 /// masked, since GCC 12 warns about its own headers otherwise).
 template <int L>
 RESNET_INLINE IntVector<L> widen(const uint8_t* p) {
-#ifdef __AVX512F__
+#ifdef RESNET_AVX512
   if constexpr (L == 16) return (IntVector<L>)_mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128((const __m128i*)p));
 #endif
 #ifdef __AVX2__
@@ -37,7 +37,7 @@ RESNET_INLINE IntVector<L> widen(const uint8_t* p) {
 }
 template <int L>
 RESNET_INLINE void narrow(uint8_t* p, IntVector<L> v) {
-#ifdef __AVX512F__
+#ifdef RESNET_AVX512
   if constexpr (L == 16) return _mm_storeu_si128((__m128i*)p, _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v));
 #endif
 #ifdef __AVX2__

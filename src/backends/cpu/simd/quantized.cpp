@@ -8,14 +8,6 @@
 namespace resnet::simd::RESNET_ISA {
 namespace {
 
-bool has_byte_products() {
-#if defined(__AVX512BW__)
-  return __builtin_cpu_supports("avx512vnni");
-#else
-  return false;
-#endif
-}
-
 // --- directly -------------------------------------------------------------------------------------------------------
 
 template <class Kind>
@@ -177,7 +169,7 @@ bool can(QuantizedAlgorithm algorithm, const QuantizedConvSize& p) {
       return false;
 #endif
     case QuantizedAlgorithm::words: return true;
-    case QuantizedAlgorithm::bytes: return has_byte_products();
+    case QuantizedAlgorithm::bytes: return has_vnni();
     case QuantizedAlgorithm::winograd2:
     case QuantizedAlgorithm::winograd4: return winograd_can(p);
   }
@@ -198,7 +190,7 @@ RESNET_INLINE void with_algorithm(QuantizedAlgorithm algorithm, const QuantizedC
 #ifdef RESNET_QUANTIZED_ASSEMBLY
   if (algorithm == QuantizedAlgorithm::pairs) return f(Direct<Pairs>(p), static_cast<int8_t*>(nullptr));
 #endif
-#if defined(__AVX512BW__)
+#if defined(RESNET_AVX512)
   if (algorithm == QuantizedAlgorithm::bytes) return f(Direct<Bytes>(p), static_cast<int8_t*>(nullptr));
 #endif
   f(Direct<Words>(p), static_cast<int16_t*>(nullptr));

@@ -6,7 +6,7 @@
 namespace resnet::simd::RESNET_ISA {
 namespace {
 
-#if defined(__AVX512BW__)
+#if defined(RESNET_AVX512)
 constexpr int kLanes = 16;  // of 32 bits
 constexpr int kRows = 12;   // of one register tile: 12 x 2 sums, two columns and a pixel fill 27 of 32 registers
 #elif defined(__AVX2__)
@@ -36,7 +36,7 @@ RESNET_INLINE F32 splat_f32(float v) { return v - F32{}; }
 
 /// sum + a[2i] * b[2i] + a[2i+1] * b[2i+1], 16-bit a and b.
 RESNET_INLINE U32 add_pairs(U32 sum, U32 a, U32 b) {
-#if defined(__AVX512BW__)
+#if defined(RESNET_AVX512)
   return sum + (U32)_mm512_madd_epi16((__m512i)a, (__m512i)b);
 #elif defined(__AVX2__)
   return sum + (U32)_mm256_madd_epi16((__m256i)a, (__m256i)b);
@@ -51,7 +51,7 @@ RESNET_INLINE U32 add_pairs(U32 sum, U32 a, U32 b) {
 
 /// Nearest, halves to even.
 RESNET_INLINE I32 rounded(F32 v) {
-#if defined(__AVX512BW__)
+#if defined(RESNET_AVX512)
   return (I32)_mm512_cvtps_epi32((__m512)v);
 #elif defined(__AVX2__)
   return (I32)_mm256_cvtps_epi32((__m256)v);
@@ -72,7 +72,7 @@ RESNET_INLINE F32 clamped(F32 v, F32 least, F32 largest) {
 
 /// The low bytes of v0 and v1.
 RESNET_INLINE void store_bytes(uint8_t* p, I32 v0, I32 v1) {
-#if defined(__AVX512BW__)
+#if defined(RESNET_AVX512)
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)v0));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p + kLanes), _mm512_cvtepi32_epi8((__m512i)v1));
 #elif defined(__AVX2__)
@@ -88,7 +88,7 @@ RESNET_INLINE void store_bytes(uint8_t* p, I32 v0, I32 v1) {
 }
 
 RESNET_INLINE F32 load_bytes(const uint8_t* p, bool is_signed) {
-#if defined(__AVX512BW__)
+#if defined(RESNET_AVX512)
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return (F32)_mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes));
 #elif defined(__AVX2__)

@@ -11,6 +11,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "backends/cpu/simd/isa_macros.h"
+
 #ifndef RESNET_ISA
 #error "simd/ sources are compiled with RESNET_ISA=generic|avx2|avx512|avx512fp16"
 #endif
@@ -57,13 +59,20 @@ RESNET_INLINE Vec<B> zero() {
   return Vec<B>{};
 }
 
-/// Lanes of the widest register of this build; GCC lowers comparisons of wider vectors to scalars.
+/// Lanes of the widest register that the compiler has in this build.
 #if defined(__AVX512F__)
-constexpr int kNativeLanes = 16;
+constexpr int kRegisterLanes = 16;
 #elif defined(__AVX__)
-constexpr int kNativeLanes = 8;
+constexpr int kRegisterLanes = 8;
 #else
-constexpr int kNativeLanes = 4;
+constexpr int kRegisterLanes = 4;
+#endif
+/// Those that the code is written for, more only where AVX-512 is emulated; GCC lowers comparisons of wider vectors to
+/// scalars.
+#if defined(RESNET_AVX512)
+constexpr int kNativeLanes = 16;
+#else
+constexpr int kNativeLanes = kRegisterLanes;
 #endif
 
 RESNET_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
