@@ -19,7 +19,7 @@ struct Search {
 
 bool contains(const dl_phdr_info& module, uintptr_t address) {
   for (int i = 0; i < module.dlpi_phnum; ++i) {
-    const ElfW(Phdr) & segment = module.dlpi_phdr[i];
+    const ElfW(Phdr)& segment = module.dlpi_phdr[i];
     const uintptr_t begin = module.dlpi_addr + segment.p_vaddr;
     if (segment.p_type == PT_LOAD && address >= begin && address - begin < segment.p_memsz) return true;
   }
@@ -52,7 +52,7 @@ int look(dl_phdr_info* module, size_t, void* data) {
   auto& search = *static_cast<Search*>(data);
   if (!contains(*module, search.inside)) return 0;
   for (int i = 0; i < module->dlpi_phnum && search.id.empty(); ++i) {
-    const ElfW(Phdr) & segment = module->dlpi_phdr[i];
+    const ElfW(Phdr)& segment = module->dlpi_phdr[i];
     if (segment.p_type != PT_NOTE) continue;
     const auto* notes = reinterpret_cast<const char*>(module->dlpi_addr + segment.p_vaddr);
     search.id = id_in(notes, segment.p_memsz, segment.p_align == 8 ? 8 : 4);

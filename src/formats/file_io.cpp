@@ -155,7 +155,8 @@ std::string read_whole_file(const std::string& path, uint64_t limit) {
 
 OutputFile::OutputFile(const std::string& path, std::string shown, unsigned permissions)
     : shown_(shown.empty() ? path : std::move(shown)) {
-  fd_ = FileDescriptor(retry([&] { return ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, permissions); }));
+  fd_ =
+      FileDescriptor(retry([&] { return ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, permissions); }));
   if (fd_.value() < 0) throw io_error(shown_, "create", errno);
 }
 

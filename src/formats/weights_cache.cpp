@@ -171,9 +171,8 @@ std::string WeightsCache::store(std::string_view description, std::span<const st
     const Body body(outline, parts);
     Head head{.magic = {},
               .description_bytes = description.size(),
-              .body = content_hash(body.bytes(), threads_, [&](uint64_t offset, std::span<std::byte> target) {
-                body.read(offset, target);
-              })};
+              .body = content_hash(body.bytes(), threads_,
+                                   [&](uint64_t offset, std::span<std::byte> target) { body.read(offset, target); })};
     std::memcpy(head.magic, kMagic, sizeof kMagic);
     OutputFile file(temporary, path, 0600);
     file.write(std::as_bytes(std::span(&head, 1)));

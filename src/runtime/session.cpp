@@ -162,7 +162,8 @@ Program& Session::compile(std::unique_ptr<Graph> graph, const PlanProgress& prog
               "Session::compile: a state has another type or layout in an earlier program");
       }
     }
-    for (const auto& [assigned, value] : program->graph_->assignments()) own_state(program->graph_->node(assigned).name);
+    for (const auto& [assigned, value] : program->graph_->assignments())
+      own_state(program->graph_->node(assigned).name);
     program->packed_ = reserve_packed(plan);
     if (plan.arena_bytes > arena_.size()) grow_arena(plan.arena_bytes);
     program->bind();

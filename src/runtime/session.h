@@ -172,7 +172,7 @@ class Session {
   struct State {
     ValueInfo value;
     ConstantMemory memory;  ///< none while only packed forms are kept
-    uint64_t version = 1;  ///< the session's, when it last changed
+    uint64_t version = 1;   ///< the session's, when it last changed
   };
 
   const State& state(const std::string& name) const;

@@ -53,25 +53,36 @@ Classifier::Classifier(const std::string& model_path, const ClassifierOptions& o
     : Classifier(std::make_shared<const OpenModel>(model_path), options) {}
 
 Classifier::Classifier(std::shared_ptr<const OpenModel> model, const ClassifierOptions& options)
-    : description_(model->description()),
+    : Classifier(model->description(), model->quantization(), model->dtype(), options) {
+  const WeightsCache cache = WeightsCache::from_environment(threads_);
+  program(1).load(std::move(model), cache, kept_states());
+}
+
+Classifier::Classifier(LoadedModel model, const ClassifierOptions& options)
+    : Classifier(std::move(model.description), std::move(model.quantization), model.dtype, options) {
+  program(1).load(std::move(model.values), kept_states());
+}
+
+Classifier::Classifier(ModelDescription description, std::optional<Quantization> quantization, DType dtype,
+                       const ClassifierOptions& options)
+    : description_(std::move(description)),
       spec_(find_model(description_.architecture)),
-      quantization_(model->quantization()),
-      dtype_(model->dtype()),
+      quantization_(std::move(quantization)),
+      dtype_(dtype),
       threads_(threads_of(options)),
       session_(make_backend(options.backend, threads_,
                             options.measure ? AlgorithmChoice::measured : AlgorithmChoice::usual, options.precision)) {
   if (dtype_ == DType::f64 && options.backend == "cpu")
     throw UserError("{}: f64 weights; the cpu backend computes in f32; take the backend reference",
                     escape_control(description_.architecture));
-  const WeightsCache cache = WeightsCache::from_environment(threads_);
   batches_ = batch_sizes(measure_micro_batch(session_, spec_, inference_options(options.max_batch)));
-  // Weights may be kept in the forms alone that are read once it is known what reads them.
-  const bool measured = session_.backend().measures();
   for (const int64_t batch : batches_) {
-    if (measured || batch == 1) program(batch);
+    if (batch == 1 || session_.backend().measures()) program(batch);
   }
-  program(1).load(std::move(model), cache, measured ? KeepStates::unpacked : KeepStates::all);
 }
+
+/// Weights may be kept in the forms alone that are read once it is known what reads them.
+KeepStates Classifier::kept_states() { return session_.backend().measures() ? KeepStates::unpacked : KeepStates::all; }
 
 Classifier::~Classifier() {
   try {

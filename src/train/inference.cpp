@@ -223,9 +223,9 @@ void InferenceProgram::load(std::shared_ptr<const OpenModel> model, const Weight
   weights_origin_ = fmt::format("file ({})", why_not);
   if (!why_not.empty()) return load(model->values(), keep);
 
-  std::string description = fmt::format("weights 1\nbuild {}\nbackend {}: {}\nmodel {}\ngraph {:016x}\n", build,
-                                        session_.backend().name(), session_.backend().identity(), content->hex(),
-                                        hash_text(print(program_->graph())));
+  std::string description =
+      fmt::format("weights 1\nbuild {}\nbackend {}: {}\nmodel {}\ngraph {:016x}\n", build, session_.backend().name(),
+                  session_.backend().identity(), content->hex(), hash_text(print(program_->graph())));
   for (const Constant& constant : constants) description += constant.str() + '\n';
   if (auto found = cache.find(description, bytes)) {
     const std::vector<const std::byte*> parts = found->parts();

@@ -55,9 +55,9 @@ class InferenceProgram {
   /// Sets what the program reads from a model's own values, folded as refresh() does. The session's other programs of
   /// this model need no load of their own: states are shared by name.
   void load(std::map<std::string, Tensor> values, KeepStates keep = KeepStates::all);
-  /// The same of a file's values, for all the session's programs so far: from `cache`, where an earlier start of the same
-  /// build on the same machine with the same programs left what they read, else from the file. The session must hold no
-  /// model states (InferenceOptions::keep_model_states).
+  /// The same of a file's values, for all the session's programs so far: from `cache`, where an earlier start of the
+  /// same build on the same machine with the same programs left what they read, else from the file. The session must
+  /// hold no model states (InferenceOptions::keep_model_states).
   void load(std::shared_ptr<const OpenModel> model, const WeightsCache& cache, KeepStates keep = KeepStates::all);
   /// Leaves what load() read from the file in its cache, for the next start. Once, and best when the first answer is
   /// out; a second call does nothing. What keeps it from being written needs nobody's care: weights_origin() tells it.

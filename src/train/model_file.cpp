@@ -236,8 +236,7 @@ LoadedModel load_model(const WeightsFile& file, const std::map<std::string, std:
 }
 
 OpenModel::OpenModel(const std::string& path) : file_(path) {
-  Outline outline =
-      outline_of(file_, from_metadata(file_.path(), file_.metadata()), quantization_in(file_.metadata()));
+  Outline outline = outline_of(file_, from_metadata(file_.path(), file_.metadata()), quantization_in(file_.metadata()));
   if (outline.quantization) {
     require_quantized_fit(file_, outline.quantized);
   } else {
