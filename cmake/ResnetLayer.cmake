@@ -6,6 +6,8 @@ function(resnet_options target)
   if(RESNET_WERROR)
     target_compile_options(${target} PRIVATE -Werror)
   endif()
+  # The weights cache (src/formats/weights_cache.h) tells builds apart by it; Debian's GCC asks for it, Debian's clang does not.
+  target_link_options(${target} PRIVATE LINKER:--build-id=sha1)
   if(RESNET_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${RESNET_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
     target_link_options(${target} PUBLIC -fsanitize=${RESNET_SANITIZE})

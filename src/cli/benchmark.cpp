@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -48,9 +49,11 @@ void fill_inputs(Program& program, int64_t classes) {
 }
 
 /// A net of linear layers has weights for each pixel of one image size.
-bool fits(const std::map<std::string, Tensor>& values, const std::vector<StateSpec>& states) {
-  return std::all_of(states.begin(), states.end(),
-                     [&](const StateSpec& state) { return values.at(state.name).shape() == state.type.shape; });
+bool fits(const std::vector<StateSpec>& stored, const std::vector<StateSpec>& wanted) {
+  std::map<std::string, TensorType> types;
+  for (const StateSpec& state : stored) types.emplace(state.name, state.type);
+  return std::all_of(wanted.begin(), wanted.end(),
+                     [&](const StateSpec& state) { return types.at(state.name) == state.type; });
 }
 
 /// A step of the plan: what it moves and does, how long it should take by the machine's two limits, and how long it
@@ -186,19 +189,19 @@ int run_benchmark(const Arguments& a) {
     throw UserError("--image-size: {}; expected 1 to 8192 pixels", a.image_size);
   ModelOptions options;
   ModelSpec model;
-  std::optional<LoadedModel> loaded;
+  std::shared_ptr<const OpenModel> file;
   if (is_model_file(a.model)) {
-    loaded = load_model(a.model);
-    model = find_model(loaded->description.architecture);
-    options = loaded->description.options;
-    model.input = {loaded->description.channels, loaded->description.preprocessing.image_size,
-                   loaded->description.preprocessing.image_size};
-    if (loaded->dtype != DType::f32) throw UserError("{}: f64 weights; expected f32", a.model);
+    file = std::make_shared<const OpenModel>(a.model);
+    const ModelDescription& d = file->description();
+    model = find_model(d.architecture);
+    options = d.options;
+    model.input = {d.channels, d.preprocessing.image_size, d.preprocessing.image_size};
+    if (file->dtype() != DType::f32) throw UserError("{}: f64 weights; expected f32", a.model);
   } else {
     model = find_model(a.model);
   }
   if (a.image_size > 0) model.input = {model.input[0], a.image_size, a.image_size};
-  const bool quantized = loaded && loaded->quantization;
+  const bool quantized = file && file->quantization();
   if (quantized && a.mode == "training")
     throw UserError(ExitCode::refused,
                     "{}: holds 8-bit weights; expected --mode inference, or the f32 model it was made from",
@@ -208,9 +211,9 @@ int run_benchmark(const Arguments& a) {
                     escape_control(a.model));
   if (quantized && precision != Precision::f32)
     throw UserError("--precision: {}; {} computes in 8 bits; leave it out", a.precision, escape_control(a.model));
-  if (loaded && !quantized && !fits(loaded->values, model_states(model, options, DType::f32))) {
+  if (file && !quantized && !fits(file->states(), model_states(model, options, DType::f32))) {
     throw UserError("--image-size: {}; the weights of {} are for images of {} pixels; leave it out", a.image_size,
-                    escape_control(a.model), loaded->description.preprocessing.image_size);
+                    escape_control(a.model), file->description().preprocessing.image_size);
   }
   const int threads = a.threads > 0 ? static_cast<int>(a.threads) : available_threads();
   Session session(make_backend(a.backend, threads, AlgorithmChoice::measured, precision));
@@ -220,18 +223,17 @@ int run_benchmark(const Arguments& a) {
   const auto prepare = [&](int done, int total) {
     progress.update(fmt::format("choosing kernels {}/{}", done, total));
   };
-  std::map<std::string, Tensor> values;
-  if (loaded) {
-    values = std::move(loaded->values);
-  } else {
+  const auto random_values = [&] {
+    std::map<std::string, Tensor> values;
     for (const StateSpec& s : model_states(model, options, DType::f32)) values[s.name] = initial_value(s, 0);
-  }
+    return values;
+  };
   Program* program = nullptr;
   std::optional<InferenceProgram> inference;
   const int64_t classes = options.num_classes > 0 ? options.num_classes : model.num_classes;
   if (a.mode == "training") {
     program = &session.compile(make_training_step(model, {.model = options, .images = images}), prepare);
-    write_states(session, values);
+    write_states(session, file ? file->values() : random_values());
   } else {
     inference.emplace(session, model,
                       InferenceOptions{.model = options,
@@ -239,10 +241,14 @@ int run_benchmark(const Arguments& a) {
                                        .micro_batch = a.micro_batch > 0 ? a.micro_batch : kMeasuredMicroBatch,
                                        .passes = {},
                                        .keep_model_states = false,
-                                       .quantization = quantized ? &*loaded->quantization : nullptr},
+                                       .quantization = quantized ? &*file->quantization() : nullptr},
                       prepare);
     program = &inference->program();
-    inference->load(std::move(values), KeepStates::unpacked);
+    if (file) {
+      inference->load(file, WeightsCache::from_environment(threads), KeepStates::unpacked);
+    } else {
+      inference->load(random_values(), KeepStates::unpacked);
+    }
   }
   Tensor batch;
   if (inference) {
@@ -259,6 +265,7 @@ int run_benchmark(const Arguments& a) {
     }
   };
   run();  // code and caches warm, weights packed
+  if (inference) inference->keep_for_next_start();
   program->profile(a.profile || a.dump_plan);
   std::vector<double> rates, run_seconds;
   const auto start = Clock::now();
@@ -281,7 +288,15 @@ int run_benchmark(const Arguments& a) {
   if (a.dump_plan) {
     const Limits limits{.peak = peak, .bandwidth = memory_bandwidth(threads)};
     steps = report_steps(*program, static_cast<int64_t>(rates.size()) * parts, limits);
-    if (!a.json) print_plan(steps, program->plan(), together, limits);
+    if (!a.json) {
+      print_plan(steps, program->plan(), together, limits);
+      if (inference) {
+        std::fputs(fmt::format("weights: from {}; {} adopted, {} packed at this start\n", inference->weights_origin(),
+                               bytes(session.adopted_bytes()), session.packed_states())
+                       .c_str(),
+                   stderr);
+      }
+    }
   }
   if (a.profile) print_profile(*program, static_cast<int64_t>(rates.size()), parts, peak);
   std::sort(rates.begin(), rates.end());
@@ -310,6 +325,11 @@ int run_benchmark(const Arguments& a) {
                    {"state_bytes", session.state_bytes()},
                    {"packed_bytes", session.held_bytes()},
                    {"resident_bytes", resident}};
+    if (inference) {
+      result["weights"] = {{"from", inference->weights_origin()},
+                           {"adopted_bytes", session.adopted_bytes()},
+                           {"packed_states", session.packed_states()}};
+    }
     if (a.dump_plan) result["plan"] = to_json(steps);
     std::printf("%s\n", result.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
     return 0;

@@ -138,6 +138,11 @@ void InputFile::read_at(uint64_t offset, std::span<std::byte> target) const {
   }
 }
 
+ContentHash content_hash(const InputFile& file, int threads) {
+  return content_hash(file.size(), threads,
+                      [&](uint64_t offset, std::span<std::byte> target) { file.read_at(offset, target); });
+}
+
 std::string read_whole_file(const std::string& path, uint64_t limit) {
   const InputFile file(path);
   if (file.size() > limit) {
@@ -148,8 +153,10 @@ std::string read_whole_file(const std::string& path, uint64_t limit) {
   return out;
 }
 
-OutputFile::OutputFile(const std::string& path, std::string shown) : shown_(shown.empty() ? path : std::move(shown)) {
-  fd_ = FileDescriptor(retry([&] { return ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); }));
+OutputFile::OutputFile(const std::string& path, std::string shown, unsigned permissions)
+    : shown_(shown.empty() ? path : std::move(shown)) {
+  fd_ =
+      FileDescriptor(retry([&] { return ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, permissions); }));
   if (fd_.value() < 0) throw io_error(shown_, "create", errno);
 }
 
@@ -167,7 +174,12 @@ void OutputFile::write(std::span<const std::byte> bytes) {
 
 void OutputFile::commit() {
   if (retry([&] { return ::fsync(fd_.value()); }) != 0) throw io_error(shown_, "fsync", errno);
-  // After fsync nothing is left to lose; NFS and quotas may still report here. EINTR on Linux means closed.
+  // After fsync nothing is left to lose; NFS and quotas may still report here.
+  close();
+}
+
+void OutputFile::close() {
+  // EINTR on Linux means closed.
   if (::close(fd_.release()) != 0 && errno != EINTR) throw io_error(shown_, "close", errno);
 }
 

@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/content_hash.h"
+
 namespace resnet {
 
 /// Where bytes go, in order: a file, a string, a hash.
@@ -97,19 +99,25 @@ class InputFile {
   uint64_t size_ = 0;
 };
 
+/// Of all its bytes; `threads` share the work.
+ContentHash content_hash(const InputFile& file, int threads);
+
 /// The whole of a regular file; ResourceError(ExitCode::limit) when it holds more than `limit` bytes.
 std::string read_whole_file(const std::string& path, uint64_t limit);
 
 /// A new file being written. Never overwrites: throws when the path exists.
 class OutputFile final : public ByteSink {
  public:
-  /// `shown`: what errors call it, for a file that gets its name later; empty: its path.
-  explicit OutputFile(const std::string& path, std::string shown = "");
+  /// `shown`: what errors call it, for a file that gets its name later; empty: its path. `permissions` are narrowed by
+  /// the process's mask.
+  explicit OutputFile(const std::string& path, std::string shown = "", unsigned permissions = 0666);
   using ByteSink::write;
   /// All of it, over short writes and EINTR; a full disk or file-size limit throws.
   void write(std::span<const std::byte> bytes) override;
   /// fsync and close: only now is the content on the disk (the name needs sync_directory).
   void commit();
+  /// Closes it without fsync: for what can be made again.
+  void close();
 
  private:
   std::string shown_;

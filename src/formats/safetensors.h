@@ -57,6 +57,7 @@ class SafetensorsFile {
   std::map<std::string, Tensor> load_all(const std::vector<std::string>& names) const;
   /// Its bytes as they lie in the file.
   std::vector<std::byte> stored_bytes(const std::string& name) const;
+  const InputFile& file() const { return file_; }
 
  private:
   InputFile file_;

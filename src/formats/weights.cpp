@@ -76,6 +76,11 @@ const char* WeightsFile::format() const {
   return std::holds_alternative<SafetensorsFile>(file_) ? "safetensors" : "torch";
 }
 
+const InputFile* WeightsFile::safetensors_file() const {
+  const auto* safetensors = std::get_if<SafetensorsFile>(&file_);
+  return safetensors ? &safetensors->file() : nullptr;
+}
+
 std::string WeightsFile::wrapper() const {
   const auto* torch = std::get_if<TorchFile>(&file_);
   return torch != nullptr ? torch->wrapper() : "";

@@ -41,6 +41,8 @@ class WeightsFile {
   std::string wrapper() const;
   /// What was before every name in the file, and is left out here.
   const std::string& prefix() const { return prefix_; }
+  /// The open file, where it is one of safetensors; else null.
+  const InputFile* safetensors_file() const;
   /// Tensors of the file that are not among the entries, as their names lack the prefix.
   size_t left_out() const { return left_out_; }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <cstring>
+#include <set>
 #include <utility>
 
 #include "base/align.h"
@@ -16,21 +18,26 @@ const Buffer& Program::buffer(const std::map<std::string, int>& names, const std
   return plan_.buffers[static_cast<size_t>(found->second)];
 }
 
-std::byte* Program::address(int index) const {
+const std::byte* Program::address(int index) const {
   const Buffer& b = plan_.buffers[static_cast<size_t>(index)];
   return b.state.empty() ? session_->arena_.data() + b.offset : session_->states_.at(b.state).memory.data();
+}
+
+std::byte* Program::writable(int index) const {
+  const Buffer& b = plan_.buffers[static_cast<size_t>(index)];
+  return b.state.empty() ? session_->arena_.data() + b.offset : session_->states_.at(b.state).memory.writable();
 }
 
 void Program::bind() {
   steps_.clear();
   for (size_t i = 0; i < plan_.steps.size(); ++i) {
     const Step& step = plan_.steps[i];
-    Bound bound{step.kernel.get(), {}, {}, step.scratch < 0 ? nullptr : address(step.scratch), nullptr};
+    Bound bound{step.kernel.get(), {}, {}, step.scratch < 0 ? nullptr : writable(step.scratch), nullptr};
     for (int b : step.in) {
       const auto fed = fed_.find(b);
       bound.in.push_back(fed == fed_.end() ? address(b) : fed->second);
     }
-    for (int b : step.out) bound.out.push_back(address(b));
+    for (int b : step.out) bound.out.push_back(writable(b));
     if (packed_[i]) {
       bound.packed = packed_[i]->memory.data();
       bound.in[step.kernel->packing()->input] = nullptr;
@@ -60,14 +67,21 @@ void Program::read_input_at(const std::string& name, const void* data) {
 }
 
 void Program::pack_constants(const std::string& state) {
+  bool moved = false;
   for (size_t i = 0; i < steps_.size(); ++i) {
     PackedState* packed = packed_[i].get();
     if (!packed || (!state.empty() && packed->state != state)) continue;
     const uint64_t version = session_->state(packed->state).version;
     if (packed->version == version) continue;
-    steps_[i].kernel->pack(session_->state_data(packed->state), packed->memory.data());
+    if (packed->memory.is_borrowed()) {
+      packed->memory = ConstantMemory(packed->bytes);
+      moved = true;
+    }
+    steps_[i].kernel->pack(session_->state_data(packed->state), packed->memory.writable());
     packed->version = version;
+    ++session_->packed_states_;
   }
+  if (moved) session_->bind_all();
 }
 
 void Program::set_input(const std::string& name, const Tensor& tensor) {
@@ -75,12 +89,12 @@ void Program::set_input(const std::string& name, const Tensor& tensor) {
   if (tensor.type() != b.value.type) {
     throw InternalError(fmt::format("input '{}' is {}, was given {}", name, b.value.type.str(), tensor.type().str()));
   }
-  to_layout(tensor, b.value.layout, address(plan_.inputs.at(name)));
+  to_layout(tensor, b.value.layout, writable(plan_.inputs.at(name)));
 }
 
 void* Program::input_data(const std::string& name) {
   check(buffer(plan_.inputs, name).value.layout.kind == Layout::Kind::plain, "input_data: the input is not row-major");
-  return address(plan_.inputs.at(name));
+  return writable(plan_.inputs.at(name));
 }
 
 void Program::run() {
@@ -141,13 +155,15 @@ Program& Session::compile(std::unique_ptr<Graph> graph, const PlanProgress& prog
       const Buffer& b = plan.buffers[static_cast<size_t>(index)];
       const auto found = states_.find(b.state);
       if (found == states_.end()) {
-        states_.emplace(b.state, State{b.value, AlignedMemory(storage_bytes(b.value.type, b.value.layout)), version_});
+        states_.emplace(b.state, State{b.value, ConstantMemory(storage_bytes(b.value.type, b.value.layout)), version_});
         added.push_back(b.state);
       } else {
         check(found->second.value.type == b.value.type && found->second.value.layout == b.value.layout,
               "Session::compile: a state has another type or layout in an earlier program");
       }
     }
+    for (const auto& [assigned, value] : program->graph_->assignments())
+      own_state(program->graph_->node(assigned).name);
     program->packed_ = reserve_packed(plan);
     if (plan.arena_bytes > arena_.size()) grow_arena(plan.arena_bytes);
     program->bind();
@@ -193,7 +209,7 @@ std::vector<std::shared_ptr<PackedState>> Session::reserve_packed(const Plan& pl
     shares[i] = known.lock();
     if (!shares[i]) {
       state_data(name);
-      shares[i] = std::make_shared<PackedState>(PackedState{name, packing->bytes, AlignedMemory(packing->bytes)});
+      shares[i] = std::make_shared<PackedState>(PackedState{name, packing->bytes, ConstantMemory(packing->bytes)});
       known = shares[i];
     }
     check(shares[i]->bytes == packing->bytes, "Session::compile: one form of a state in two sizes");
@@ -201,12 +217,10 @@ std::vector<std::shared_ptr<PackedState>> Session::reserve_packed(const Plan& pl
   return shares;
 }
 
-bool Session::keep_packed_only(const std::string& name) {
-  if (!state(name).memory.data()) return true;
+bool Session::read_packed_only(const std::string& name) const {
   bool read = false;
   for (const auto& program : programs_) {
-    for (size_t i = 0; i < program->plan_.steps.size(); ++i) {
-      const Step& step = program->plan_.steps[i];
+    for (const Step& step : program->plan_.steps) {
       const auto packing = step.kernel->packing();
       for (size_t j = 0; j < step.in.size(); ++j) {
         if (program->plan_.buffers[static_cast<size_t>(step.in[j])].state != name) continue;
@@ -215,18 +229,98 @@ bool Session::keep_packed_only(const std::string& name) {
       }
     }
   }
-  if (!read) return false;
+  return read;
+}
+
+bool Session::keep_packed_only(const std::string& name) {
+  if (!state(name).memory.data()) return true;
+  if (!read_packed_only(name)) return false;
   for (const auto& program : programs_) program->pack_constants(name);
-  states_.at(name).memory = AlignedMemory();
-  for (const auto& program : programs_) program->bind();
+  states_.at(name).memory = ConstantMemory();
+  bind_all();
   return true;
+}
+
+std::string Constant::str() const {
+  return form.empty() ? fmt::format("state {} {} {}", state, value, bytes)
+                      : fmt::format("packed {}: {} {}", state, form, bytes);
+}
+
+std::vector<Constant> Session::constants(bool leave_packed) const {
+  std::set<std::string> names;
+  for (const auto& program : programs_) {
+    for (const int index : program->plan_.states)
+      names.insert(program->plan_.buffers[static_cast<size_t>(index)].state);
+  }
+  std::vector<Constant> list;
+  for (const std::string& name : names) {
+    if (leave_packed && read_packed_only(name)) continue;
+    const ValueInfo& value = state(name).value;
+    list.push_back({.state = name,
+                    .form = "",
+                    .value = fmt::format("{} {}", value.type.str(), value.layout.str()),
+                    .bytes = storage_bytes(value.type, value.layout)});
+  }
+  for (const auto& [key, packed] : packed_) {
+    if (const auto shared = packed.lock())
+      list.push_back({.state = key.first, .form = key.second, .value = "", .bytes = shared->bytes});
+  }
+  return list;
+}
+
+std::span<const std::byte> Session::constant_bytes(const Constant& constant) {
+  if (constant.form.empty()) return {state_data(constant.state), constant.bytes};
+  for (const auto& program : programs_) program->pack_constants(constant.state);
+  return {packed_.at({constant.state, constant.form}).lock()->memory.data(), constant.bytes};
+}
+
+void Session::adopt_constants(const std::vector<Constant>& constants, const std::vector<const std::byte*>& data,
+                              std::shared_ptr<const void> owner) {
+  check(constants.size() == data.size(), "Session::adopt_constants: as many constants as places");
+  for (const auto& program : programs_)
+    check(program->graph_->assignments().empty(), "Session::adopt_constants: a program assigns states");
+  ++version_;
+  for (const auto& program : programs_) {
+    for (const int index : program->plan_.states) {
+      State& s = states_.at(program->plan_.buffers[static_cast<size_t>(index)].state);
+      s.memory = ConstantMemory();
+      s.version = version_;
+    }
+  }
+  for (size_t i = 0; i < constants.size(); ++i) {
+    const Constant& constant = constants[i];
+    ConstantMemory memory = ConstantMemory::borrowed(data[i], constant.bytes);
+    if (constant.form.empty()) {
+      states_.at(constant.state).memory = std::move(memory);
+      continue;
+    }
+    const auto packed = packed_.at({constant.state, constant.form}).lock();
+    check(packed && packed->bytes == constant.bytes, "Session::adopt_constants: no program reads this form");
+    packed->memory = std::move(memory);
+    packed->version = version_;
+  }
+  owners_.push_back(std::move(owner));
+  bind_all();
+}
+
+void Session::own_state(const std::string& name) {
+  State& s = states_.at(name);
+  if (!s.memory.is_borrowed()) return;
+  ConstantMemory copy(storage_bytes(s.value.type, s.value.layout));
+  std::memcpy(copy.writable(), s.memory.data(), s.memory.size());
+  s.memory = std::move(copy);
+  bind_all();
+}
+
+void Session::bind_all() {
+  for (const auto& program : programs_) program->bind();
 }
 
 void Session::grow_arena(size_t bytes) {
   auto replace = [&](size_t size) {
     arena_ = AlignedMemory();  // give back before asking for more
     arena_ = AlignedMemory(size);
-    for (auto& each : programs_) each->bind();
+    bind_all();
   };
   const size_t before = arena_.size();
   try {
@@ -240,7 +334,7 @@ void Session::grow_arena(size_t bytes) {
 void Session::add_state(const std::string& name, const TensorType& type) {
   if (states_.contains(name)) return;
   const ValueInfo value{type, backend_->layout(type, {NodeKind::state, nullptr, {}})};
-  states_.emplace(name, State{value, AlignedMemory(storage_bytes(value.type, value.layout)), version_});
+  states_.emplace(name, State{value, ConstantMemory(storage_bytes(value.type, value.layout)), version_});
 }
 
 void Session::release(const Program& program) {
@@ -275,11 +369,11 @@ void Session::write_state(const std::string& name, const Tensor& tensor) {
   if (tensor.type() != s.value.type) {
     throw InternalError(fmt::format("state '{}' is {}, was given {}", name, s.value.type.str(), tensor.type().str()));
   }
-  if (!s.memory.data()) {
-    s.memory = AlignedMemory(storage_bytes(s.value.type, s.value.layout));
-    for (const auto& program : programs_) program->bind();
+  if (!s.memory.data() || s.memory.is_borrowed()) {
+    s.memory = ConstantMemory(storage_bytes(s.value.type, s.value.layout));
+    bind_all();
   }
-  to_layout(tensor, s.value.layout, s.memory.data());
+  to_layout(tensor, s.value.layout, s.memory.writable());
   s.version = ++version_;
 }
 
@@ -296,6 +390,15 @@ size_t Session::held_bytes() const {
   }
   for (const auto& [key, packed] : packed_) {
     if (const auto shared = packed.lock()) total += shared->memory.size();
+  }
+  return total;
+}
+
+size_t Session::adopted_bytes() const {
+  size_t total = 0;
+  for (const auto& [name, s] : states_) total += s.memory.is_borrowed() ? s.memory.size() : 0;
+  for (const auto& [key, packed] : packed_) {
+    if (const auto shared = packed.lock(); shared && shared->memory.is_borrowed()) total += shared->memory.size();
   }
   return total;
 }

@@ -4,10 +4,12 @@
 
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/aligned_memory.h"
+#include "base/error.h"
 #include "base/tensor.h"
 #include "plan/plan.h"
 
@@ -15,12 +17,49 @@ namespace resnet {
 
 class Session;
 
+/// Memory of the session's own, or memory that is somebody else's and is only read.
+class ConstantMemory {
+ public:
+  ConstantMemory() = default;
+  explicit ConstantMemory(size_t bytes) : own_(bytes), bytes_(own_.size()) {}
+  /// 64-byte aligned.
+  static ConstantMemory borrowed(const std::byte* data, size_t bytes) {
+    ConstantMemory memory;
+    memory.borrowed_ = data;
+    memory.bytes_ = bytes;
+    return memory;
+  }
+  const std::byte* data() const { return borrowed_ ? borrowed_ : own_.data(); }
+  /// Throws InternalError for borrowed memory.
+  std::byte* writable() const {
+    check(!borrowed_, "session: a constant that is only mapped would be written");
+    return own_.data();
+  }
+  bool is_borrowed() const { return borrowed_ != nullptr; }
+  size_t size() const { return bytes_; }
+
+ private:
+  AlignedMemory own_;
+  const std::byte* borrowed_ = nullptr;
+  size_t bytes_ = 0;
+};
+
 /// A state in the form that some kernels read (Kernel::packing), one for all programs.
 struct PackedState {
   std::string state;
   size_t bytes = 0;
-  AlignedMemory memory;
+  ConstantMemory memory;
   uint64_t version = 0;  ///< of the state, when it was made; 0: not yet
+};
+
+/// What programs read and no run of theirs changes: a state as it lies, or (with a form) as kernels packed it.
+struct Constant {
+  std::string state;
+  std::string form;
+  std::string value;  ///< of a state: its type and layout
+  size_t bytes = 0;
+  /// One line, the same for equal constants and no others.
+  std::string str() const;
 };
 
 /// One compiled graph: a list of kernel calls with their pointers bound.
@@ -56,7 +95,9 @@ class Program {
   /// all.
   void pack_constants(const std::string& state = {});
   const Buffer& buffer(const std::map<std::string, int>& names, const std::string& name) const;
-  std::byte* address(int buffer) const;
+  const std::byte* address(int buffer) const;
+  /// Of a buffer that a step writes.
+  std::byte* writable(int buffer) const;
 
   struct Bound {
     Kernel* kernel;
@@ -99,6 +140,21 @@ class Session {
   /// state. Until it is written again it cannot be read, nor can a program that reads it otherwise be compiled
   /// (InternalError). True when it was freed.
   bool keep_packed_only(const std::string& name);
+
+  /// All that the programs so far read; `leave_packed`: but for states that keep_packed_only() would free. The same
+  /// programs have the same, in the same order.
+  std::vector<Constant> constants(bool leave_packed) const;
+  /// The bytes of one of them, packed now if they have not been.
+  std::span<const std::byte> constant_bytes(const Constant& constant);
+  /// Takes `constants`, which are constants(leave_packed) of the programs so far, from where they lie in memory: `data`
+  /// is 64-byte aligned, and `owner` keeps it. The states that are left out are freed. Throws InternalError when a
+  /// program assigns states.
+  void adopt_constants(const std::vector<Constant>& constants, const std::vector<const std::byte*>& data,
+                       std::shared_ptr<const void> owner);
+  /// Counts every change of any state.
+  uint64_t version() const { return version_; }
+  /// How often a kernel has packed a state so far.
+  int64_t packed_states() const { return packed_states_; }
   const TensorType& state_type(const std::string& name) const;
 
   Backend& backend() { return *backend_; }
@@ -108,16 +164,23 @@ class Session {
   size_t state_bytes() const;
   /// States in the forms that kernels read.
   size_t held_bytes() const;
+  /// Those of state_bytes() and held_bytes() that were adopted.
+  size_t adopted_bytes() const;
 
  private:
   friend class Program;
   struct State {
     ValueInfo value;
-    AlignedMemory memory;  ///< none while only packed forms are kept
-    uint64_t version = 1;  ///< the session's, when it last changed
+    ConstantMemory memory;  ///< none while only packed forms are kept
+    uint64_t version = 1;   ///< the session's, when it last changed
   };
 
   const State& state(const std::string& name) const;
+  /// Whether all programs that read it do so in a form of their own.
+  bool read_packed_only(const std::string& name) const;
+  void bind_all();
+  /// Copies an adopted state, for a program that writes it.
+  void own_state(const std::string& name);
   const std::byte* state_data(const std::string& name) const;
   /// The program's shares of packed states, made ready but not filled.
   std::vector<std::shared_ptr<PackedState>> reserve_packed(const Plan& plan);
@@ -130,7 +193,9 @@ class Session {
   std::map<std::string, State> states_;
   std::map<std::pair<std::string, std::string>, std::weak_ptr<PackedState>> packed_;  ///< by state and form
   uint64_t version_ = 1;  ///< counts every change of any state
+  int64_t packed_states_ = 0;
   AlignedMemory arena_;
+  std::vector<std::shared_ptr<const void>> owners_;  ///< of adopted constants
   std::vector<std::unique_ptr<Program>> programs_;
 };
 

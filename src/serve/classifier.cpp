@@ -50,24 +50,56 @@ void put_rows(const Tensor& part, int64_t first, Tensor& all) {
 }  // namespace
 
 Classifier::Classifier(const std::string& model_path, const ClassifierOptions& options)
-    : Classifier(load_model(model_path), options) {}
+    : Classifier(std::make_shared<const OpenModel>(model_path), options) {}
+
+Classifier::Classifier(std::shared_ptr<const OpenModel> model, const ClassifierOptions& options)
+    : Classifier(model->description(), model->quantization(), model->dtype(), options) {
+  const WeightsCache cache = WeightsCache::from_environment(threads_);
+  program(1).load(std::move(model), cache, kept_states());
+}
 
 Classifier::Classifier(LoadedModel model, const ClassifierOptions& options)
-    : description_(std::move(model.description)),
+    : Classifier(std::move(model.description), std::move(model.quantization), model.dtype, options) {
+  program(1).load(std::move(model.values), kept_states());
+}
+
+Classifier::Classifier(ModelDescription description, std::optional<Quantization> quantization, DType dtype,
+                       const ClassifierOptions& options)
+    : description_(std::move(description)),
       spec_(find_model(description_.architecture)),
-      quantization_(std::move(model.quantization)),
-      dtype_(model.dtype),
+      quantization_(std::move(quantization)),
+      dtype_(dtype),
       threads_(threads_of(options)),
-      batches_(batch_sizes(options.max_batch)),
       session_(make_backend(options.backend, threads_,
                             options.measure ? AlgorithmChoice::measured : AlgorithmChoice::usual, options.precision)) {
   if (dtype_ == DType::f64 && options.backend == "cpu")
     throw UserError("{}: f64 weights; the cpu backend computes in f32; take the backend reference",
                     escape_control(description_.architecture));
-  program(1).load(std::move(model.values));
+  batches_ = batch_sizes(measure_micro_batch(session_, spec_, inference_options(options.max_batch)));
+  for (const int64_t batch : batches_) {
+    if (batch == 1 || session_.backend().measures()) program(batch);
+  }
 }
 
-Classifier::~Classifier() = default;
+/// Weights may be kept in the forms alone that are read once it is known what reads them.
+KeepStates Classifier::kept_states() { return session_.backend().measures() ? KeepStates::unpacked : KeepStates::all; }
+
+Classifier::~Classifier() {
+  try {
+    if (programs_.contains(1)) program(1).keep_for_next_start();
+  } catch (const std::exception&) {  // the next start reads the file again
+  }
+}
+
+InferenceOptions Classifier::inference_options(int64_t batch) const {
+  const int64_t size = description_.preprocessing.image_size;
+  return {.model = description_.options,
+          .dtype = dtype_,
+          .images = {batch, description_.channels, size, size},
+          .passes = {},
+          .keep_model_states = false,
+          .quantization = quantization_ ? &*quantization_ : nullptr};
+}
 
 std::vector<int64_t> Classifier::compiled_batches() const {
   std::vector<int64_t> sizes;
@@ -78,16 +110,8 @@ std::vector<int64_t> Classifier::compiled_batches() const {
 InferenceProgram& Classifier::program(int64_t batch) {
   auto& program = programs_[batch];
   if (!program) {
-    const int64_t size = description_.preprocessing.image_size;
     try {
-      program = std::make_unique<InferenceProgram>(
-          session_, spec_,
-          InferenceOptions{.model = description_.options,
-                           .dtype = dtype_,
-                           .images = {batch, description_.channels, size, size},
-                           .passes = {},
-                           .keep_model_states = false,
-                           .quantization = quantization_ ? &*quantization_ : nullptr});
+      program = std::make_unique<InferenceProgram>(session_, spec_, inference_options(batch));
     } catch (...) {
       programs_.erase(batch);
       throw;
@@ -108,6 +132,7 @@ int64_t Classifier::best_batch(int64_t remaining) const {
 
 template <class F>
 void Classifier::in_batches(int64_t n, F&& run) {
+  if (n > 0 && std::exchange(answered_, true)) program(1).keep_for_next_start();  // the first answer is out
   for (int64_t first = 0; first < n;) {
     const int64_t batch = best_batch(n - first);
     const int64_t count = std::min(batch, n - first);

@@ -35,10 +35,14 @@ struct Prediction {
 /// One thread at a time may use a Classifier; several of them may be used by several threads at once.
 class Classifier {
  public:
-  /// Reads the model and compiles the program for one image. Throws bad_data (3) or an io error (4) for the file,
-  /// UserError for an option (2), also when a model in double meets the cpu backend, ResourceError (5) for memory.
+  /// Reads the model, or what a start before left of it in the cache (RESNET_WEIGHTS_CACHE_MIB), and compiles the
+  /// program for one image; with `measure` those for all numbers of images, so that the weights are kept only in the
+  /// forms in which they are read, and images that gain nothing from going through the network together (micro-batches)
+  /// do not. Throws bad_data (3) or an io error (4) for the file, UserError for an option (2), also when a model in
+  /// double meets the cpu backend, ResourceError (5) for memory.
   explicit Classifier(const std::string& model_path, const ClassifierOptions& options = {});
   Classifier(LoadedModel model, const ClassifierOptions& options);
+  /// Leaves the weights in the cache for the next start, where that was not done yet.
   ~Classifier();
   Classifier(const Classifier&) = delete;
   Classifier& operator=(const Classifier&) = delete;
@@ -66,10 +70,19 @@ class Classifier {
   /// What went wrong without stopping anything (the cache cannot be written), for the user to hear once.
   std::vector<std::string> take_warnings() { return session_.backend().take_warnings(); }
 
+  /// InferenceProgram::weights_origin().
+  const std::string& weights_origin() const { return programs_.at(1)->weights_origin(); }
+
   /// The batch sizes with a compiled program, in order of size.
   std::vector<int64_t> compiled_batches() const;
 
  private:
+  Classifier(std::shared_ptr<const OpenModel> model, const ClassifierOptions& options);
+  /// Programs without weights.
+  Classifier(ModelDescription description, std::optional<Quantization> quantization, DType dtype,
+             const ClassifierOptions& options);
+  KeepStates kept_states();
+  InferenceOptions inference_options(int64_t batch) const;
   void require_image(const ImageView& image, size_t index) const;
   InferenceProgram& program(int64_t batch);
   int64_t best_batch(int64_t remaining) const;
@@ -85,6 +98,7 @@ class Classifier {
   std::vector<int64_t> batches_;  ///< that may be compiled, in order of size
   Session session_;
   std::map<int64_t, std::unique_ptr<InferenceProgram>> programs_;  ///< by batch; all read the same weights
+  bool answered_ = false;
   PreprocessScratch scratch_;
 };
 

@@ -5,9 +5,12 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <set>
+#include <utility>
 
 #include "base/align.h"
+#include "base/build_id.h"
 #include "base/memory.h"
 #include "base/rng.h"
 #include "train/quantized_model.h"
@@ -203,6 +206,55 @@ void InferenceProgram::load(std::map<std::string, Tensor> values, KeepStates kee
     session_.write_state(name, take(name));
     if (keep == KeepStates::unpacked) session_.keep_packed_only(name);
   }
+}
+
+void InferenceProgram::load(std::shared_ptr<const OpenModel> model, const WeightsCache& cache, KeepStates keep) {
+  // Below this the file is read and folded in less time than it takes to find another: there is nothing to gain.
+  constexpr size_t kWorthKeeping = size_t{4} << 20;
+  const bool packed_only = keep == KeepStates::unpacked;
+  const std::vector<Constant> constants = session_.constants(packed_only);
+  const std::string build = build_id();
+  std::string why_not = !cache.enabled() ? "the cache is off" : build.empty() ? "the build has no id" : "";
+  std::vector<size_t> bytes;
+  for (const Constant& constant : constants) bytes.push_back(constant.bytes);
+  if (why_not.empty() && std::accumulate(bytes.begin(), bytes.end(), size_t{0}) < kWorthKeeping) why_not = "small";
+  const std::optional<ContentHash> content = why_not.empty() ? model->content(cache.threads()) : std::nullopt;
+  if (why_not.empty() && !content) why_not = "no safetensors file";
+  weights_origin_ = fmt::format("file ({})", why_not);
+  if (!why_not.empty()) return load(model->values(), keep);
+
+  std::string description =
+      fmt::format("weights 1\nbuild {}\nbackend {}: {}\nmodel {}\ngraph {:016x}\n", build, session_.backend().name(),
+                  session_.backend().identity(), content->hex(), hash_text(print(program_->graph())));
+  for (const Constant& constant : constants) description += constant.str() + '\n';
+  if (auto found = cache.find(description, bytes)) {
+    const std::vector<const std::byte*> parts = found->parts();
+    session_.adopt_constants(constants, parts, std::move(found));
+    weights_origin_ = "cache";
+    return;
+  }
+  load(model->values(), keep);
+  unkept_.emplace(Unkept{.model = std::move(model),
+                         .content = *content,
+                         .cache = cache,
+                         .description = std::move(description),
+                         .constants = constants,
+                         .version = session_.version()});
+  weights_origin_ = "file (not kept yet)";
+}
+
+void InferenceProgram::keep_for_next_start() {
+  if (!unkept_) return;
+  const Unkept unkept = *std::exchange(unkept_, std::nullopt);
+  const auto why_not = [&]() -> std::string {
+    if (session_.version() != unkept.version) return "the weights have changed since";
+    // What was read belongs to a hash that was taken before: true only if the file was left alone meanwhile.
+    if (unkept.model->content(unkept.cache.threads()) != unkept.content) return "the file has changed meanwhile";
+    std::vector<std::span<const std::byte>> parts;
+    for (const Constant& constant : unkept.constants) parts.push_back(session_.constant_bytes(constant));
+    return unkept.cache.store(unkept.description, parts);
+  }();
+  weights_origin_ = why_not.empty() ? "file (kept for the next start)" : fmt::format("file ({})", why_not);
 }
 
 void InferenceProgram::write_folded(const FoldedConvolution& f, Unfolded from) {

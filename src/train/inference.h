@@ -1,16 +1,17 @@
 #pragma once
 // A model compiled for inference: batch norm folded, sums and activations fused.
 
+#include <memory>
 #include <optional>
 
+#include "formats/weights_cache.h"
 #include "models/registry.h"
 #include "passes/pipeline.h"
 #include "passes/quantize_graph.h"
 #include "runtime/session.h"
+#include "train/model_file.h"
 
 namespace resnet {
-
-struct Quantization;
 
 /// InferenceOptions::micro_batch: as many images as are computed fastest.
 inline constexpr int64_t kMeasuredMicroBatch = -1;
@@ -54,6 +55,15 @@ class InferenceProgram {
   /// Sets what the program reads from a model's own values, folded as refresh() does. The session's other programs of
   /// this model need no load of their own: states are shared by name.
   void load(std::map<std::string, Tensor> values, KeepStates keep = KeepStates::all);
+  /// The same of a file's values, for all the session's programs so far: from `cache`, where an earlier start of the
+  /// same build on the same machine with the same programs left what they read, else from the file. The session must
+  /// hold no model states (InferenceOptions::keep_model_states).
+  void load(std::shared_ptr<const OpenModel> model, const WeightsCache& cache, KeepStates keep = KeepStates::all);
+  /// Leaves what load() read from the file in its cache, for the next start. Once, and best when the first answer is
+  /// out; a second call does nothing. What keeps it from being written needs nobody's care: weights_origin() tells it.
+  void keep_for_next_start();
+  /// Where the weights came from, and whether the next start will find them: "cache" or "file (...)".
+  const std::string& weights_origin() const { return weights_origin_; }
   /// Row-major images [n,C,H,W] of the program's dtype, n <= N (the rest of the batch is left as it was) -> logits
   /// [n,K].
   Tensor run(const Tensor& images);
@@ -82,6 +92,18 @@ class InferenceProgram {
   std::vector<FoldedConvolution> folded_;
   const Quantization* quantization_;
   std::vector<DerivedState> derived_;  ///< of a quantised model
+
+  /// What load() read from a file and the cache lacks.
+  struct Unkept {
+    std::shared_ptr<const OpenModel> model;
+    ContentHash content;  ///< of the file, before it was read
+    WeightsCache cache;
+    std::string description;
+    std::vector<Constant> constants;
+    uint64_t version = 0;  ///< the session's, when they had been loaded
+  };
+  std::optional<Unkept> unkept_;
+  std::string weights_origin_ = "memory";
 };
 
 /// The micro-batch with which `options.images` are computed fastest, of 1, 2, 4, ... and all of them: measured with

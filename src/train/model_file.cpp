@@ -235,6 +235,29 @@ LoadedModel load_model(const WeightsFile& file, const std::map<std::string, std:
   return model;
 }
 
+OpenModel::OpenModel(const std::string& path) : file_(path) {
+  Outline outline = outline_of(file_, from_metadata(file_.path(), file_.metadata()), quantization_in(file_.metadata()));
+  if (outline.quantization) {
+    require_quantized_fit(file_, outline.quantized);
+  } else {
+    require_fit(file_, outline.states);
+  }
+  description_ = std::move(outline.description);
+  dtype_ = outline.dtype;
+  states_ = std::move(outline.states);
+  quantization_ = std::move(outline.quantization);
+  quantized_ = std::move(outline.quantized);
+}
+
+std::map<std::string, Tensor> OpenModel::values() const {
+  return quantization_ ? read_quantized(file_, quantized_) : match_weights(file_, states_);
+}
+
+std::optional<ContentHash> OpenModel::content(int threads) const {
+  const InputFile* file = file_.safetensors_file();
+  return file ? std::optional(content_hash(*file, threads)) : std::nullopt;
+}
+
 LoadedModel load_model(const std::string& path) {
   const WeightsFile file(path);
   return load_model(file, file.metadata());

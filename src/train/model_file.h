@@ -35,6 +35,34 @@ struct LoadedModel {
   std::optional<Quantization> quantization;  ///< of a model in 8 bits; values are then quantized_tensors()
 };
 
+/// A model file whose header is checked, and whose tensors are exactly the architecture's, none of them read yet.
+class OpenModel {
+ public:
+  /// Throws as load_model(path), but for what only the tensors' bytes tell.
+  explicit OpenModel(const std::string& path);
+
+  const ModelDescription& description() const { return description_; }
+  /// f32 or f64, as stored.
+  DType dtype() const { return dtype_; }
+  /// Of a model in 8 bits.
+  const std::optional<Quantization>& quantization() const { return quantization_; }
+  /// What values() gives; empty for a model in 8 bits.
+  const std::vector<StateSpec>& states() const { return states_; }
+  /// LoadedModel::values.
+  std::map<std::string, Tensor> values() const;
+  /// Of the whole file: what values() gives, and every word of the description, follow from it. None for a format that
+  /// holds no description.
+  std::optional<ContentHash> content(int threads) const;
+
+ private:
+  WeightsFile file_;
+  ModelDescription description_;
+  DType dtype_ = DType::f32;
+  std::vector<StateSpec> states_;
+  std::optional<Quantization> quantization_;
+  std::map<std::string, TensorType> quantized_;  ///< its tensors
+};
+
 /// Reads and checks a model file: its tensors are exactly the architecture's, and none is read before all fit.
 LoadedModel load_model(const std::string& path);
 /// The same of any file of weights, of which `metadata` tell what a model file's own would.

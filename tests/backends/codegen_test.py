@@ -10,7 +10,7 @@ import subprocess
 import sys
 import unittest
 
-ROWS = 12  # of a register tile: WinogradGemm<16>::kRows, HalfGemm<16>::kRows, kRows of quantized.cpp, kColumns of conv2d_max_pool.cpp
+ROWS = 12  # of a register tile: WinogradGemm<16>::kRows, HalfGemm<16>::kRows, kRows of quantized_vec.h, kColumns of conv2d_max_pool.cpp
 
 
 def functions(text):
@@ -81,11 +81,12 @@ class Codegen(unittest.TestCase):
                 (body,) = self.loops_with("conv2d_max_pool", "avx512", f"::tile<{ROWS}, {stride}>", r"vfmadd\w+ps")
                 self.check_tile(body, r"vfmadd\w+ps", 2 * ROWS, ROWS + 2)
 
-    def test_products_of_bytes(self):
-        loops = self.loops_with("quantized", "avx512", "", "vpdpbusd")
-        self.assertTrue(loops)
-        for body in loops:
-            self.check_tile(body, "vpdpbusd", 2 * ROWS, ROWS + 2)
+    def test_products_of_bytes_and_of_words(self):
+        for multiply in ("vpdpbusd", "vpdpwssd"):
+            loops = self.loops_with("quantized", "avx512", "", multiply)
+            self.assertTrue(loops)
+            for body in loops:
+                self.check_tile(body, multiply, 2 * ROWS, ROWS + 2)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <fstream>
 
 #include "ops/add.h"
@@ -181,6 +182,64 @@ TEST(Session, AnArenaThatIsNotToBeHadLeavesTheOlderProgramsRunning) {
   expect_near(run(session, good, leaves).at("y"), {4, 6});
 }
 #endif
+
+/// What the programs of a session read, copied to where another session may find it.
+struct Copied {
+  std::vector<Constant> constants;
+  std::vector<const std::byte*> places;
+  std::shared_ptr<std::vector<AlignedMemory>> memory = std::make_shared<std::vector<AlignedMemory>>();
+};
+
+Copied copy_constants(Session& session) {
+  Copied copied{.constants = session.constants(false)};
+  for (const Constant& constant : copied.constants) {
+    const auto bytes = session.constant_bytes(constant);
+    copied.memory->emplace_back(bytes.size());
+    std::memcpy(copied.memory->back().data(), bytes.data(), bytes.size());
+    copied.places.push_back(copied.memory->back().data());
+  }
+  return copied;
+}
+
+TEST(Session, AdoptedConstantsAreReadWhereTheyLie) {
+  Session first(make_backend("reference", 1));
+  compile(first, reader(2));
+  first.write_state("w", f64({2}, {1, 2}));
+  Copied copied = copy_constants(first);
+  ASSERT_EQ(copied.constants.size(), 1u);
+  EXPECT_EQ(copied.constants[0].str(), "state w f64[2] plain 16");
+
+  Session session(make_backend("reference", 1));
+  Program& program = compile(session, reader(2));
+  session.adopt_constants(copied.constants, copied.places, copied.memory);
+  EXPECT_EQ(session.adopted_bytes(), 16u);
+  program.set_input("x", f64({2}, {1, 1}));
+  program.run();
+  expect_near(program.output("y"), {2, 3});
+  // A program that is compiled later reads them too, and one that writes them gets a copy.
+  Program& update = compile(session, updater);
+  EXPECT_EQ(session.adopted_bytes(), 0u);
+  run(session, update, {{"grad", f64({2}, {10, 20})}, {"lr", f64({}, {0.5})}, {"guard", f64({}, {0})}});
+  expect_near(session.read_state("w"), {-4, -8});
+  program.set_input("x", f64({2}, {1, 1}));
+  program.run();
+  expect_near(program.output("y"), {-3, -7});
+  EXPECT_EQ(reinterpret_cast<const double*>(copied.places[0])[0], 1) << "the memory was not written to";
+  EXPECT_THROW(session.adopt_constants(copied.constants, copied.places, copied.memory), InternalError)
+      << "a program assigns states";
+}
+
+TEST(Session, AnAdoptedStateMayBeWritten) {
+  Session first(make_backend("reference", 1));
+  compile(first, reader(2));
+  Copied copied = copy_constants(first);
+  Session session(make_backend("reference", 1));
+  Program& program = compile(session, reader(2));
+  session.adopt_constants(copied.constants, copied.places, copied.memory);
+  expect_near(run(session, program, {{"w", f64({2}, {3, 4})}, {"x", f64({2}, {1, 1})}}).at("y"), {4, 5});
+  EXPECT_EQ(session.adopted_bytes(), 0u);
+  EXPECT_EQ(reinterpret_cast<const double*>(copied.places[0])[0], 0);
+}
 
 }  // namespace
 }  // namespace resnet

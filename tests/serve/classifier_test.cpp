@@ -168,6 +168,39 @@ TEST_F(ClassifierTest, AModelInDoubleIsForTheReferenceBackend) {
   expect_near(reference.logits(images.views()), Classifier(path_, {.threads = 1}).logits(images.views()), 1e-5);
 }
 
+TEST_F(ClassifierTest, ALargeModelsNextStartTakesItsWeightsFromTheCache) {
+  ModelFile file = small_model(1);
+  file.metadata["architecture"] = "resnet18";
+  file.tensors.clear();
+  ModelOptions options;
+  options.num_classes = 5;
+  for (const StateSpec& state : model_states(find_model("resnet18"), options, DType::f32))
+    file.tensors[state.name] = initial_value(state, 1);
+  const std::string path = folder_ / "large.safetensors";
+  write_safetensors(path, file);
+  const Images images(2);
+  for (const bool measure : {false, true}) {
+    const ClassifierOptions how{.threads = 1, .max_batch = 4, .measure = measure};
+    Tensor first;
+    {
+      Classifier classifier(path, how);
+      first = classifier.logits(images.views());
+      EXPECT_EQ(classifier.weights_origin(), "file (not kept yet)") << "the answer does not wait for it";
+      if (measure) {
+        EXPECT_EQ(classifier.logits(images.views()), first);
+        EXPECT_EQ(classifier.weights_origin(), "file (kept for the next start)") << "the second answer does";
+      }
+    }
+    Classifier classifier(path, how);
+    EXPECT_EQ(classifier.weights_origin(), "cache");
+    EXPECT_EQ(classifier.logits(images.views()), first);
+    // Programs of other sizes, compiled now or only when they are wanted, read the same weights.
+    const Images more(4);
+    Classifier without(path, how);
+    expect_near(classifier.logits(more.views()), without.logits(more.views()), 1e-6);
+  }
+}
+
 void expect_usage(const std::function<void()>& action, const std::string& part) {
   try {
     action();

@@ -7,6 +7,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <functional>
 
 #include "runtime/on_backend.h"
 #include "train/model_state.h"
@@ -126,6 +129,146 @@ TEST_F(Inference, AStateThatIsReadPackedAloneIsNotKept) {
     bytes[keep == KeepStates::unpacked] = session.state_bytes();
   }
   EXPECT_LT(bytes[1], bytes[0] / 3) << "most weights of ResNet-18 are 3x3, of stride 1";
+}
+
+/// A model file large enough for the cache, and a cache of the test's own.
+class CachedWeights : public ::testing::Test {
+ protected:
+  CachedWeights() { write(3); }
+  void write(uint64_t seed) {
+    ModelDescription d{.architecture = "resnet18", .channels = 3, .class_names = {"ant", "bee", "cat"}};
+    d.options.num_classes = 3;
+    d.preprocessing.image_size = kSide;
+    d.preprocessing.mean = d.preprocessing.std = {0.5f, 0.5f, 0.5f};
+    ModelFile file{.metadata = to_metadata(d), .tensors = {}};
+    for (const StateSpec& s : model_states(find_model(d.architecture), d.options, DType::f32))
+      file.tensors[s.name] = initial_value(s, seed);
+    write_safetensors(path_, file);
+  }
+
+  struct Start {
+    Tensor logits;
+    std::string before, origin;
+    int64_t packed = 0;
+    size_t adopted = 0;
+  };
+  /// One process's start, as it were.
+  Start start(
+      const char* algorithm, KeepStates keep, int threads = 1, const std::set<std::string>& disabled = {},
+      const std::function<void()>& before_keeping = [] {}) {
+    ScopedEnvironment environment("RESNET_CONV_ALGORITHM", algorithm);
+    const auto model = std::make_shared<const OpenModel>(path_);
+    Session session(make_backend("cpu", threads));
+    InferenceProgram program(session, find_model("resnet18"),
+                             {.model = model->description().options,
+                              .images = {2, 3, kSide, kSide},
+                              .passes = {.disabled = disabled, .observer = {}},
+                              .keep_model_states = false});
+    program.load(model, weights_, keep);
+    Start result{.logits = program.run(random_images(2)), .before = program.weights_origin(), .origin = ""};
+    before_keeping();
+    program.keep_for_next_start();
+    result.origin = program.weights_origin();
+    result.packed = session.packed_states();
+    result.adopted = session.adopted_bytes();
+    EXPECT_EQ(program.run(random_images(2)), result.logits);
+    return result;
+  }
+  size_t files() const {
+    return std::filesystem::exists(folder_)
+               ? static_cast<size_t>(std::distance(std::filesystem::directory_iterator(folder_), {}))
+               : 0;
+  }
+
+  PrivateTuningCache tuning_;
+  TemporaryDirectory directory_;
+  std::string path_ = directory_ / "model.safetensors";
+  std::filesystem::path folder_ = std::filesystem::path(directory_ / "weights");
+  WeightsCache weights_{folder_, uint64_t{1} << 30, 2};
+};
+
+TEST_F(CachedWeights, ASecondStartPacksNothingAndAnswersTheSameBytes) {
+  size_t kept = 0;
+  for (const char* algorithm : {"direct", "winograd"}) {
+    for (const KeepStates keep : {KeepStates::all, KeepStates::unpacked}) {
+      const Start first = start(algorithm, keep);
+      EXPECT_EQ(first.before, "file (not kept yet)");
+      EXPECT_EQ(first.origin, "file (kept for the next start)");
+      EXPECT_EQ(first.adopted, 0u);
+      EXPECT_GT(first.packed, std::string(algorithm) == "winograd" ? 12 : -1);
+      EXPECT_EQ(files(), ++kept);
+      const Start second = start(algorithm, keep);
+      EXPECT_EQ(second.origin, "cache");
+      EXPECT_EQ(second.packed, 0);
+      EXPECT_GT(second.adopted, size_t{40} << 20);
+      EXPECT_EQ(second.logits, first.logits) << algorithm;
+      EXPECT_EQ(files(), kept);
+    }
+  }
+}
+
+TEST_F(CachedWeights, AnotherFileMachineOrProgramHasOthers) {
+  const Tensor logits = start("direct", KeepStates::all).logits;
+  EXPECT_EQ(start("direct", KeepStates::all, 2).before, "file (not kept yet)") << "threads";
+  EXPECT_EQ(start("direct", KeepStates::all, 1, {"fold_batch_norm"}).before, "file (not kept yet)")
+      << "a pass left out";
+  EXPECT_EQ(start("direct", KeepStates::all).origin, "cache");
+  write(4);
+  const Start other = start("direct", KeepStates::all);
+  EXPECT_EQ(other.before, "file (not kept yet)");
+  EXPECT_NE(other.logits, logits);
+  write(3);
+  EXPECT_EQ(start("direct", KeepStates::all).logits, logits) << "the first file's are still there";
+}
+
+TEST_F(CachedWeights, NothingIsKeptOfAFileThatChangesMeanwhile) {
+  const Start first = start("direct", KeepStates::all, 1, {}, [&] {
+    std::fstream file(path_, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-1, std::ios::end);
+    file.put('\1');
+  });
+  EXPECT_EQ(first.origin, "file (the file has changed meanwhile)");
+  EXPECT_EQ(files(), 0u);
+}
+
+TEST_F(CachedWeights, ADamagedFileIsMadeAnewAndNoCacheIsNoError) {
+  const Tensor logits = start("direct", KeepStates::all).logits;
+  const std::filesystem::path path = std::filesystem::directory_iterator(folder_)->path();
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) - 64);
+  const Start again = start("direct", KeepStates::all);
+  EXPECT_EQ(again.origin, "file (kept for the next start)");
+  EXPECT_EQ(again.logits, logits);
+  EXPECT_EQ(start("direct", KeepStates::all).origin, "cache");
+  weights_ = WeightsCache(folder_, 0);
+  const Start off = start("direct", KeepStates::all);
+  EXPECT_EQ(off.origin, "file (the cache is off)");
+  EXPECT_EQ(off.logits, logits);
+}
+
+TEST_F(CachedWeights, NewValuesReplaceThoseFromTheCache) {
+  start("winograd", KeepStates::all);
+  ScopedEnvironment environment("RESNET_CONV_ALGORITHM", "winograd");
+  const auto model = std::make_shared<const OpenModel>(path_);
+  const ModelSpec spec = find_model("resnet18");
+  const auto logits = [&](bool cached, uint64_t seed) {
+    Session session(make_backend("cpu", 1));
+    InferenceProgram program(session, spec,
+                             {.model = model->description().options,
+                              .images = {2, 3, kSide, kSide},
+                              .passes = {},
+                              .keep_model_states = false});
+    if (cached) {
+      program.load(model, weights_);
+      EXPECT_EQ(program.weights_origin(), "cache");
+      program.run(random_images(2));
+    }
+    std::map<std::string, Tensor> values;
+    for (const StateSpec& s : model_states(spec, model->description().options, DType::f32))
+      values[s.name] = initial_value(s, seed);
+    program.load(std::move(values));
+    return program.run(random_images(2));
+  };
+  EXPECT_EQ(logits(true, 9), logits(false, 9));
 }
 
 }  // namespace

@@ -5,23 +5,16 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "base/cache_directory.h"
 #include "base/format.h"
 #include "base/rng.h"
 
 namespace resnet::cpu {
 namespace {
-
-std::filesystem::path cache_directory() {
-  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg == '/') return std::filesystem::path(xdg) / "resnet";
-  if (const char* home = std::getenv("HOME"); home && *home == '/')
-    return std::filesystem::path(home) / ".cache" / "resnet";
-  return {};
-}
 
 std::map<std::string, std::string> read_choices(const std::string& path) {
   std::ifstream file(path);
