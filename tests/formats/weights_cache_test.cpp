@@ -20,7 +20,6 @@ namespace resnet {
 namespace {
 
 using testing::ScopedEnvironment;
-using testing::TemporaryDirectory;
 
 constexpr uint64_t kMib = uint64_t{1} << 20;
 
