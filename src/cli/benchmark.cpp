@@ -52,8 +52,10 @@ void fill_inputs(Program& program, int64_t classes) {
 bool fits(const std::vector<StateSpec>& stored, const std::vector<StateSpec>& wanted) {
   std::map<std::string, TensorType> types;
   for (const StateSpec& state : stored) types.emplace(state.name, state.type);
-  return std::all_of(wanted.begin(), wanted.end(),
-                     [&](const StateSpec& state) { return types.at(state.name) == state.type; });
+  return std::all_of(wanted.begin(), wanted.end(), [&](const StateSpec& state) {
+    const auto found = types.find(state.name);
+    return found != types.end() && found->second == state.type;
+  });
 }
 
 /// A step of the plan: what it moves and does, how long it should take by the machine's two limits, and how long it
@@ -235,6 +237,7 @@ int run_benchmark(const Arguments& a) {
     program = &session.compile(make_training_step(model, {.model = options, .images = images}), prepare);
     write_states(session, file ? file->values() : random_values());
   } else {
+    if (quantized) file->values();  // what a damaged file holds is said before kernels are measured
     inference.emplace(session, model,
                       InferenceOptions{.model = options,
                                        .images = images,

@@ -100,6 +100,20 @@ void make_folder(const std::filesystem::path& folder) {
   ::mkdir(folder.c_str(), 0700);  // opening a file in it tells if it failed
 }
 
+/// Nobody but the user may have put files there.
+bool is_own_folder(const std::filesystem::path& folder) {
+  struct stat status {};
+  return ::stat(folder.c_str(), &status) == 0 && S_ISDIR(status.st_mode) && status.st_uid == ::geteuid() &&
+         (status.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+/// By name; what else lies in the folder is not ours to remove.
+bool is_entry(const std::filesystem::path& path) {
+  const std::string stem = path.stem().string();
+  return path.extension() == kExtension && stem.size() == 32 &&
+         stem.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
 }  // namespace
 
 MappedWeights::~MappedWeights() { ::munmap(const_cast<std::byte*>(begin_), bytes_); }
@@ -160,6 +174,7 @@ std::string WeightsCache::store(std::string_view description, std::span<const st
   if (outline.bytes > limit_)
     return fmt::format("{} bytes are more than all that may be kept, {}", outline.bytes, limit_);
   make_folder(folder_);
+  if (!is_own_folder(folder_)) return fmt::format("{}: not a folder of this user alone", folder_.string());
   struct statvfs disk {};
   if (::statvfs(folder_.c_str(), &disk) != 0) return fmt::format("{}: {}", folder_.string(), std::strerror(errno));
   if (uint64_t{disk.f_bavail} * disk.f_frsize / 2 < outline.bytes) return "the disk is nearly full";
@@ -185,7 +200,7 @@ std::string WeightsCache::store(std::string_view description, std::span<const st
     }
     file.close();
     if (::rename(temporary.c_str(), path.c_str()) != 0) throw io_error(path, "rename into place", errno);
-  } catch (const ResourceError& error) {
+  } catch (const std::exception& error) {
     ::unlink(temporary.c_str());
     return error.what();
   }
@@ -207,7 +222,7 @@ void WeightsCache::make_room(const std::filesystem::path& kept) const {
     const std::filesystem::path& path = at->path();
     const bool temporary = path.filename().string().starts_with(kTemporary);
     struct stat status {};
-    if (!(temporary || path.extension() == kExtension) || ::lstat(path.c_str(), &status) != 0) continue;
+    if (!(temporary || is_entry(path)) || ::lstat(path.c_str(), &status) != 0) continue;
     if (temporary) {
       if (status.st_mtime + kAbandoned < std::time(nullptr)) ::unlink(path.c_str());
       continue;

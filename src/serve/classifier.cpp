@@ -47,13 +47,19 @@ void put_rows(const Tensor& part, int64_t first, Tensor& all) {
   std::memcpy(all.data() + static_cast<size_t>(first) * row_bytes, rows.data(), rows.size_bytes());
 }
 
+/// What a damaged quantised file holds is said before kernels are measured for it.
+ModelDescription checked(const OpenModel& model, const ClassifierOptions& options) {
+  if (options.measure && model.quantization()) model.values();
+  return model.description();
+}
+
 }  // namespace
 
 Classifier::Classifier(const std::string& model_path, const ClassifierOptions& options)
     : Classifier(std::make_shared<const OpenModel>(model_path), options) {}
 
 Classifier::Classifier(std::shared_ptr<const OpenModel> model, const ClassifierOptions& options)
-    : Classifier(model->description(), model->quantization(), model->dtype(), options) {
+    : Classifier(checked(*model, options), model->quantization(), model->dtype(), options) {
   const WeightsCache cache = WeightsCache::from_environment(threads_);
   program(1).load(std::move(model), cache, kept_states());
 }

@@ -243,16 +243,28 @@ void InferenceProgram::load(std::shared_ptr<const OpenModel> model, const Weight
   weights_origin_ = "file (not kept yet)";
 }
 
+/// Empty, or why it was not kept.
+std::string InferenceProgram::keep(const Unkept& unkept) {
+  if (session_.version() != unkept.version) return "the weights have changed since";
+  // What was read belongs to a hash that was taken before: true only if the file was left alone meanwhile.
+  if (unkept.model->content(unkept.cache.threads()) != unkept.content) return "the file has changed meanwhile";
+  std::vector<size_t> sizes;
+  for (const Constant& constant : unkept.constants) sizes.push_back(constant.bytes);
+  if (unkept.cache.find(unkept.description, sizes)) return "kept by another meanwhile";
+  std::vector<std::span<const std::byte>> parts;
+  for (const Constant& constant : unkept.constants) parts.push_back(session_.constant_bytes(constant));
+  return unkept.cache.store(unkept.description, parts);
+}
+
 void InferenceProgram::keep_for_next_start() {
   if (!unkept_) return;
   const Unkept unkept = *std::exchange(unkept_, std::nullopt);
   const auto why_not = [&]() -> std::string {
-    if (session_.version() != unkept.version) return "the weights have changed since";
-    // What was read belongs to a hash that was taken before: true only if the file was left alone meanwhile.
-    if (unkept.model->content(unkept.cache.threads()) != unkept.content) return "the file has changed meanwhile";
-    std::vector<std::span<const std::byte>> parts;
-    for (const Constant& constant : unkept.constants) parts.push_back(session_.constant_bytes(constant));
-    return unkept.cache.store(unkept.description, parts);
+    try {
+      return keep(unkept);
+    } catch (const std::exception& error) {  // nobody waits for the file: without it the next start takes longer
+      return error.what();
+    }
   }();
   weights_origin_ = why_not.empty() ? "file (kept for the next start)" : fmt::format("file ({})", why_not);
 }

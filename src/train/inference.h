@@ -102,6 +102,8 @@ class InferenceProgram {
     std::vector<Constant> constants;
     uint64_t version = 0;  ///< the session's, when they had been loaded
   };
+  std::string keep(const Unkept& unkept);
+
   std::optional<Unkept> unkept_;
   std::string weights_origin_ = "memory";
 };

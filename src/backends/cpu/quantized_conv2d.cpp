@@ -1,6 +1,7 @@
 #include "ops/quantized_conv2d.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/simd/isa_kernels.h"
@@ -68,6 +69,17 @@ QuantizedAlgorithm fallback(QuantizedAlgorithm chosen) {
   return chosen == QuantizedAlgorithm::winograd4 ? QuantizedAlgorithm::winograd2 : chosen;
 }
 
+const char* name_of(QuantizedAlgorithm algorithm) {
+  switch (algorithm) {
+    case QuantizedAlgorithm::words: return "int8 words";
+    case QuantizedAlgorithm::pairs: return "int8 pairs";
+    case QuantizedAlgorithm::bytes: return "int8 bytes";
+    case QuantizedAlgorithm::winograd2: return "int8 winograd f2";
+    case QuantizedAlgorithm::winograd4: return "int8 winograd f4";
+  }
+  throw InternalError("unknown algorithm of an int8 convolution");
+}
+
 class QuantizedConvolution : public Kernel {
  public:
   QuantizedConvolution(const NodeRequest& request, const CpuContext& context)
@@ -76,8 +88,8 @@ class QuantizedConvolution : public Kernel {
         chosen_(choose(kernels_, size_, context.algorithms)),
         algorithm_(chosen_),
         constant_weights_(request.constant[1] != 0),
-        packed_bytes_(
-            align_up(std::max(kernels_.packed_bytes(chosen_, size_), kernels_.packed_bytes(fallback(chosen_), size_)))),
+        packed_bytes_(kHead + align_up(std::max(kernels_.packed_bytes(chosen_, size_),
+                                                kernels_.packed_bytes(fallback(chosen_), size_)))),
         scratch_bytes_(align_up(
             std::max(kernels_.scratch_bytes(chosen_, size_), kernels_.scratch_bytes(fallback(chosen_), size_)))) {
     const auto& attrs = std::get<QuantizedConv2dAttrs>(request.attributes);
@@ -86,35 +98,38 @@ class QuantizedConvolution : public Kernel {
     arguments_.largest = range.largest;
     residual_ = attrs.conv.residual;
     arguments_.residual_signed = residual_ && request.in[5].type.dtype == DType::i8;
-    if (constant_weights_) packed_ = AlignedMemory(packed_bytes_);
   }
 
   size_t scratch_bytes() const override { return scratch_bytes_ + (constant_weights_ ? 0 : packed_bytes_); }
-  size_t held_bytes() const override { return packed_.size(); }
-  void constants_changed() override { ready_ = false; }
-  std::string algorithm() const override {
-    switch (algorithm_) {
-      case QuantizedAlgorithm::words: return "int8 words";
-      case QuantizedAlgorithm::pairs: return "int8 pairs";
-      case QuantizedAlgorithm::bytes: return "int8 bytes";
-      case QuantizedAlgorithm::winograd2: return "int8 winograd f2";
-      case QuantizedAlgorithm::winograd4: return "int8 winograd f4";
-    }
-    throw InternalError("unknown algorithm of an int8 convolution");
+  std::string algorithm() const override { return name_of(algorithm_); }
+
+  /// The same for every batch and image size that choose alike.
+  std::optional<Packing> packing() const override {
+    if (!constant_weights_) return std::nullopt;
+    return Packing{
+        .input = 1, .form = fmt::format("{} of {} groups", name_of(chosen_), size_.groups), .bytes = packed_bytes_};
+  }
+  /// The weights decide the algorithm, so what is packed begins with its number.
+  void pack(const void* input, void* packed) override {
+    const auto* weights = static_cast<const int8_t*>(input);
+    const QuantizedAlgorithm exact = kernels_.exact(chosen_, size_, weights) ? chosen_ : fallback(chosen_);
+    auto* bytes = static_cast<std::byte*>(packed);
+    std::memset(bytes, 0, kHead);
+    std::memcpy(bytes, &exact, sizeof exact);
+    kernels_.pack_weights(exact, size_, weights, bytes + kHead);
   }
 
   void run(const KernelCall& call) override {
-    void* packed =
-        constant_weights_ ? static_cast<void*>(packed_.data()) : static_cast<std::byte*>(call.scratch) + scratch_bytes_;
-    if (!constant_weights_ || !ready_) {
-      const auto* weights = static_cast<const int8_t*>(call.in[1]);
-      algorithm_ = kernels_.exact(chosen_, size_, weights) ? chosen_ : fallback(chosen_);
-      kernels_.pack_weights(algorithm_, size_, weights, packed);
+    const auto* packed = static_cast<const std::byte*>(call.packed);
+    if (!constant_weights_) {
+      std::byte* own = static_cast<std::byte*>(call.scratch) + scratch_bytes_;
+      pack(call.in[1], own);
+      packed = own;
     }
-    ready_ = true;
+    std::memcpy(&algorithm_, packed, sizeof algorithm_);
     simd::QuantizedConvArgs arguments = arguments_;
     arguments.x = static_cast<const uint8_t*>(call.in[0]);
-    arguments.packed = packed;
+    arguments.packed = packed + kHead;
     arguments.multiplier = input(call, 2);
     arguments.offset = input(call, 3);
     arguments.padding = static_cast<const uint8_t*>(call.in[4]);
@@ -128,16 +143,16 @@ class QuantizedConvolution : public Kernel {
   }
 
  private:
+  static constexpr size_t kHead = 64;  ///< of what is packed: keeps the rest aligned
+
   const simd::QuantizedKernels& kernels_;
   simd::QuantizedConvSize size_;
   QuantizedAlgorithm chosen_;     ///< by sizes
-  QuantizedAlgorithm algorithm_;  ///< with the last weights
+  QuantizedAlgorithm algorithm_;  ///< with the weights of the last run
   bool constant_weights_;
   size_t packed_bytes_, scratch_bytes_;  ///< enough for either
   simd::QuantizedConvArgs arguments_;    ///< what does not change from call to call
   bool residual_ = false;
-  AlignedMemory packed_;  ///< constant weights
-  bool ready_ = false;
 };
 
 }  // namespace

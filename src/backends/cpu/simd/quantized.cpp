@@ -36,15 +36,19 @@ struct Direct {
 
   /// Taps in the order in which a row is gathered: r, s, channel.
   void pack(const int8_t* w, Weight* packed) const {
-    for (int64_t i = 0; i < p.groups * slivers * sliver_elements(); ++i) packed[i] = 0;
-    for (int64_t k = 0; k < p.K; ++k) {
-      const int64_t group = k / filters, column = k % filters;
-      Weight* sliver = packed + (group * slivers + column / kColumns) * sliver_elements();
-      for (int64_t c = 0; c < channels; ++c) {
+#pragma omp parallel for schedule(static) num_threads(p.threads)
+    for (int64_t i = 0; i < p.groups * slivers; ++i) {
+      Weight* sliver = packed + i * sliver_elements();
+      for (int64_t j = 0; j < sliver_elements(); ++j) sliver[j] = 0;
+      const int64_t first = i % slivers * kColumns;
+      for (int64_t column = 0; column < smaller(kColumns, filters - first); ++column) {
+        const int8_t* from = w + (i / slivers * filters + first + column) * taps;
         for (int64_t rs = 0; rs < p.R * p.S; ++rs) {
-          const int64_t tap = rs * channels + c;
-          sliver[(tap / Kind::kGroup * kColumns + column % kColumns) * Kind::kGroup + tap % Kind::kGroup] =
-              w[(k * channels + c) * p.R * p.S + rs];
+          for (int64_t c = 0; c < channels; ++c) {
+            const int64_t tap = rs * channels + c;
+            sliver[(tap / Kind::kGroup * kColumns + column) * Kind::kGroup + tap % Kind::kGroup] =
+                from[c * p.R * p.S + rs];
+          }
         }
       }
     }

@@ -1,10 +1,9 @@
 #pragma once
 // Kernels of the 8-bit ops. Activations lie as [N][H][W][C] without padding ("channels last").
 //
-// The sums are exact on every instruction set, so that all give the same bytes: bytes are widened to 16 bits and
-// multiplied in pairs (pmaddwd), which costs no more than the multiplication of bytes that saturates (pmaddubsw), or
-// multiplied as bytes where the processor adds four products to 32 bits at once (AVX-512 VNNI). What follows the sums
-// is rounded as ops/quantized_conv2d.h says; multiplications and additions are not contracted.
+// The sums are exact on every instruction set and by every algorithm (docs/decisions/0015-int8-in-whole-numbers.md), so
+// that all give the same bytes. What follows the sums is rounded as ops/quantized_conv2d.h says; multiplications and
+// additions are not contracted.
 
 #include <cstddef>
 #include <cstdint>

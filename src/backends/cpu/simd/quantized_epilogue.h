@@ -60,7 +60,8 @@ struct Epilogue {
   RESNET_INLINE void write(I32 sum0, I32 sum1, int64_t pixel) const {
     const int64_t at = pixel * pitch + from;
     if (filters == kColumns) {
-      return store_bytes(y + at, finish<0>(sum0, residual + at), finish<1>(sum1, residual + at));
+      const uint8_t* r = kResidual == Residual::none ? nullptr : residual + at;
+      return store_bytes(y + at, finish<0>(sum0, r), finish<1>(sum1, r));
     }
     uint8_t rest[kColumns] = {}, out[kColumns];
     if constexpr (kResidual != Residual::none) copy_bytes(rest, residual + at, filters);

@@ -37,7 +37,7 @@ static_assert(kRows == 6 && kLanes == 8);
                "add $64, %[b]\n\t"                                                                                \
                "dec %[groups]\n\t"                                                                                \
                "jnz 1b\n\t" RESNET_TWELVE(RESNET_STORE)                                                           \
-               : [a] "+r"(a), [fourth] "+r"(fourth), [b] "+r"(b), [groups] "+r"(groups)                           \
+               : [a] "+&r"(a), [fourth] "+&r"(fourth), [b] "+&r"(b), [groups] "+&r"(groups)                           \
                : [stride] "r"(stride * static_cast<int64_t>(sizeof(Pixel))), [c] "r"(c)                           \
                : "memory", "cc", "ymm0", "ymm1", "ymm2", "ymm3", "ymm4", "ymm5", "ymm6", "ymm7", "ymm8", "ymm9",  \
                  "ymm10", "ymm11", "ymm12", "ymm13", "ymm14", "ymm15")

@@ -139,27 +139,31 @@ struct Winograd {
   size_t scratch_bytes() const { return static_cast<size_t>(p.threads) * thread_bytes(); }
 
   void pack(const int8_t* w, int16_t* packed) const {
-    for (int64_t i = 0; i < slivers * kPositions * sliver_elements(); ++i) packed[i] = 0;
-    for (int64_t k = 0; k < p.K; ++k) {
-      for (int64_t c = 0; c < p.C; ++c) {
-        const int8_t* g = w + (k * p.C + c) * 9;
-        int columns[N][3];
-        for (int j = 0; j < 3; ++j) {
-          const int column[3] = {g[j], g[3 + j], g[6 + j]};
-          int u[N];
-          Transform::filter(column, u);
-          for (int i = 0; i < N; ++i) columns[i][j] = u[i];
-        }
-        for (int i = 0; i < N; ++i) {
-          int u[N];
-          Transform::filter(columns[i], u);
-          for (int j = 0; j < N; ++j) {
-            int16_t* sliver = packed + (k / kColumns * kPositions + i * N + j) * sliver_elements();
-            sliver[(c / 2 * kColumns + k % kColumns) * 2 + c % 2] = static_cast<int16_t>(u[j]);
-          }
+#pragma omp parallel for schedule(static) num_threads(p.threads)
+    for (int64_t sliver = 0; sliver < slivers; ++sliver) {
+      int16_t* to = packed + sliver * kPositions * sliver_elements();
+      const int64_t first = sliver * kColumns, filters = smaller(kColumns, p.K - first);
+      for (int64_t c = 0; c < 2 * pairs; ++c) {  // all filters of a channel together: their words share lines
+        for (int64_t k = 0; k < kColumns; ++k) {
+          int u[N][N] = {};
+          if (c < p.C && k < filters) transform_filter(w + ((first + k) * p.C + c) * 9, u);
+          for (int i = 0; i < kPositions; ++i)
+            to[i * sliver_elements() + (c / 2 * kColumns + k) * 2 + c % 2] = static_cast<int16_t>(u[i / N][i % N]);
         }
       }
     }
+  }
+
+  /// G g G^T, scaled.
+  static void transform_filter(const int8_t* g, int (&u)[N][N]) {
+    int columns[N][3];
+    for (int j = 0; j < 3; ++j) {
+      const int column[3] = {g[j], g[3 + j], g[6 + j]};
+      int transformed[N];
+      Transform::filter(column, transformed);
+      for (int i = 0; i < N; ++i) columns[i][j] = transformed[i];
+    }
+    for (int i = 0; i < N; ++i) Transform::filter(columns[i], u[i]);
   }
 
   struct Place {
