@@ -103,30 +103,31 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
   InferenceOptions tried = options;
   tried.keep_model_states = false;
   Session session_of_its_own(session.shared_backend());
-  std::vector<double> seconds;
-  double best = std::numeric_limits<double>::infinity();
+  std::vector<double> costs;
+  size_t best = 0;
   // What a larger number gains is less and less: two that gain nothing end it.
-  constexpr double kGain = 0.98;
-  for (int without_gain = 0; seconds.size() < counts.size() && without_gain < 2;) {
+  for (int without_gain = 0; costs.size() < counts.size() && without_gain < 2;) {
     constexpr int64_t kEnoughImages = 4;  // for a timing
-    tried.micro_batch = counts[seconds.size()];
+    tried.micro_batch = counts[costs.size()];
     tried.images = with_images(options.images, std::max(tried.micro_batch, std::min(all, kEnoughImages)));
     try {
       InferenceProgram program(session_of_its_own, model, tried, progress);
-      if (seconds.empty()) fill_states(session_of_its_own, program.program());
-      seconds.push_back(seconds_per_image(program, tried));
+      if (costs.empty()) fill_states(session_of_its_own, program.program());
+      const double seconds = seconds_per_image(program, tried);
+      const size_t bytes =
+          program.program().arena_bytes() + session_of_its_own.state_bytes() + session_of_its_own.held_bytes();
+      costs.push_back(seconds * std::cbrt(static_cast<double>(bytes)));
       session_of_its_own.release(program.program());
     } catch (const ResourceError&) {
-      if (seconds.empty()) throw;
+      if (costs.empty()) throw;
       break;  // what fits has been tried
     }
-    without_gain = seconds.back() < kGain * best ? 0 : without_gain + 1;
-    best = std::min(best, seconds.back());
+    const bool gained = costs.back() < costs[best];
+    if (gained) best = costs.size() - 1;
+    without_gain = gained ? 0 : without_gain + 1;
   }
-  size_t chosen = 0;
-  while (kGain * seconds[chosen] > best) ++chosen;
-  backend.remember(problem, std::to_string(counts[chosen]));
-  return counts[chosen];
+  backend.remember(problem, std::to_string(counts[best]));
+  return counts[best];
 }
 
 std::unique_ptr<Graph> make_inference_graph(const ModelSpec& model, const InferenceOptions& options) {

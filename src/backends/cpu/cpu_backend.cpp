@@ -307,7 +307,7 @@ class CpuBackend : public Backend {
  private:
   static std::string describe_machine(Isa isa, int threads) {
     const dnnl_version_t* version = dnnl_version();
-    return fmt::format("{} {} {} threads onednn {}.{}.{} kernels 4", processor_name(), isa_name(isa), threads,
+    return fmt::format("{} {} {} threads onednn {}.{}.{} kernels 5", processor_name(), isa_name(isa), threads,
                        version->major, version->minor, version->patch);
   }
 
