@@ -54,6 +54,37 @@ bool has_vnni() {
 #endif
 }
 
+#if defined(RESNET_AVX512)
+/// Groups of four bytes, or of two words: four bytes of a row, `stride_bytes` apart, and four of each column.
+template <bool kBytes>
+RESNET_TARGET_VNNI void vnni_tile(const void* a, int64_t stride_bytes, const void* b, int64_t groups, uint32_t* c) {
+  const auto* pixels = static_cast<const uint8_t*>(a);
+  const auto* columns = static_cast<const uint8_t*>(b);
+  __m512i sum[kRows][2];
+  for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_si512();
+  for (int64_t g = 0; g < groups; ++g, pixels += 4, columns += 4 * kColumns) {
+    const __m512i b0 = _mm512_loadu_si512(columns), b1 = _mm512_loadu_si512(columns + 4 * kLanes);
+    RESNET_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const __m512i pixel =
+          _mm512_set1_epi32(static_cast<int>(*reinterpret_cast<const Word32*>(pixels + i * stride_bytes)));
+      if constexpr (kBytes) {
+        sum[i][0] = _mm512_dpbusd_epi32(sum[i][0], pixel, b0);
+        sum[i][1] = _mm512_dpbusd_epi32(sum[i][1], pixel, b1);
+      } else {
+        sum[i][0] = _mm512_dpwssd_epi32(sum[i][0], pixel, b0);
+        sum[i][1] = _mm512_dpwssd_epi32(sum[i][1], pixel, b1);
+      }
+    }
+  }
+  RESNET_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    _mm512_storeu_si512(c + i * kColumns, sum[i][0]);
+    _mm512_storeu_si512(c + i * kColumns + kLanes, sum[i][1]);
+  }
+}
+#endif
+
 /// 16-bit pairs.
 struct Words {
   typedef int16_t Pixel;
@@ -79,7 +110,7 @@ struct Words {
 #undef RESNET_ROW
 #else
 #if defined(RESNET_AVX512)
-    if (has_vnni()) return tile_vnni(a, stride, b, groups, c);
+    if (has_vnni()) return vnni_tile<false>(a, stride * 2, b, groups, c);
 #endif
     U32 sum[kRows][2] = {};
     for (int64_t g = 0; g < groups; ++g, a += kGroup, b += kGroup * kColumns) {
@@ -98,28 +129,6 @@ struct Words {
     }
 #endif
   }
-
-#if defined(RESNET_AVX512)
-  RESNET_TARGET_VNNI static void tile_vnni(const Pixel* a, int64_t stride, const Weight* b, int64_t groups,
-                                           uint32_t* c) {
-    __m512i sum[kRows][2];
-    for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_si512();
-    for (int64_t g = 0; g < groups; ++g, a += kGroup, b += kGroup * kColumns) {
-      const __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + kGroup * kLanes);
-      RESNET_UNROLL
-      for (int i = 0; i < kRows; ++i) {
-        const __m512i pixel = _mm512_set1_epi32(static_cast<int>(*reinterpret_cast<const Word32*>(a + i * stride)));
-        sum[i][0] = _mm512_dpwssd_epi32(sum[i][0], pixel, b0);
-        sum[i][1] = _mm512_dpwssd_epi32(sum[i][1], pixel, b1);
-      }
-    }
-    RESNET_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      _mm512_storeu_si512(c + i * kColumns, sum[i][0]);
-      _mm512_storeu_si512(c + i * kColumns + kLanes, sum[i][1]);
-    }
-  }
-#endif
 };
 
 #ifdef RESNET_QUANTIZED_ASSEMBLY
@@ -162,23 +171,8 @@ struct Bytes {
     copy_bytes(to, from, n, room);
   }
 
-  RESNET_TARGET_VNNI static void tile(const Pixel* a, int64_t stride, const Weight* b, int64_t groups, uint32_t* c) {
-    __m512i sum[kRows][2];
-    for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_si512();
-    for (int64_t g = 0; g < groups; ++g, a += kGroup, b += kGroup * kColumns) {
-      const __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + kGroup * kLanes);
-      RESNET_UNROLL
-      for (int i = 0; i < kRows; ++i) {
-        const __m512i pixel = _mm512_set1_epi32(static_cast<int>(*reinterpret_cast<const Word32*>(a + i * stride)));
-        sum[i][0] = _mm512_dpbusd_epi32(sum[i][0], pixel, b0);
-        sum[i][1] = _mm512_dpbusd_epi32(sum[i][1], pixel, b1);
-      }
-    }
-    RESNET_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      _mm512_storeu_si512(c + i * kColumns, sum[i][0]);
-      _mm512_storeu_si512(c + i * kColumns + kLanes, sum[i][1]);
-    }
+  static void tile(const Pixel* a, int64_t stride, const Weight* b, int64_t groups, uint32_t* c) {
+    vnni_tile<true>(a, stride, b, groups, c);
   }
 };
 #endif
