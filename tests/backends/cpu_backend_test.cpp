@@ -362,6 +362,12 @@ TEST_F(CpuConvolution, ConstantWeightsAreReadAgainAfterAnyChange) {
       const Choices choices = everywhere(problems, algorithm);
       session.backend().adopt(choices);
       Program& program = compile(session, inference);
+      // Where it cannot be had another is measured, which a second session need not find the fastest as well.
+      const std::string shown = algorithm == std::string("onednn winograd") ? "wino" : algorithm;
+      if (shown != "direct" && steps_with(program, shown) == 0) {
+        ASSERT_TRUE(groups == 2 || shown == "wino") << algorithm;
+        continue;
+      }
       const Tensor first = run(session, program, leaves).at("y");
       // Twice the weights and bias give exactly twice the result, whatever the algorithm.
       Tensors doubled = leaves;

@@ -18,6 +18,8 @@ memory::desc activation_desc(const ValueInfo& value) {
   return {value.type.shape.dims(), memory::data_type::f32, tag};
 }
 
+bool is_winograd(const memory::desc& desc) { return desc.data.format_kind == dnnl_format_kind_wino; }
+
 /// The weights as stored; grouped ones are described after unblocking, as goihw.
 memory::desc weight_desc(const ValueInfo& value, int64_t groups) {
   const Shape& w = value.type.shape;
@@ -42,9 +44,10 @@ struct Operand {
     converted = user_desc != inner_desc;
     inner = converted ? memory(inner_desc, engine(), nullptr) : user;
     if (!converted) return;
-    dnnl::primitive_attr attr = scratchpad_from_user();
     const memory::desc& from = is_result ? inner_desc : user_desc;
     const memory::desc& into = is_result ? user_desc : inner_desc;
+    // Into Winograd's form only constant weights go, when they are packed; oneDNN may allocate then.
+    const dnnl::primitive_attr attr = is_winograd(into) ? dnnl::primitive_attr() : scratchpad_from_user();
     const dnnl::reorder::primitive_desc pd(engine(), from, engine(), into, attr);
     check(pd.scratchpad_desc().get_size() == 0, "onednn: a reorder wants scratch");
     reorder_ = dnnl::reorder(pd);
@@ -86,7 +89,7 @@ class OnednnConvolution : public Kernel {
   }
 
   size_t scratch_bytes() const override { return scratch_bytes_; }
-  /// Constant weights in the order that the primitive wants, and grouped ones as it can take them.
+  /// Constant weights in the form that the primitive wants.
   std::optional<Packing> packing() const override {
     if (!packs_weights_) return std::nullopt;
     return Packing{.input = 1, .form = form_of(w_.inner.get_desc()), .bytes = align_up(w_.inner.get_desc().get_size())};
@@ -230,7 +233,14 @@ class OnednnConvolution : public Kernel {
     scratch_bytes_ = align_up(pd.scratchpad_desc().get_size());
   }
 
-  void finish(const memory::desc& x, const memory::desc& w, const memory::desc& y) {
+  void finish(const memory::desc& x, memory::desc w, const memory::desc& y) {
+    check(!is_winograd(inner_w_) || problem_.constant_weights, "onednn: weights in Winograd's form that change");
+    // Blocked weights that are grouped, or that oneDNN is to transform, are first unblocked to row-major.
+    const bool blocked = problem_.w_info.layout.kind == Layout::Kind::weights;
+    if (blocked && (problem_.attrs.groups > 1 || is_winograd(inner_w_))) {
+      unblocked_bytes_ = align_up(static_cast<size_t>(problem_.w.elements()) * sizeof(float));
+      if (is_winograd(inner_w_)) w = {problem_.w.dims(), memory::data_type::f32, Tag::oihw};
+    }
     x_.init(x, inner_x_, problem_.pass == ConvPass::input_grad);
     w_.init(w, inner_w_, problem_.pass == ConvPass::weight_grad);
     y_.init(y, inner_y_, problem_.pass == ConvPass::forward);
@@ -247,10 +257,6 @@ class OnednnConvolution : public Kernel {
     };
     reserve(x_);
     reserve(y_);
-    // Grouped weights in blocked storage are first unblocked to row-major.
-    if (problem_.attrs.groups > 1 && problem_.w_info.layout.kind == Layout::Kind::weights) {
-      unblocked_bytes_ = align_up(static_cast<size_t>(problem_.w.elements()) * sizeof(float));
-    }
     packs_weights_ = problem_.constant_weights && (w_.converted || unblocked_bytes_ > 0);
     if (!packs_weights_) {
       unblocked_offset_ = scratch_bytes_;
@@ -291,7 +297,7 @@ class OnednnConvolution : public Kernel {
   static std::string form_of(const memory::desc& desc) {
     const dnnl_memory_desc_t& d = desc.data;
     std::string text = "onednn";
-    if (d.format_kind == dnnl_format_kind_wino) {
+    if (is_winograd(desc)) {
       const dnnl_wino_desc_t& w = d.format_desc.wino_desc;
       return fmt::format("onednn winograd {} r {} alpha {} ic {} oc {} blocks {} {} {} {} adjust {} bytes {}",
                          static_cast<int>(w.wino_format), w.r, w.alpha, w.ic, w.oc, w.ic_block, w.oc_block, w.ic2_block,
