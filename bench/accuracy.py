@@ -180,7 +180,7 @@ class Program:
         has = {"avx2", "avx512f", "avx512_fp16"} & set(self.args.host["isa"])
         for isa, flag in ISA_FLAGS.items():
             if flag is None or flag in has:
-                by(f"Winograd, our kernels for {isa}", RESNET_CONV_ALGORITHM="winograd", RESNET_MAX_ISA=isa)
+                by(f"Winograd, layouts and kernels for {isa}", RESNET_CONV_ALGORITHM="winograd", RESNET_MAX_ISA=isa)
                 by(f"direct, layouts and kernels for {isa}", RESNET_CONV_ALGORITHM="direct", RESNET_MAX_ISA=isa)
         by("direct, oneDNN's kernels for SSE4.1", RESNET_CONV_ALGORITHM="direct", ONEDNN_MAX_CPU_ISA="SSE41")
         by("batches of one image", ["--batch-size", 1])
@@ -277,10 +277,10 @@ def told_of(precision, rows):
 
 def page(records):
     """Of {precision: its newest record}."""
-    lines = ["# Accuracy on 10,000 images", "",
+    lines = ["# Accuracy on Fashion-MNIST's test images", "",
              "Written by `bench/accuracy.py` from `bench/results/accuracy.jsonl`: the newest record of each precision, as `make bench-accuracy` made it",
-             "([how it is measured](../../bench/README.md)). A lecture ResNet-18, trained by `make train`, on all test images of Fashion-MNIST, beside PyTorch with the",
-             "same weights.", "", "| promised | measured |", "|---|---|"]
+             "([how it is measured](../../bench/README.md)). A lecture ResNet-18, trained by `make train`, beside PyTorch with the same weights, on as many",
+             "of the 10,000 test images as each row says.", "", "| promised | measured |", "|---|---|"]
     for precision in PRECISIONS:
         told = told_of(precision, records[precision]["rows"]) if precision in records else [(precision, "not measured")]
         lines += [f"| {promised} | {measured} |" for promised, measured in told]
@@ -292,8 +292,8 @@ def page(records):
     return "\n".join([
         *lines, "", EXPLANATION, "",
         "Each family of f32 kernels is switched on by its name (`RESNET_CONV_ALGORITHM`, `RESNET_MAX_ISA`, oneDNN's `ONEDNN_MAX_CPU_ISA`;",
-        "[architecture](../architecture.md#how-a-convolution-is-chosen)). The 8-bit file of the first row gave the same bytes with each instruction set; calibration images are of the",
-        "training split. f16 on a processor without AVX512-FP16 is emulated, bit by bit what one with it computes ([decision 0016](../decisions/0016-half-precision.md)).",
+        "[architecture](../architecture.md#how-a-convolution-is-chosen)). The 8-bit file of the first row gave the same bytes with each instruction set that",
+        "the processor has; calibration images are of the training split. f16 on a processor without AVX512-FP16 is emulated, bit by bit what one with it computes ([decision 0016](../decisions/0016-half-precision.md)).",
         "The other nets' logits beside PyTorch's, with random weights: [models.md](models.md).", ""])
 
 

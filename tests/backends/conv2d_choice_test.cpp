@@ -15,13 +15,16 @@ using namespace resnet::testing;
 
 class FakeKernel : public Kernel {
  public:
-  FakeKernel(std::string name, int milliseconds) : name_(std::move(name)), milliseconds_(milliseconds) {}
+  FakeKernel(std::string name, int milliseconds, size_t scratch = 0)
+      : name_(std::move(name)), milliseconds_(milliseconds), scratch_(scratch) {}
+  size_t scratch_bytes() const override { return scratch_; }
   std::string algorithm() const override { return name_; }
   void run(const KernelCall&) override { std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds_)); }
 
  private:
   std::string name_;
   int milliseconds_;
+  size_t scratch_;
 };
 
 constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
@@ -73,6 +76,18 @@ TEST_F(ConvChoice, WithoutMeasuringItIsTheFirstWhateverIsKnownAndNothingIsRememb
 TEST_F(ConvChoice, AWinnerThatCannotBeBuiltInFullGivesWayToTheNext) {
   EXPECT_EQ(choose({fake("slow", 8), fake("fast", 0, 64), fake("middle", 4)}), "middle");
   EXPECT_EQ(tuning_.find("key"), "middle");
+}
+
+TEST_F(ConvChoice, AGreedyOneIsNotTakenThoughItIsTheFastest) {
+  const auto greedy = [](int64_t scratch) {
+    return ConvCandidate{"greedy", false, [=](const ConvProblem&) {
+                           return std::make_unique<FakeKernel>("greedy", 0, static_cast<size_t>(scratch));
+                         }};
+  };
+  constexpr int64_t kPiB = int64_t{1} << 50;  // not to be had: it must not be asked for
+  EXPECT_EQ(choose({greedy(kPiB), fake("modest", 4)}), "modest");
+  tuning_.remember("key", "");
+  EXPECT_EQ(choose({greedy(int64_t{64} << 20), fake("modest", 40)}), "greedy") << "not so greedy";
 }
 
 TEST_F(ConvChoice, WhatIsKnownButCannotBeBuiltIsReplaced) {

@@ -11,22 +11,28 @@
 namespace resnet::cpu {
 namespace {
 
-/// Aligned memory filled with small values of both signs, so that no kernel meets denormals.
+/// Aligned memory.
 struct TestBuffer {
   explicit TestBuffer(size_t bytes)
       : size(align_up(bytes)),
         data(static_cast<std::byte*>(std::aligned_alloc(kAlignment, std::max(size, kAlignment)))) {
     if (!data)
       throw ResourceError(ExitCode::limit, "choosing convolution algorithms: {} bytes are not to be had", bytes);
-    float* values = reinterpret_cast<float*>(data);
-    for (size_t i = 0; i < size / sizeof(float); ++i)
-      values[i] = static_cast<float>(static_cast<int>(static_cast<uint32_t>(i) * 2654435761u >> 24) - 128) / 256.0f;
   }
   ~TestBuffer() { std::free(data); }
   TestBuffer(const TestBuffer&) = delete;
   TestBuffer& operator=(const TestBuffer&) = delete;
   size_t size;
   std::byte* data;
+};
+
+/// Filled with small values of both signs, so that no kernel meets denormals.
+struct TestTensor : TestBuffer {
+  explicit TestTensor(size_t bytes) : TestBuffer(bytes) {
+    float* values = reinterpret_cast<float*>(data);
+    for (size_t i = 0; i < size / sizeof(float); ++i)
+      values[i] = static_cast<float>(static_cast<int>(static_cast<uint32_t>(i) * 2654435761u >> 24) - 128) / 256.0f;
+  }
 };
 
 /// Leaves nothing of what was read before in the caches, but the image, which in a net comes from the layer before.
@@ -50,7 +56,7 @@ class ColdCaches {
   }
 
   const TestBuffer& image_;
-  TestBuffer other_;
+  TestTensor other_;
   int threads_;
 };
 
@@ -60,11 +66,11 @@ std::vector<size_t> by_speed(const std::vector<std::unique_ptr<Kernel>>& kernels
   std::vector<size_t> order(kernels.size());
   std::iota(order.begin(), order.end(), size_t{0});
   if (order.size() < 2) return order;
-  TestBuffer x(storage_bytes(p.x_info.type, p.x_info.layout));
-  TestBuffer w(storage_bytes(p.w_info.type, p.w_info.layout));
-  TestBuffer y(storage_bytes(p.y_info.type, p.y_info.layout));
-  TestBuffer bias(static_cast<size_t>(p.w[0]) * sizeof(float));
-  TestBuffer residual(p.plain_residual ? storage_bytes(p.y_info.type, Layout{}) : 0);
+  TestTensor x(storage_bytes(p.x_info.type, p.x_info.layout));
+  TestTensor w(storage_bytes(p.w_info.type, p.w_info.layout));
+  TestTensor y(storage_bytes(p.y_info.type, p.y_info.layout));
+  TestTensor bias(static_cast<size_t>(p.w[0]) * sizeof(float));
+  TestTensor residual(p.plain_residual ? storage_bytes(p.y_info.type, Layout{}) : 0);
   size_t scratch_bytes = 0;
   for (const auto& kernel : kernels) scratch_bytes = std::max(scratch_bytes, kernel->scratch_bytes());
   TestBuffer scratch(scratch_bytes);
@@ -119,6 +125,14 @@ std::vector<size_t> by_speed(const std::vector<std::unique_ptr<Kernel>>& kernels
   return order;
 }
 
+/// The most scratch that a kernel may want, where one is there that makes do with `least`. The greediest win little,
+/// and one of oneDNN's (its Winograd weight gradient keeps a copy of the sums for each thread) wants gigabytes.
+size_t scratch_limit(const ConvProblem& p, size_t least) {
+  size_t tensors = 0;
+  for (const ValueInfo* info : {&p.x_info, &p.w_info, &p.y_info}) tensors += storage_bytes(info->type, info->layout);
+  return least + std::max(size_t{256} << 20, tensors);
+}
+
 /// The same problem with at most `batch` images: large batches behave alike and measure slowly.
 ConvProblem with_batch(ConvProblem p, int64_t batch) {
   if (p.x[0] <= batch) return p;
@@ -166,6 +180,13 @@ std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std
       kernels.push_back(std::move(kernel));
       made.push_back(&candidate);
     }
+  }
+  size_t least = std::numeric_limits<size_t>::max();
+  for (const auto& kernel : kernels) least = std::min(least, kernel->scratch_bytes());
+  for (size_t i = kernels.size(); i-- > 0;) {
+    if (kernels[i]->scratch_bytes() <= scratch_limit(measured, least)) continue;
+    kernels.erase(kernels.begin() + static_cast<std::ptrdiff_t>(i));
+    made.erase(made.begin() + static_cast<std::ptrdiff_t>(i));
   }
   const std::vector<size_t> order = by_speed(kernels, measured, threads);
   kernels.clear();

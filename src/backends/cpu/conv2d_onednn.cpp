@@ -39,20 +39,23 @@ struct Operand {
   bool converted = false;
   size_t offset = 0;  ///< of inner, in scratch
 
-  void init(const memory::desc& user_desc, const memory::desc& inner_desc, bool is_result) {
+  void init(const memory::desc& user_desc, const memory::desc& inner_desc) {
     user = memory(user_desc, engine(), nullptr);
     converted = user_desc != inner_desc;
     inner = converted ? memory(inner_desc, engine(), nullptr) : user;
+  }
+
+  /// For one that is converted in every run.
+  void prepare(bool is_result) {
     if (!converted) return;
-    const memory::desc& from = is_result ? inner_desc : user_desc;
-    const memory::desc& into = is_result ? user_desc : inner_desc;
-    // Into Winograd's form only constant weights go, when they are packed; oneDNN may allocate then.
-    const dnnl::primitive_attr attr = is_winograd(into) ? dnnl::primitive_attr() : scratchpad_from_user();
-    const dnnl::reorder::primitive_desc pd(engine(), from, engine(), into, attr);
+    const memory& from = is_result ? inner : user;
+    const memory& into = is_result ? user : inner;
+    dnnl::primitive_attr attr = scratchpad_from_user();
+    const dnnl::reorder::primitive_desc pd(engine(), from.get_desc(), engine(), into.get_desc(), attr);
     check(pd.scratchpad_desc().get_size() == 0, "onednn: a reorder wants scratch");
     reorder_ = dnnl::reorder(pd);
-    arguments_.add(DNNL_ARG_FROM, is_result ? inner : user);
-    arguments_.add(DNNL_ARG_TO, is_result ? user : inner);
+    arguments_.add(DNNL_ARG_FROM, from);
+    arguments_.add(DNNL_ARG_TO, into);
   }
 
   /// user -> inner for inputs, inner -> user for the result.
@@ -79,11 +82,13 @@ class OnednnConvolution : public Kernel {
       const memory::desc try_x = freedom >= 2 ? any_layout(x) : x;
       const memory::desc try_w = freedom >= 1 ? any_layout(w) : w;
       const memory::desc try_y = freedom >= 3 ? any_layout(y) : y;
-      if (!create(algorithm, try_x, try_w, try_y)) continue;
+      if (!possible([&] { return create(algorithm, try_x, try_w, try_y); })) continue;
       const bool jit = info_.find("jit") != std::string::npos;
       if (!jit && freedom < 3) continue;
-      finish(x, w, y);
-      return true;
+      return possible([&] {
+        finish(x, w, y);
+        return true;
+      });
     }
     return false;
   }
@@ -105,10 +110,15 @@ class OnednnConvolution : public Kernel {
       std::memcpy(packed, weights, w_.inner.get_desc().get_size());
       return;
     }
-    w_.user.set_data_handle(const_cast<void*>(weights));
-    w_.inner.set_data_handle(packed);
-    w_.convert();
-    stream().wait();
+    // Made here and gone afterwards: the reorder into Winograd's form has memory of its own, as much as the weights'.
+    memory from(w_.user.get_desc(), engine(), const_cast<void*>(weights));
+    memory into(w_.inner.get_desc(), engine(), packed);
+    const bool packed_it = possible([&] {
+      dnnl::reorder(from, into).execute(stream(), from, into);
+      stream().wait();
+      return true;
+    });
+    check(packed_it, "onednn: weights that cannot be packed");
   }
 
   std::string algorithm() const override {
@@ -161,6 +171,20 @@ class OnednnConvolution : public Kernel {
   }
 
  private:
+  /// False when oneDNN has no implementation; throws ResourceError when memory does not suffice.
+  template <class Make>
+  bool possible(const Make& make) const {
+    try {
+      return make();
+    } catch (const dnnl::error& error) {
+      if (error.status == dnnl_out_of_memory)
+        throw ResourceError(ExitCode::limit,
+                            "memory: not enough for a convolution of {}; try a smaller batch or image size",
+                            problem_.x.str());
+      return false;
+    }
+  }
+
   bool create(OnednnAlgorithm algorithm, const memory::desc& x, const memory::desc& w, const memory::desc& y) {
     const Conv2dAttrs& a = problem_.attrs;
     const auto kind = algorithm == OnednnAlgorithm::winograd ? dnnl::algorithm::convolution_winograd
@@ -176,51 +200,43 @@ class OnednnConvolution : public Kernel {
     const memory::dims pad_right{right(2, a.stride.h, a.dilation.h, a.pad.h),
                                  right(3, a.stride.w, a.dilation.w, a.pad.w)};
     dnnl::primitive_attr attr = scratchpad_from_user();
-    try {
-      if (problem_.pass == ConvPass::forward) {
-        dnnl::post_ops ops;
-        if (a.residual) ops.append_sum();
-        if (a.relu) ops.append_eltwise(1.0f, dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
-        attr.set_post_ops(ops);
-        const auto prop =
-            problem_.constant_weights ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training;
-        const memory::desc bias({problem_.w[0]}, memory::data_type::f32, Tag::a);
-        const auto desc =
-            a.bias ? dnnl::convolution_forward::desc(prop, kind, x, w, bias, y, strides, dilates, pad, pad_right)
-                   : dnnl::convolution_forward::desc(prop, kind, x, w, y, strides, dilates, pad, pad_right);
-        const dnnl::convolution_forward::primitive_desc pd(desc, attr, engine(), true);
-        if (!pd) return false;
-        take(pd, pd.src_desc(), pd.weights_desc(), pd.dst_desc());
-        primitive_ = dnnl::convolution_forward(pd);
-        return true;
-      }
-      // The gradients want a forward hint; its layouts are free, as only its geometry matters.
-      const auto forward = dnnl::convolution_forward::desc(
-          dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct, any_layout(x), any_layout(w),
-          any_layout(y), strides, dilates, pad, pad_right);
-      const dnnl::convolution_forward::primitive_desc hint(forward, engine(), true);
-      if (!hint) return false;
-      if (problem_.pass == ConvPass::input_grad) {
-        const dnnl::convolution_backward_data::desc desc(kind, x, w, y, strides, dilates, pad, pad_right);
-        const dnnl::convolution_backward_data::primitive_desc pd(desc, attr, engine(), hint, true);
-        if (!pd) return false;
-        take(pd, pd.diff_src_desc(), pd.weights_desc(), pd.diff_dst_desc());
-        primitive_ = dnnl::convolution_backward_data(pd);
-      } else {
-        const dnnl::convolution_backward_weights::desc desc(kind, x, w, y, strides, dilates, pad, pad_right);
-        const dnnl::convolution_backward_weights::primitive_desc pd(desc, attr, engine(), hint, true);
-        if (!pd) return false;
-        take(pd, pd.src_desc(), pd.diff_weights_desc(), pd.diff_dst_desc());
-        primitive_ = dnnl::convolution_backward_weights(pd);
-      }
+    if (problem_.pass == ConvPass::forward) {
+      dnnl::post_ops ops;
+      if (a.residual) ops.append_sum();
+      if (a.relu) ops.append_eltwise(1.0f, dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+      attr.set_post_ops(ops);
+      const auto prop =
+          problem_.constant_weights ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training;
+      const memory::desc bias({problem_.w[0]}, memory::data_type::f32, Tag::a);
+      const auto desc =
+          a.bias ? dnnl::convolution_forward::desc(prop, kind, x, w, bias, y, strides, dilates, pad, pad_right)
+                 : dnnl::convolution_forward::desc(prop, kind, x, w, y, strides, dilates, pad, pad_right);
+      const dnnl::convolution_forward::primitive_desc pd(desc, attr, engine(), true);
+      if (!pd) return false;
+      take(pd, pd.src_desc(), pd.weights_desc(), pd.dst_desc());
+      primitive_ = dnnl::convolution_forward(pd);
       return true;
-    } catch (const dnnl::error& error) {
-      if (error.status == dnnl_out_of_memory)
-        throw ResourceError(ExitCode::limit,
-                            "memory: not enough for a convolution of {}; try a smaller batch or image size",
-                            problem_.x.str());
-      return false;  // "not implemented" for these layouts: the caller tries freer ones
     }
+    // The gradients want a forward hint; its layouts are free, as only its geometry matters.
+    const auto forward =
+        dnnl::convolution_forward::desc(dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct,
+                                        any_layout(x), any_layout(w), any_layout(y), strides, dilates, pad, pad_right);
+    const dnnl::convolution_forward::primitive_desc hint(forward, engine(), true);
+    if (!hint) return false;
+    if (problem_.pass == ConvPass::input_grad) {
+      const dnnl::convolution_backward_data::desc desc(kind, x, w, y, strides, dilates, pad, pad_right);
+      const dnnl::convolution_backward_data::primitive_desc pd(desc, attr, engine(), hint, true);
+      if (!pd) return false;
+      take(pd, pd.diff_src_desc(), pd.weights_desc(), pd.diff_dst_desc());
+      primitive_ = dnnl::convolution_backward_data(pd);
+    } else {
+      const dnnl::convolution_backward_weights::desc desc(kind, x, w, y, strides, dilates, pad, pad_right);
+      const dnnl::convolution_backward_weights::primitive_desc pd(desc, attr, engine(), hint, true);
+      if (!pd) return false;
+      take(pd, pd.src_desc(), pd.diff_weights_desc(), pd.diff_dst_desc());
+      primitive_ = dnnl::convolution_backward_weights(pd);
+    }
+    return true;
   }
 
   template <class PrimitiveDesc>
@@ -241,9 +257,17 @@ class OnednnConvolution : public Kernel {
       unblocked_bytes_ = align_up(static_cast<size_t>(problem_.w.elements()) * sizeof(float));
       if (is_winograd(inner_w_)) w = {problem_.w.dims(), memory::data_type::f32, Tag::oihw};
     }
-    x_.init(x, inner_x_, problem_.pass == ConvPass::input_grad);
-    w_.init(w, inner_w_, problem_.pass == ConvPass::weight_grad);
-    y_.init(y, inner_y_, problem_.pass == ConvPass::forward);
+    x_.init(x, inner_x_);
+    w_.init(w, inner_w_);
+    y_.init(y, inner_y_);
+    packs_weights_ = problem_.constant_weights && (w_.converted || unblocked_bytes_ > 0);
+    x_.prepare(problem_.pass == ConvPass::input_grad);
+    if (!packs_weights_) {
+      w_.prepare(problem_.pass == ConvPass::weight_grad);
+    } else if (w_.converted) {
+      static_cast<void>(dnnl::reorder::primitive_desc(engine(), w, engine(), inner_w_));  // throws where pack() would
+    }
+    y_.prepare(problem_.pass == ConvPass::forward);
     if (problem_.attrs.residual && y_.converted) {
       // The result starts from the residual, which must come in through the conversion by which the result goes out.
       residual_in_ = dnnl::reorder(dnnl::reorder::primitive_desc(engine(), y, engine(), inner_y_));
@@ -257,7 +281,6 @@ class OnednnConvolution : public Kernel {
     };
     reserve(x_);
     reserve(y_);
-    packs_weights_ = problem_.constant_weights && (w_.converted || unblocked_bytes_ > 0);
     if (!packs_weights_) {
       unblocked_offset_ = scratch_bytes_;
       scratch_bytes_ += unblocked_bytes_;

@@ -41,7 +41,8 @@ namespace {
 std::string processor_name() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
-    if (line.rfind("model name", 0) == 0 || line.rfind("cpu model", 0) == 0) return line.substr(line.find(':') + 1);
+    if (line.rfind("model name", 0) == 0 || line.rfind("cpu model", 0) == 0)
+      return line.substr(std::min(line.find_first_not_of(" \t", line.find(':') + 1), line.size()));
   }
   return "unknown processor";
 }
@@ -307,8 +308,10 @@ class CpuBackend : public Backend {
  private:
   static std::string describe_machine(Isa isa, int threads) {
     const dnnl_version_t* version = dnnl_version();
-    return fmt::format("{} {} {} threads onednn {}.{}.{} kernels 5", processor_name(), isa_name(isa), threads,
-                       version->major, version->minor, version->patch);
+    // oneDNN's instruction set is its own: ONEDNN_MAX_CPU_ISA narrows it.
+    return fmt::format("{} {} {} threads onednn {}.{}.{} isa {:x} kernels 5", processor_name(), isa_name(isa), threads,
+                       version->major, version->minor, version->patch,
+                       static_cast<unsigned>(dnnl_get_effective_cpu_isa()));
   }
 
   Isa isa_;
