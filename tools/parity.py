@@ -285,18 +285,18 @@ def check_logits(args):
             truth = net.double()(images).numpy()
             print(f"{name}, {LOGITS_IMAGES} images of 1x{LOGITS_SIZE}x{LOGITS_SIZE}, seed {args.seed}, against PyTorch's double\n"
                   f"  PyTorch's own f32: {np.max(np.abs(own - truth).max(axis=1) / np.abs(truth).max(axis=1)):.1e}")
-            seen = set()
+            found = {}
             for algorithm in ("winograd", "direct"):
                 run_program([args.resnet, "evaluate", model, "--data", folder, "--batch-size", LOGITS_BATCH, "--dump-logits", dump,
                              "--json"], folder, {"RESNET_CONV_ALGORITHM": algorithm})
                 logits = safetensors_numpy.load(dump)[0]["logits"]
                 dump.unlink()
-                seen.add(logits.tobytes())
+                found[algorithm] = logits
                 print(f"  convolutions: {algorithm}", end="")
                 passed = compare_logits(logits, truth, LOGITS_BOUND) and passed
-            if len(seen) != (2 if winograd else 1):
-                raise CannotRun(f"Winograd and direct gave {'the same' if winograd else 'different'} bytes; expected "
-                                f"{'two algorithms to differ' if winograd else 'direct alone: grouped convolutions have no Winograd'}")
+            # Without Winograd the two differ by what the stem measures alone, on some processors by no byte.
+            if winograd and found["winograd"].tobytes() == found["direct"].tobytes():
+                raise CannotRun("Winograd and direct gave the same bytes; expected two algorithms to differ")
     return passed
 
 

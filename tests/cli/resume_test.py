@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -94,6 +95,7 @@ class Resume(ProgramTest):
             finished = self.continued(run, *more).wait()
             self.assertEqual(finished.code, 0, finished.err)
             self.assert_as_if_never_stopped(run, whole)
+            shutil.rmtree(run)
         return codes
 
     def test_ten_kills_change_no_byte(self):

@@ -11,6 +11,7 @@
 #include "data/idx_folder.h"
 #include "lab/common.h"
 #include "lab/probe.h"
+#include "runtime/on_backend.h"
 #include "train/training_step.h"
 
 namespace resnet {
@@ -32,6 +33,7 @@ double norm_of(const Tensor& tensor) {
 }
 
 TEST(LayerProbe, GivesTheNormsOfTheTrainingStepsOwnGradients) {
+  const testing::PrivateTuningCache cache;
   Specimen net(images(), small("resnet8_cifar_b"));
   const LayerGradients probed = LayerProbe(net).measure();
   Program& step = net.compile(make_training_step(
@@ -75,6 +77,7 @@ TEST(ResidualSums, AreFoundInAnyModelWithTheirForkAndBranch) {
 }
 
 TEST(BlockProbe, TheGradientIsTheShortcutsPlusTheBranchs) {
+  const testing::PrivateTuningCache cache;
   for (const char* model : {"resnet20_cifar_a", "resnet14_cifar_b", "lecture_resnet18", "resnet8_mlp"}) {
     Specimen net(images(), small(model));
     BlockProbe probe(net);
@@ -94,6 +97,7 @@ TEST(BlockProbe, TheGradientIsTheShortcutsPlusTheBranchs) {
 }
 
 TEST(GradientFlow, WithoutBatchNormThePlainNetsGradientVanishesAndTheResidualNetsDoesNot) {
+  const testing::PrivateTuningCache cache;
   const auto ratio = [](Kind kind) {
     LabConfig config;
     config.limit = 64;
@@ -107,6 +111,7 @@ TEST(GradientFlow, WithoutBatchNormThePlainNetsGradientVanishesAndTheResidualNet
 }
 
 TEST(Nesting, TheDeeperResidualNetIsTheShallowerOneExactlyAndThePlainOneIsNot) {
+  const testing::PrivateTuningCache cache;
   LabConfig config;
   config.depths = {8, 14};
   config.steps = 4;
@@ -138,6 +143,7 @@ TEST(Nesting, TheDeeperResidualNetIsTheShallowerOneExactlyAndThePlainOneIsNot) {
 }
 
 TEST(Degradation, ResumesItsRunsAndReportsEverySeed) {
+  const testing::PrivateTuningCache cache;
   const TemporaryDirectory directory;
   LabConfig config;
   config.depths = {8};
