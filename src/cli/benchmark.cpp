@@ -175,6 +175,8 @@ int run_benchmark(const Arguments& a) {
   if (a.mode != "inference" && a.mode != "training")
     throw UserError("--mode: '{}'; expected inference or training", escape_control(a.mode));
   const bool int8 = a.precision == "int8";  // the file's, where it is a quantised model
+  if (!int8 && a.precision != "f32" && a.precision != "f16")
+    throw UserError("--precision: '{}'; expected f32, f16 or int8", escape_control(a.precision));
   const Precision precision = int8 ? Precision::f32 : parse_precision(a.precision);
   if (precision != Precision::f32 && a.mode == "training")
     throw UserError("--precision: {} with --mode training; expected f32, which is what training computes in",
@@ -187,6 +189,9 @@ int run_benchmark(const Arguments& a) {
     throw UserError("--seconds: {}; expected a number in (0, 3600]", a.seconds);
   if (a.micro_batch < 0 || a.micro_batch > a.batch_size)
     throw UserError("--micro-batch: {}; expected 0 (the fastest) to the batch size, {}", a.micro_batch, a.batch_size);
+  if (a.micro_batch > 0 && a.mode == "training")
+    throw UserError("--micro-batch: {} with --mode training; expected --mode inference: a step takes the batch whole",
+                    a.micro_batch);
   if (a.image_size < 0 || a.image_size > 8192)
     throw UserError("--image-size: {}; expected 1 to 8192 pixels", a.image_size);
   ModelOptions options;
@@ -307,6 +312,7 @@ int run_benchmark(const Arguments& a) {
       rates.size() % 2 ? rates[rates.size() / 2] : (rates[rates.size() / 2 - 1] + rates[rates.size() / 2]) / 2;
   // Above 1 is possible: FLOPs are counted as a direct convolution's, and Winograd does fewer.
   const double share = program->flops() * median / static_cast<double>(together) / peak;
+  const std::string computed_in = quantized ? "int8" : a.precision;
   const size_t planned = session.arena_bytes() + session.state_bytes() + session.held_bytes();
   if (a.json) {
     json result = {{"model", a.model},
@@ -314,7 +320,7 @@ int run_benchmark(const Arguments& a) {
                    {"batch_size", a.batch_size},
                    {"micro_batch", together},
                    {"input_size", model.input.str()},
-                   {"precision", quantized ? "int8" : a.precision},
+                   {"precision", computed_in},
                    {"backend", a.backend},
                    {"threads", threads},
                    {"instruction_set", instruction_set()},
@@ -339,8 +345,9 @@ int run_benchmark(const Arguments& a) {
   }
   std::printf(
       "%s",
-      table({{"model", fmt::format("{}, {}{}, {} at batch {}, {} threads", a.model, quantized ? "int8 " : "", a.mode,
-                                   model.input.str(), a.batch_size, threads)},
+      table({{"model", fmt::format("{}, {}{}, {} at batch {}, {} threads", a.model,
+                                   computed_in == "f32" ? "" : computed_in + " ", a.mode, model.input.str(),
+                                   a.batch_size, threads)},
              {"speed", fmt::format("{:.1f} img/s (median of {}; {:.1f} to {:.1f})", median, rates.size(), rates.front(),
                                    rates.back())},
              {"FLOPs",

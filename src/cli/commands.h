@@ -29,7 +29,8 @@ Command add_convert(CLI::App& app);
 Command add_export(CLI::App& app);
 Command add_quantize(CLI::App& app);
 
-/// Throws UserError (refused) when `out` is there and may not be replaced.
+/// Before the work is done: throws UserError (refused) when `out` is there and may not be replaced, ResourceError (io)
+/// when it is a folder or its folder cannot be written to.
 void require_free(const std::string& out, bool force);
 /// A line on stderr that a user should know and need not act on.
 void note(const std::string& text);

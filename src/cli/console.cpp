@@ -35,14 +35,15 @@ std::string grouped(int64_t number) {
   return text;
 }
 
-Progress::Progress() : terminal_(::isatty(STDERR_FILENO) == 1) {}
+Progress::Progress()
+    : terminal_(::isatty(STDERR_FILENO) == 1),
+      next_(std::chrono::steady_clock::now() + std::chrono::seconds(terminal_ ? 0 : 2)) {}
 
 void Progress::update(const std::string& text) {
   const std::string line = escape_control(text);
   const auto now = std::chrono::steady_clock::now();
-  const auto pause = terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(10000);
-  if (last_ != std::chrono::steady_clock::time_point{} && now - last_ < pause) return;
-  last_ = now;
+  if (now < next_) return;
+  next_ = now + (terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(10000));
   if (!terminal_) {
     std::fprintf(stderr, "%s\n", line.c_str());
     return;

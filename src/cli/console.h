@@ -14,8 +14,8 @@ std::string bytes(size_t count);
 /// 11178378 -> "11,178,378".
 std::string grouped(int64_t number);
 
-/// A line on stderr that is rewritten in place on a terminal; elsewhere a plain line now and then. Control characters
-/// that a name brought along are escaped.
+/// A line on stderr that is rewritten in place on a terminal; elsewhere a plain line now and then, and
+/// none of what takes less than two seconds. Control characters that a name brought along are escaped.
 class Progress {
  public:
   Progress();
@@ -29,7 +29,7 @@ class Progress {
  private:
   bool terminal_;
   bool shown_ = false;
-  std::chrono::steady_clock::time_point last_{};
+  std::chrono::steady_clock::time_point next_;  ///< not before, a line
 };
 
 /// Code points of `text`, for aligning; a byte that is no UTF-8 counts as one.

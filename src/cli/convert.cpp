@@ -1,5 +1,9 @@
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -94,6 +98,11 @@ void require_free(const std::string& out, bool force) {
   if (!force && std::filesystem::exists(std::filesystem::symlink_status(out, error)))
     throw UserError(ExitCode::refused, "{}: is there already; expected a new name, or --force to replace it",
                     escape_control(out));
+  if (std::filesystem::is_directory(out, error))
+    throw ResourceError(ExitCode::io, "{}: is a folder; expected the name of a file", escape_control(out));
+  const std::filesystem::path folder = std::filesystem::weakly_canonical(out, error).parent_path();
+  if (::access(folder.empty() ? "." : folder.c_str(), W_OK | X_OK) != 0)
+    throw ResourceError(ExitCode::io, "{}: cannot write to its folder: {}", escape_control(out), std::strerror(errno));
 }
 
 void note_preprocessing(const WeightsFile& file, const KnownOfWeights& known,

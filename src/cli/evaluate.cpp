@@ -154,14 +154,7 @@ int run_evaluate(const Arguments& a) {
                                        progress.update(fmt::format("reading {}: {} files", a.data, grouped(files)));
                                      }});
   require_data_for(a.model, d, a.data, data);
-  if (data.class_names != d.class_names) {
-    const auto [ours, theirs] = std::mismatch(d.class_names.begin(), d.class_names.end(), data.class_names.begin());
-    progress.print(
-        fmt::format("resnet: warning: {}: the classes have other names than the model's, e.g. '{}' for '{}'; they are "
-                    "taken to come in "
-                    "the model's order",
-                    a.data, escape_control(*theirs), escape_control(*ours)));
-  }
+  warn_of_names(d, a.data, data, progress);
   if (a.limit < 0 || a.limit > data.count)
     throw UserError("--limit: {}; expected 0 (all) to {} images", a.limit, data.count);
   if (model.dtype == DType::f64 && a.backend == "cpu")
@@ -221,7 +214,8 @@ int run_evaluate(const Arguments& a) {
     throw UserError(ExitCode::bad_data, "{}: none of its {} images can be read; expected at least one", a.data, images);
   if (!a.dump_logits.empty()) write_logits(a.dump_logits, program, data, d.preprocessing, images);
   if (!a.plots.empty()) write_plots(e, a.plots);
-  a.json ? print_json(e, data.split, a.tta, a.precision) : print_text(e, data.split, a.precision);
+  const std::string computed_in = model.quantization ? "int8" : a.precision;
+  a.json ? print_json(e, data.split, a.tta, computed_in) : print_text(e, data.split, computed_in);
   return 0;
 }
 

@@ -37,6 +37,10 @@ int run_export(const CLI::App& verb, const Arguments& a) {
   const KnownOfWeights known = known_of_weights(a.architecture, a.class_names, a.metadata);
   const auto metadata = completed_metadata(file, known);
   const LoadedModel model = load_model(file, metadata);
+  if (model.quantization && !options.fold_batch_norm)
+    throw UserError(ExitCode::refused,
+                    "--no-fold-batch-norm: {} holds 8-bit weights, into which batch norm is folded; leave it out",
+                    escape_control(a.model));
   StringSink onnx;
   export_onnx(onnx, model, metadata, options);
   const size_t written = onnx.text().size();

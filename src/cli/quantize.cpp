@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -25,7 +26,8 @@ using Clock = std::chrono::steady_clock;
 
 struct Arguments {
   std::string model, data, output, split = "test", calibration_split, method = "minimum-error";
-  double percentile = 99.99, max_drop = 0.5, min_sqnr = 10;
+  std::optional<double> percentile;
+  double max_drop = 0.5, min_sqnr = 10;
   int64_t calibration_images = 256, limit = 0, batch_size = 32, threads = 0, workers = 1;
   bool force = false, json = false;
 };
@@ -51,8 +53,10 @@ void check_arguments(const Arguments& a) {
     throw UserError("--output: '{}'; expected a name that ends in .safetensors", escape_control(a.output));
   if (a.method != "minimum-error" && a.method != "percentile")
     throw UserError("--method: '{}'; expected minimum-error or percentile", escape_control(a.method));
-  if (!(a.percentile > 50 && a.percentile <= 100))
-    throw UserError("--percentile: {}; expected a number above 50, to 100", a.percentile);
+  if (a.percentile && !(*a.percentile > 50 && *a.percentile <= 100))
+    throw UserError("--percentile: {}; expected a number above 50, to 100", *a.percentile);
+  if (a.percentile && a.method != "percentile")
+    throw UserError("--percentile: {} with --method {}; expected --method percentile", *a.percentile, a.method);
   if (a.calibration_images < 1) throw UserError("--calibration-images: {}; expected 1 or more", a.calibration_images);
   if (!std::isfinite(a.max_drop)) throw UserError("--max-drop: {}; expected a number of percentage points", a.max_drop);
   if (!std::isfinite(a.min_sqnr)) throw UserError("--min-sqnr: {}; expected a number of decibels", a.min_sqnr);
@@ -189,8 +193,12 @@ int run_quantize(const Arguments& a) {
   check_arguments(a);
   const Split split = parse_split("--split", a.split);
   require_free(a.output, a.force);
+  std::error_code neither;
+  if (std::filesystem::equivalent(a.model, a.output, neither))
+    throw UserError(ExitCode::refused,
+                    "{}: is the model itself; expected another name: what 8 bits leave out cannot be had back",
+                    escape_control(a.output));
   const WeightsFile file(a.model);
-  const auto bytes_before = static_cast<int64_t>(std::filesystem::file_size(a.model));  // it may be the output, too
   LoadedModel model = load_model(file, file.metadata());
   if (model.quantization)
     throw UserError(ExitCode::refused, "{}: is quantised already; expected a model in f32", escape_control(a.model));
@@ -198,6 +206,7 @@ int run_quantize(const Arguments& a) {
     throw UserError("{}: f64 weights; expected f32; train writes those by default", escape_control(a.model));
   Progress progress;
   const Dataset data = load(a, split, model.description, progress);
+  warn_of_names(model.description, a.data, data, progress);
   const int threads = a.threads > 0 ? static_cast<int>(a.threads) : available_threads();
   const std::atomic<int>& stop = install_stop_signals();
   try {
@@ -205,7 +214,7 @@ int run_quantize(const Arguments& a) {
     const QuantizedModel quantized =
         quantize_model(model, calibration,
                        {.method = a.method == "percentile" ? ClipMethod::percentile : ClipMethod::minimum_error,
-                        .percentile = a.percentile,
+                        .percentile = a.percentile.value_or(QuantizeOptions().percentile),
                         .images = a.calibration_images,
                         .min_sqnr = a.min_sqnr,
                         .threads = threads,
@@ -234,7 +243,7 @@ int run_quantize(const Arguments& a) {
     const ModelFile written{std::move(metadata), quantized.tensors};
     const ContentWriter write = [&](ByteSink& sink) { write_safetensors(sink, written); };
     if (const int stopped = write_unless_stopped(a.output, write)) return stopped;
-    before.file_bytes = bytes_before;
+    before.file_bytes = static_cast<int64_t>(std::filesystem::file_size(a.model));
     after.file_bytes = static_cast<int64_t>(std::filesystem::file_size(a.output));
     a.json ? print_json(a, quantized, before, after) : print_text(a, quantized, before, after);
     return 0;
@@ -262,7 +271,7 @@ Command add_quantize(CLI::App& app) {
   verb->add_option("--method", a->method, "how a range is cut: minimum-error (squared) or percentile")
       ->capture_default_str();
   verb->add_option("--percentile", a->percentile, "per cent of the values inside, with --method percentile")
-      ->capture_default_str();
+      ->default_str(fmt::format("{}", QuantizeOptions().percentile));
   verb->add_option("--min-sqnr", a->min_sqnr, "a layer with less signal over error stays in f32, dB")
       ->capture_default_str();
   verb->add_option("--max-drop", a->max_drop, "refuse when top-1 falls by more, percentage points")

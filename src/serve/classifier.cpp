@@ -47,6 +47,13 @@ void put_rows(const Tensor& part, int64_t first, Tensor& all) {
   std::memcpy(all.data() + static_cast<size_t>(first) * row_bytes, rows.data(), rows.size_bytes());
 }
 
+/// Refuses another precision than the model's own before a backend is asked for it.
+std::optional<Quantization> checked(std::optional<Quantization> quantization, const ClassifierOptions& options) {
+  if (quantization && options.precision != Precision::f32)
+    throw UserError("--precision: f16; the model computes in 8 bits; leave it out");
+  return quantization;
+}
+
 /// What a damaged quantised file holds is said before kernels are measured for it.
 ModelDescription checked(const OpenModel& model, const ClassifierOptions& options) {
   if (options.measure && model.quantization()) model.values();
@@ -73,7 +80,7 @@ Classifier::Classifier(ModelDescription description, std::optional<Quantization>
                        const ClassifierOptions& options)
     : description_(std::move(description)),
       spec_(find_model(description_.architecture)),
-      quantization_(std::move(quantization)),
+      quantization_(checked(std::move(quantization), options)),
       dtype_(dtype),
       threads_(threads_of(options)),
       session_(make_backend(options.backend, threads_,

@@ -221,8 +221,8 @@ class Calibration {
     }
     if (quantization_.layers.empty()) {
       throw UserError(ExitCode::refused,
-                      "quantize: every layer's error is below --min-sqnr {} dB; expected less, or "
-                      "other calibration images",
+                      "quantize: every layer has less signal over error than --min-sqnr {} dB; expected a lower "
+                      "one, or other calibration images",
                       options_.min_sqnr);
     }
     const auto graph = graph_of(1);

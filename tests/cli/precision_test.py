@@ -35,7 +35,7 @@ class Precision(ProgramTest):
             self.assertIn("--precision", result.err)
         result = self.call("benchmark", "resnet20_cifar_a", "--precision", "bf16", "--runs", 1)
         self.assertEqual(result.code, 2)
-        self.assertIn("expected f32 or f16", result.err)
+        self.assertIn("expected f32, f16 or int8", result.err)
         result = self.call("benchmark", "resnet20_cifar_a", "--precision", "f16", "--runs", 1, env={"RESNET_F16": "yes"})
         self.assertEqual(result.code, 2)
         self.assertIn("RESNET_F16", result.err)

@@ -58,7 +58,7 @@ class Quantize(ProgramTest):
 
     def test_evaluate_gives_what_was_printed(self):
         e = self.ok("evaluate", "int8.safetensors", "--data", FASHION, "--limit", "2000", "--batch-size", "32", "--json").json()
-        self.assertEqual(e["top1"], self.result["top1"]["after"])
+        self.assertEqual((e["top1"], e["precision"]), (self.result["top1"]["after"], "int8"))
 
     def test_predict_and_verify_take_it(self):
         rng = np.random.default_rng(3)
@@ -75,6 +75,8 @@ class Quantize(ProgramTest):
         b = self.ok("benchmark", "int8.safetensors", "--batch-size", "4", "--runs", "2", "--json").json()
         self.assertEqual((b["precision"], b["batch_size"]), ("int8", 4))
         self.assertEqual(self.call("benchmark", "int8.safetensors", "--mode", "training").code, 8)
+        self.refused(2, "--mode inference", "benchmark", self.model, "--mode", "training", "--micro-batch", "2")
+        self.refused(2, "f32, f16 or int8", "benchmark", self.model, "--precision", "f64")
 
     def test_the_same_input_gives_the_same_bytes(self):
         self.ok("quantize", self.model, "--data", FASHION, "--output", "again.safetensors", "--limit", "50", "--calibration-images", "128",
@@ -93,12 +95,22 @@ class Quantize(ProgramTest):
         quantize = ("quantize", self.model, "--data", FASHION, "--limit", "50", "--calibration-images", "8")
         self.refused(8, ("points", "--max-drop -100", "--force"), *quantize, "--output", "new.safetensors", "--max-drop", "-100")
         self.refused(8, "--force", *quantize, "--output", "int8.safetensors")
+        self.refused(8, "the model itself", *quantize, "--output", self.model, "--force")
+        (self.folder / "link.safetensors").symlink_to(self.model)
+        self.refused(8, "the model itself", *quantize, "--output", "link.safetensors", "--force")
+        (self.folder / "a folder.safetensors").mkdir()
+        for output, part in (("nowhere/new.safetensors", "No such file"), ("a folder.safetensors", "is a folder")):
+            result = self.call(*quantize, "--output", output, "--force")
+            self.assertEqual(result.code, 4, result.err)
+            self.assertIn(part, result.err)
+            self.assertNotIn("calibrating", result.err, "before the work")
         self.refused(8, ("every layer", "--min-sqnr"), *quantize, "--output", "new.safetensors", "--min-sqnr", "500")
         self.refused(8, "quantised already", "quantize", "int8.safetensors", "--data", FASHION, "--output", "new.safetensors")
         for flags, part in ((("--method", "best"), "minimum-error or percentile"), (("--percentile", "20"), "above 50"),
                             (("--calibration-images", "0"), "1 or more"), (("--split", "all"), "test, validation or train"),
                             (("--output", "new.pth"), ".safetensors"), (("--max-drop", "nan"), "percentage points")):
             self.refused(2, part, *quantize, "--output", "new.safetensors", *flags)
+        self.refused(2, "--method percentile", *quantize, "--output", "new.safetensors", "--percentile", "99")
         self.refused(4, "missing", "quantize", "missing.safetensors", "--data", FASHION, "--output", "new.safetensors")
 
     def test_what_needs_f32_says_so(self):
@@ -107,6 +119,10 @@ class Quantize(ProgramTest):
         result = self.call("train", "--data", FASHION, "--weights", "int8.safetensors", "--image-size", "28", "--max-steps", "1", "--output", "no")
         self.assertEqual(result.code, 8, result.err)
         self.assertIn("8-bit weights", result.err)
+
+        self.refused(8, "8-bit weights", "export", "int8.safetensors", "x.onnx", "--no-fold-batch-norm")
+        for verb in (("predict", "int8.safetensors", "image.png"), ("evaluate", "int8.safetensors", "--data", FASHION), ("benchmark", "int8.safetensors")):
+            self.refused(2, ("computes in 8 bits", "leave it out"), *verb, "--precision", "f16")
 
     def test_a_forced_drop_and_a_kept_layer(self):
         worst = min(layer["sqnr_db"] for layer in self.result["layers"])
@@ -136,7 +152,7 @@ class Quantize(ProgramTest):
             ours = np.frombuffer(data, np.float32).reshape(header["logits"]["shape"])
             # The same whole numbers but where a sum in f32 falls on the other side of a half.
             self.assertLess(np.abs(ours - theirs).max(), 0.05 * np.abs(ours).max())
-            self.assertGreaterEqual((ours.argmax(1) == theirs.argmax(1)).mean(), 0.99)
+            self.assertGreaterEqual((ours.argmax(1) == theirs.argmax(1)).mean(), 0.97)  # an undecided net, and such halves
 
     def test_a_hostile_file_is_refused_at_once(self):
         header, data = program.read_model(self.folder / "int8.safetensors")
