@@ -103,31 +103,51 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
   InferenceOptions tried = options;
   tried.keep_model_states = false;
   Session session_of_its_own(session.shared_backend());
-  std::vector<double> costs;
-  size_t best = 0;
-  // What a larger number gains is less and less: two that gain nothing end it.
-  for (int without_gain = 0; costs.size() < counts.size() && without_gain < 2;) {
+  struct Trial {
+    int64_t count = 0;
+    double seconds = std::numeric_limits<double>::infinity(), bytes = 0;  ///< for an image; in all
+    double cost() const { return seconds * std::cbrt(bytes); }
+  };
+  bool filled = false;
+  const auto measure = [&](Trial& trial) {
     constexpr int64_t kEnoughImages = 4;  // for a timing
-    tried.micro_batch = counts[costs.size()];
-    tried.images = with_images(options.images, std::max(tried.micro_batch, std::min(all, kEnoughImages)));
+    tried.micro_batch = trial.count;
+    tried.images = with_images(options.images, std::max(trial.count, std::min(all, kEnoughImages)));
+    InferenceProgram program(session_of_its_own, model, tried, progress);
+    if (!filled) fill_states(session_of_its_own, program.program());
+    filled = true;
+    trial.seconds = std::min(trial.seconds, seconds_per_image(program, tried));
+    trial.bytes = static_cast<double>(program.program().arena_bytes() + session_of_its_own.state_bytes() +
+                                      session_of_its_own.held_bytes());
+    session_of_its_own.release(program.program());
+  };
+  std::vector<Trial> trials;
+  double fastest = std::numeric_limits<double>::infinity();
+  // What a larger number gains is less and less: two that gain nothing end it.
+  for (int without_gain = 0; trials.size() < counts.size() && without_gain < 2;) {
+    Trial trial{.count = counts[trials.size()]};
     try {
-      InferenceProgram program(session_of_its_own, model, tried, progress);
-      if (costs.empty()) fill_states(session_of_its_own, program.program());
-      const double seconds = seconds_per_image(program, tried);
-      const size_t bytes =
-          program.program().arena_bytes() + session_of_its_own.state_bytes() + session_of_its_own.held_bytes();
-      costs.push_back(seconds * std::cbrt(static_cast<double>(bytes)));
-      session_of_its_own.release(program.program());
+      measure(trial);
     } catch (const ResourceError&) {
-      if (costs.empty()) throw;
+      if (trials.empty()) throw;
       break;  // what fits has been tried
     }
-    const bool gained = costs.back() < costs[best];
-    if (gained) best = costs.size() - 1;
-    without_gain = gained ? 0 : without_gain + 1;
+    trials.push_back(trial);
+    without_gain = trial.seconds < fastest ? 0 : without_gain + 1;
+    fastest = std::min(fastest, trial.seconds);
   }
-  backend.remember(problem, std::to_string(counts[best]));
-  return counts[best];
+  // Once more in the other order, and again: a moment in which the machine was busy must not decide for years.
+  for (const bool backwards : {true, false}) {
+    for (size_t i = 0; i < trials.size(); ++i) measure(trials[backwards ? trials.size() - 1 - i : i]);
+  }
+  for (const Trial& trial : trials) fastest = std::min(fastest, trial.seconds);
+  // Memory counts among those about as fast as the fastest.
+  constexpr double kAsFast = 1.25;
+  std::erase_if(trials, [&](const Trial& trial) { return trial.seconds > kAsFast * fastest; });
+  const auto best = std::min_element(trials.begin(), trials.end(),
+                                     [](const Trial& a, const Trial& b) { return a.cost() < b.cost(); });
+  backend.remember(problem, std::to_string(best->count));
+  return best->count;
 }
 
 std::unique_ptr<Graph> make_inference_graph(const ModelSpec& model, const InferenceOptions& options) {
