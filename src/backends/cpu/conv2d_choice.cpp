@@ -114,7 +114,7 @@ std::vector<size_t> by_speed(const std::vector<std::unique_ptr<Kernel>>& kernels
   }
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return best[a] < best[b]; });
   // Transformed weights are up to four times the plain ones: what is as fast as can be told takes the least memory.
-  constexpr double kAsFast = 1.05;
+  constexpr double kAsFast = 1.08;
   const auto weight_bytes = [&](size_t i) {
     const auto packing = kernels[i]->packing();
     return packing ? packing->bytes : static_cast<size_t>(p.w_info.type.shape.elements()) * sizeof(float);
