@@ -18,10 +18,11 @@ struct ConvCandidate {
 };
 
 /// The kernel of the candidate that `tuning` names for `key`; where it names none that can be made, of the fastest
-/// (timed on at most 64 images, the weights out of the caches, with `threads`; of those within 2 % of it the one with
-/// the smallest weights) that can be made for the whole problem, which `tuning` then remembers. Throws when there is
-/// none: ResourceError (limit) if one lacked memory, else InternalError. Without `measure` it is, whatever is known,
-/// the first of the list that can be made, and nothing is remembered.
+/// (timed on at most 64 images, the weights out of the caches, with `threads`; of those within 8 % of it a
+/// megabyte of weights counts as 0.1 ms; none that wants far more scratch than another) that can be made for the whole
+/// problem, which `tuning` then remembers. Throws when there is none: ResourceError (limit) if one lacked memory, else
+/// InternalError. Without `measure` it is, whatever is known, the first of the list that can be made, and nothing is
+/// remembered.
 std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std::string& key,
                                            const std::vector<ConvCandidate>& candidates, TuningCache& tuning,
                                            int threads, bool measure = true);
