@@ -171,6 +171,10 @@ int main(int argc, char** argv) {
   commands.emplace_back("benchmark", resnet::cli::add_benchmark(app));
   commands.emplace_back("data", resnet::cli::add_data(app));
   commands.emplace_back("lab", resnet::cli::add_lab(app));
+  app.footer(
+      "Example: resnet train --output runs/first\n         resnet predict runs/first/best.safetensors photo.png\n"
+      "Each verb's flags, with an example: resnet VERB --help. Environment: OMP_NUM_THREADS, XDG_CACHE_HOME,\n"
+      "RESNET_WEIGHTS_CACHE_MIB, RESNET_CONV_ALGORITHM, RESNET_MAX_ISA, RESNET_F16: see the README.");
   accept_whole_numbers_only(app);
   try {
     app.parse(argc, argv);

@@ -84,6 +84,20 @@ Shape with_images(Shape shape, int64_t count) {
 
 }  // namespace
 
+int64_t best_micro_batch(std::span<const MicroBatchTrial> trials) {
+  constexpr double kAsFast = 1.25, kExponent = 0.2;
+  double fastest = std::numeric_limits<double>::infinity();
+  for (const MicroBatchTrial& trial : trials) fastest = std::min(fastest, trial.seconds);
+  const auto cost = [&](const MicroBatchTrial& trial) {
+    if (trial.seconds > kAsFast * fastest) return std::numeric_limits<double>::infinity();
+    return trial.seconds * std::pow(trial.bytes, kExponent);
+  };
+  const auto best =
+      std::min_element(trials.begin(), trials.end(), [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
+  check(best != trials.end(), "best_micro_batch: nothing was tried");
+  return best->count;
+}
+
 int64_t measure_micro_batch(Session& session, const ModelSpec& model, const InferenceOptions& options,
                             const PlanProgress& progress) {
   const int64_t all = options.images[0];
@@ -103,13 +117,8 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
   InferenceOptions tried = options;
   tried.keep_model_states = false;
   Session session_of_its_own(session.shared_backend());
-  struct Trial {
-    int64_t count = 0;
-    double seconds = std::numeric_limits<double>::infinity(), bytes = 0;  ///< for an image; in all
-    double cost() const { return seconds * std::pow(bytes, 0.2); }
-  };
   bool filled = false;
-  const auto measure = [&](Trial& trial) {
+  const auto measure = [&](MicroBatchTrial& trial) {
     constexpr int64_t kEnoughImages = 4;  // for a timing
     tried.micro_batch = trial.count;
     tried.images = with_images(options.images, std::max(trial.count, std::min(all, kEnoughImages)));
@@ -121,11 +130,11 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
                                       session_of_its_own.held_bytes());
     session_of_its_own.release(program.program());
   };
-  std::vector<Trial> trials;
+  std::vector<MicroBatchTrial> trials;
   double fastest = std::numeric_limits<double>::infinity();
   // What a larger number gains is less and less: two that gain nothing end it.
   for (int without_gain = 0; trials.size() < counts.size() && without_gain < 2;) {
-    Trial trial{.count = counts[trials.size()]};
+    MicroBatchTrial trial{.count = counts[trials.size()]};
     try {
       measure(trial);
     } catch (const ResourceError&) {
@@ -138,16 +147,16 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
   }
   // Once more in the other order, and again: a moment in which the machine was busy must not decide for years.
   for (const bool backwards : {true, false}) {
-    for (size_t i = 0; i < trials.size(); ++i) measure(trials[backwards ? trials.size() - 1 - i : i]);
+    for (size_t i = 0; i < trials.size(); ++i) {
+      try {
+        measure(trials[backwards ? trials.size() - 1 - i : i]);
+      } catch (const ResourceError&) {  // others took the memory meanwhile: what the first round said stands
+      }
+    }
   }
-  for (const Trial& trial : trials) fastest = std::min(fastest, trial.seconds);
-  // Memory counts among those about as fast as the fastest.
-  constexpr double kAsFast = 1.25;
-  std::erase_if(trials, [&](const Trial& trial) { return trial.seconds > kAsFast * fastest; });
-  const auto best = std::min_element(trials.begin(), trials.end(),
-                                     [](const Trial& a, const Trial& b) { return a.cost() < b.cost(); });
-  backend.remember(problem, std::to_string(best->count));
-  return best->count;
+  const int64_t best = best_micro_batch(trials);
+  backend.remember(problem, std::to_string(best));
+  return best;
 }
 
 std::unique_ptr<Graph> make_inference_graph(const ModelSpec& model, const InferenceOptions& options) {

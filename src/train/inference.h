@@ -1,8 +1,10 @@
 #pragma once
 // A model compiled for inference: batch norm folded, sums and activations fused.
 
+#include <limits>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "formats/weights_cache.h"
 #include "models/registry.h"
@@ -108,10 +110,19 @@ class InferenceProgram {
   std::string weights_origin_ = "memory";
 };
 
-/// The micro-batch of least cost, of 1, 2, 4, ... and all `options.images`: the seconds for an image times the fifth
-/// root of the bytes of activations and weights, so that a third less memory is worth 8 % of the time; none a quarter
-/// slower than the fastest. Measured in three rounds, with random weights in a session of its own, by the way choosing
-/// the algorithms for each, and remembered by the backend.
+/// What a number of images at a time costs.
+struct MicroBatchTrial {
+  int64_t count = 0;
+  double seconds = std::numeric_limits<double>::infinity();  ///< for an image
+  double bytes = 0;                                          ///< of activations and weights
+};
+
+/// The count of least cost: seconds times the fifth root of the bytes, so that a third less memory is worth 8 % of the
+/// time; none a quarter slower than the fastest.
+int64_t best_micro_batch(std::span<const MicroBatchTrial> trials);
+
+/// The best_micro_batch of 1, 2, 4, ... and all `options.images`. Measured in three rounds, with random weights in a
+/// session of its own, by the way choosing the algorithms for each, and remembered by the backend.
 int64_t measure_micro_batch(Session& session, const ModelSpec& model, const InferenceOptions& options,
                             const PlanProgress& progress = {});
 

@@ -62,6 +62,22 @@ TEST_F(ConvChoice, TheFastestIsTakenAndRemembered) {
   EXPECT_EQ(choose({fake("fast", 8), fake("slow", 0)}), "fast") << "what is known is not measured again";
 }
 
+TEST(ConvCost, AmongTheNearlyFastestAMegabyteCountsAsATenthOfAMillisecond) {
+  constexpr size_t kMB = 1'000'000;
+  const auto first = [](std::vector<double> milliseconds, std::vector<size_t> bytes) {
+    for (double& ms : milliseconds) ms *= 1e-3;
+    return by_cost(milliseconds, bytes).front();
+  };
+  EXPECT_EQ(first({10.0, 10.5}, {9 * kMB, 3 * kMB}), 1u) << "0.5 ms more, 6 MB less";
+  EXPECT_EQ(first({10.0, 10.5}, {9 * kMB, 5 * kMB}), 0u) << "4 MB less are not enough";
+  EXPECT_EQ(first({10.0, 10.9}, {900 * kMB, 3 * kMB}), 0u) << "too slow, whatever it saves";
+  EXPECT_EQ(first({10.5, 10.0}, {3 * kMB, 9 * kMB}), 0u) << "in whatever order they come";
+  EXPECT_EQ(first({1.0, 1.0}, {kMB, kMB}), 0u) << "the first of two alike";
+  const std::vector<double> seconds = {3e-3, 1e-3, 2e-3, 1.05e-3};
+  EXPECT_EQ(by_cost(seconds, std::vector<size_t>{0, kMB, 0, 0}), (std::vector<size_t>{3, 1, 2, 0})) << "then by speed";
+  EXPECT_TRUE(by_cost({}, {}).empty());
+}
+
 TEST_F(ConvChoice, WithoutMeasuringItIsTheFirstWhateverIsKnownAndNothingIsRemembered) {
   const std::vector<ConvCandidate> candidates = {fake("small", 0, 64), fake("first", 8), fake("fast", 0)};
   const auto choose_at_once = [&] {

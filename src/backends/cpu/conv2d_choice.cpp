@@ -60,12 +60,10 @@ class ColdCaches {
   int threads_;
 };
 
-/// The indices of `kernels`, fastest first, but among those nearly as fast as the first their weights count, too: each
-/// runs in turn, and the smallest of a few timings counts.
-std::vector<size_t> by_speed(const std::vector<std::unique_ptr<Kernel>>& kernels, const ConvProblem& p, int threads) {
-  std::vector<size_t> order(kernels.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  if (order.size() < 2) return order;
+/// The indices of `kernels` in the order of by_cost: each runs in turn, and the smallest of a few timings counts.
+std::vector<size_t> by_measured_cost(const std::vector<std::unique_ptr<Kernel>>& kernels, const ConvProblem& p,
+                                     int threads) {
+  if (kernels.size() < 2) return std::vector<size_t>(kernels.size(), 0);
   TestTensor x(storage_bytes(p.x_info.type, p.x_info.layout));
   TestTensor w(storage_bytes(p.w_info.type, p.w_info.layout));
   TestTensor y(storage_bytes(p.y_info.type, p.y_info.layout));
@@ -112,19 +110,12 @@ std::vector<size_t> by_speed(const std::vector<std::unique_ptr<Kernel>>& kernels
       if (round > 0) best[i] = std::min(best[i], took.count());
     }
   }
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return best[a] < best[b]; });
-  // Transformed weights are up to four times the plain ones. Among those nearly as fast as the fastest a megabyte is
-  // worth a tenth of a millisecond: little for a layer that takes ten with a large batch, much for one that takes one.
-  constexpr double kNearlyAsFast = 1.08, kSecondsPerByte = 1e-10;
-  const auto cost = [&](size_t i) {
-    const auto packing = kernels[i]->packing();
-    const size_t bytes = packing ? packing->bytes : static_cast<size_t>(p.w_info.type.shape.elements()) * sizeof(float);
-    return best[i] + kSecondsPerByte * static_cast<double>(bytes);
-  };
-  const auto slower =
-      std::find_if(order.begin(), order.end(), [&](size_t i) { return best[i] > kNearlyAsFast * best[order[0]]; });
-  std::stable_sort(order.begin(), slower, [&](size_t a, size_t b) { return cost(a) < cost(b); });
-  return order;
+  std::vector<size_t> weight_bytes;
+  for (const auto& kernel : kernels) {
+    const auto packing = kernel->packing();
+    weight_bytes.push_back(packing ? packing->bytes : storage_bytes(p.w_info.type, p.w_info.layout));
+  }
+  return by_cost(best, weight_bytes);
 }
 
 /// The most scratch that a kernel may want, where one is there that makes do with `least`. The greediest win little,
@@ -143,6 +134,20 @@ ConvProblem with_batch(ConvProblem p, int64_t batch) {
 }
 
 }  // namespace
+
+std::vector<size_t> by_cost(std::span<const double> seconds, std::span<const size_t> weight_bytes) {
+  std::vector<size_t> order(seconds.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return seconds[a] < seconds[b]; });
+  // Transformed weights are up to four times the plain ones. Among those nearly as fast as the fastest a megabyte is
+  // worth a tenth of a millisecond: little for a layer that takes ten with a large batch, much for one that takes one.
+  constexpr double kNearlyAsFast = 1.08, kSecondsPerByte = 1e-10;
+  const auto cost = [&](size_t i) { return seconds[i] + kSecondsPerByte * static_cast<double>(weight_bytes[i]); };
+  const auto slower = std::find_if(order.begin(), order.end(),
+                                   [&](size_t i) { return seconds[i] > kNearlyAsFast * seconds[order[0]]; });
+  std::stable_sort(order.begin(), slower, [&](size_t a, size_t b) { return cost(a) < cost(b); });
+  return order;
+}
 
 std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std::string& key,
                                            const std::vector<ConvCandidate>& candidates, TuningCache& tuning,
@@ -190,7 +195,7 @@ std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std
     kernels.erase(kernels.begin() + static_cast<std::ptrdiff_t>(i));
     made.erase(made.begin() + static_cast<std::ptrdiff_t>(i));
   }
-  const std::vector<size_t> order = by_speed(kernels, measured, threads);
+  const std::vector<size_t> order = by_measured_cost(kernels, measured, threads);
   kernels.clear();
   for (size_t i : order) {
     // What works on fewer images may still be refused for all of them.

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,12 +18,15 @@ struct ConvCandidate {
   std::function<std::unique_ptr<Kernel>(const ConvProblem&)> make;
 };
 
-/// The kernel of the candidate that `tuning` names for `key`; where it names none that can be made, of the fastest
-/// (timed on at most 64 images, the weights out of the caches, with `threads`; of those within 8 % of it a
-/// megabyte of weights counts as 0.1 ms; none that wants far more scratch than another) that can be made for the whole
-/// problem, which `tuning` then remembers. Throws when there is none: ResourceError (limit) if one lacked memory, else
-/// InternalError. Without `measure` it is, whatever is known, the first of the list that can be made, and nothing is
-/// remembered.
+/// Indices, fastest first, but of those within 8 % of the fastest the one with the least cost: seconds, and a tenth of
+/// a millisecond for each megabyte of weights in the form that the kernel reads.
+std::vector<size_t> by_cost(std::span<const double> seconds, std::span<const size_t> weight_bytes);
+
+/// The kernel of the candidate that `tuning` names for `key`; where it names none that can be made, of the first
+/// by_cost (timed on at most 64 images, the weights out of the caches, with `threads`; none that wants far more scratch
+/// than another) that can be made for the whole problem, which `tuning` then remembers. Throws when there is none:
+/// ResourceError (limit) if one lacked memory, else InternalError. Without `measure` it is, whatever is known, the
+/// first of the list that can be made, and nothing is remembered.
 std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std::string& key,
                                            const std::vector<ConvCandidate>& candidates, TuningCache& tuning,
                                            int threads, bool measure = true);
