@@ -319,7 +319,7 @@ def measure(args):
         for precision in args.precision:
             rows = {"f32": program.f32, "int8": program.int8, "f16": program.f16}[precision]()
             yield {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "precision": precision,
-                   "threads": args.threads, "commit": peers.commit(), **args.host, "build": peers.build_flags(args.resnet),
+                   "threads": args.threads, **args.host, "build": peers.build_flags(args.resnet),
                    "torch": torch.__version__, "model_sha256": hashlib.sha256(args.model.read_bytes()).hexdigest(),
                    "image_size": oracle.size, "oracle_rows": [known], "rows": rows}
 

@@ -27,7 +27,7 @@ import tempfile
 import time
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parent.parent / "tools")]
-from peers import DEBIAN as PYTHON, ROOT, build_flags, commit, machine  # noqa: E402
+from peers import DEBIAN as PYTHON, ROOT, build_flags, machine  # noqa: E402
 
 PHOTO = ROOT / "tests" / "data" / "photos" / "rocket.jpg"
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -142,7 +142,7 @@ def main():
     rows = [row(c.name, c.wall_ms, c) for c in contestants]
     rows.append(row("PyTorch, after import", contestants[-1].inner_ms, contestants[-1]))
     version = subprocess.run([PYTHON, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True).stdout.strip()
-    print(f"cold start: ResNet-18, 224x224, one JPEG, {len(cpus)} CPUs, {host['cpu']}, {args.rounds} rounds, commit {commit()}, "
+    print(f"cold start: ResNet-18, 224x224, one JPEG, {len(cpus)} CPUs, {host['cpu']}, {args.rounds} rounds, commit {host['commit']}, "
           f"PyTorch {version}")
     print(f"{'process':<26} {'ms':>7} {'min..max':>15} {'CPU ms':>7} {'MiB':>5} {'times resnet.cpp':>17}")
     for each in rows:
@@ -153,7 +153,7 @@ def main():
     print(f"the promise of {LIMIT_MS} ms is {'kept' if within else 'NOT kept'} (median, algorithms in the cache)")
     if not args.no_record:
         record = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "mode": "cold_start",
-                  "model": "resnet18", "image_size": 224, "threads": len(cpus), "rounds": args.rounds, "commit": commit(), **host,
+                  "model": "resnet18", "image_size": 224, "threads": len(cpus), "rounds": args.rounds, **host,
                   "build": build_flags(pathlib.Path(args.build) / "resnet"), "pytorch": version, "results": rows}
         path = ROOT / "bench" / "results" / "cold_start.jsonl"
         with open(path, "a") as file:

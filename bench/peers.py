@@ -28,6 +28,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -58,6 +59,8 @@ LEAST_RUNS = 16
 GFLOP = {"resnet18": 3.6, "resnet34": 7.3, "resnet50": 8.2, "resnet101": 15.6}  # of an image of 224x224
 STARTS = 5  # of each contestant, to its first answer; one that takes longer than SLOW_START once
 SLOW_START = 10.0
+MEASURED_IMAGES = 256  # from which on `resnet predict` measures its choices
+PATIENCE = 900.0  # seconds that a peer may take for one answer
 
 
 class Unavailable(Exception):
@@ -90,24 +93,31 @@ class Peer:
                     seconds = time.perf_counter() - start
                     process.wait()
                     return seconds, size
-        raise SystemExit(f"peers: error: {self.kind} gave no first answer: exit code {process.wait()}")
+        raise Unavailable(f"no first answer: exit code {process.wait()}")
 
     def reply(self):
         """The next line that is JSON: libraries print their own."""
-        while line := self.process.stdout.readline():
-            with contextlib.suppress(json.JSONDecodeError):
-                return json.loads(line)
+        too_late = threading.Timer(PATIENCE, self.process.kill)
+        too_late.start()
+        try:
+            while line := self.process.stdout.readline():
+                with contextlib.suppress(json.JSONDecodeError):
+                    return json.loads(line)
+        finally:
+            too_late.cancel()
         raise Unavailable(f"its process ended with code {self.process.wait()}")
 
     def measure(self, runs):
         """-> (seconds of each run, images a run, resident bytes so far)"""
-        self.process.stdin.write(f"{runs}\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # reply() says that it ended
+            self.process.stdin.write(f"{runs}\n")
+            self.process.stdin.flush()
         answer = self.reply()
         return answer["seconds"], self.images, answer["resident_bytes"]
 
     def close(self):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
 
 
@@ -216,6 +226,25 @@ def require_right_logits(program, file, precision):
         raise SystemExit(f"peers: error: the logits of {file} {wrong}")
 
 
+def require_right_logits_when_measured(program, setup, threads):
+    """What is timed: the algorithms and the number of images at a time that this machine takes for this batch."""
+    file, flags = setup["resnet"]
+    images = "\n".join([str(file.parent / "image.png")] * MEASURED_IMAGES)
+    done = subprocess.run([str(word) for word in (program, "predict", file, "-", *flags, "--threads", threads, "--workers", 0,
+                                                  "--logits", "--json")], input=images, text=True, capture_output=True)
+    if done.returncode == USAGE and setup["precision"] == "f16":
+        return  # the race says why there is none
+    if done.returncode != 0:
+        raise SystemExit(f"peers: error: resnet predict {file}: {last_line(done)}")
+    answers = np.array([json.loads(line)["logits"] for line in done.stdout.splitlines()])
+    wanted = np.load(file.parent / "reference.npz")["y"]
+    if len(answers) != MEASURED_IMAGES:
+        raise SystemExit(f"peers: error: resnet predict {file}: {len(answers)} answers for {MEASURED_IMAGES} images")
+    for answer in answers:
+        if wrong := disagreement(answer[None], wanted, setup["precision"]):
+            raise SystemExit(f"peers: error: the logits of {file} at batch {setup['batch_size']} {wrong}")
+
+
 def prepare_int8(program, folder):
     """Everybody's int8 files of a net, from the same images. Unavailable when our own cannot be made; a peer whose file is
     missing says so when it starts."""
@@ -256,31 +285,49 @@ def start_peers(wanted, arguments, threads):
 
 
 def first_answers(contestants):
-    """-> per contestant: {"first_answer_ms": of each start, "program_bytes"}. Rounds of one start each, files in the page cache."""
+    """-> per contestant: {"first_answer_ms": of each start, "program_bytes"}, empty for a peer that gives none. Rounds of one
+    start each, files in the page cache."""
     series = [{"first_answer_ms": [], "program_bytes": 0} for _ in contestants]
     for number in range(STARTS):
-        for contestant, own in zip(contestants, series):
-            if number and own["first_answer_ms"][0] > 1e3 * SLOW_START:
+        for i, (contestant, own) in enumerate(zip(contestants, series)):
+            if number and (not own or own["first_answer_ms"][0] > 1e3 * SLOW_START):
                 continue
-            seconds, own["program_bytes"] = contestant.first_answer()
+            try:
+                seconds, own["program_bytes"] = contestant.first_answer()
+            except Unavailable as reason:
+                if i == 0:
+                    raise
+                print(f"peers: warning: {contestant.name}: {reason}", file=sys.stderr)
+                own.clear()
+                continue
             own["first_answer_ms"].append(round(1e3 * seconds, 1))
-        told = ", ".join(f"{c.name} {s['first_answer_ms'][-1]:.0f}" for c, s in zip(contestants, series))
+        told = ", ".join(f"{c.name} {s['first_answer_ms'][-1]:.0f}" for c, s in zip(contestants, series) if s)
         print(f"start {number + 1}/{STARTS}: {told} ms (load {os.getloadavg()[0]:.1f})", file=sys.stderr)
     return series
 
 
-def race(contestants, rounds, runs):
+def race(contestants, rounds, runs, skipped):
     """-> per contestant: its series, {"rates": img/s of each round, "seconds": of every run, "images": of a run,
-    "resident": largest resident size}. A rate is of the median run."""
+    "resident": largest resident size}. A rate is of the median run. A peer that fails has an empty one, and its reason is in
+    `skipped`."""
     series = [{"rates": [], "seconds": [], "images": 0, "resident": 0} for _ in contestants]
     for number in range(rounds):
         for i in ((number + i) % len(contestants) for i in range(len(contestants))):
-            seconds, images, resident = contestants[i].measure(runs)
+            if not series[i]:
+                continue
+            try:
+                seconds, images, resident = contestants[i].measure(runs)
+            except Unavailable as reason:
+                if i == 0:
+                    raise
+                skipped[contestants[i].name] = f"in round {number + 1}: {reason}"
+                series[i] = {}
+                continue
             series[i]["rates"].append(images / statistics.median(seconds))
             series[i]["seconds"] += seconds
             series[i]["images"] = images
             series[i]["resident"] = max(series[i]["resident"], resident)
-        print(f"round {number + 1}/{rounds}: " + ", ".join(f"{c.name} {s['rates'][-1]:.1f}" for c, s in zip(contestants, series)) +
+        print(f"round {number + 1}/{rounds}: " + ", ".join(f"{c.name} {s['rates'][-1]:.1f}" for c, s in zip(contestants, series) if s) +
               f" img/s (load {os.getloadavg()[0]:.1f})", file=sys.stderr)
     return series
 
@@ -345,7 +392,7 @@ def machine():
     flags = set(re.search(r"^flags\s*:\s*(.*)$", info, re.M).group(1).split())
     return {"cpu": cpu.group(1) if cpu else platform.processor(), "cpus": os.cpu_count(),
             "isa": [f for f in ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_fp16", "amx_tile") if f in flags],
-            "kernel": platform.release(), "load_before": os.getloadavg()[0]}
+            "kernel": platform.release(), "load_before": os.getloadavg()[0], "commit": commit()}
 
 
 def build_flags(program):
@@ -357,6 +404,7 @@ def build_flags(program):
 
 
 def commit():
+    """Asked for once, at the start: the records that a run appends make a clean tree dirty."""
     done = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=12"], text=True, capture_output=True)
     return done.stdout.strip() or "unknown"
 
@@ -395,13 +443,15 @@ def inference_setups(args):
 def record_of(setup, args, host):
     return {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "mode": args.mode,
             **{k: setup[k] for k in ("model", "batch_size", "image_size", "runs", "precision")}, "threads": args.threads,
-            "rounds": args.rounds, "commit": commit(), **host, "build": build_flags(args.resnet), "python": platform.python_version()}
+            "rounds": args.rounds, **host, "build": build_flags(args.resnet), "python": platform.python_version()}
 
 
 def measure(setup, args, host):
     """One setup: the race, its table on stdout, and the record; None when we ourselves cannot take part."""
     size = setup["image_size"]
     title = f"{args.mode}: {setup['model']}, {size}x{size}, batch {setup['batch_size']}, {setup['precision']}"
+    if args.mode == "inference" and not setup["unavailable"]:
+        require_right_logits_when_measured(args.resnet, setup, args.threads)
     try:
         if setup["unavailable"]:
             raise Unavailable(setup["unavailable"])
@@ -415,15 +465,16 @@ def measure(setup, args, host):
     skipped.update(setup["skipped"])
     contestants = [mine, *peers]
     try:
-        series = race(contestants, args.rounds, setup["runs"])
+        series = race(contestants, args.rounds, setup["runs"], skipped)
     finally:
         for contestant in contestants:
             contestant.close()
+    contestants, series = zip(*((c, s) for c, s in zip(contestants, series) if s))
     rows = summarise(contestants, series, mine.gflop_per_image / mine.fma_peak_gflops)
     if setup["starts"]:
         for row, start in zip(rows, first_answers(contestants)):
             row.update(start)
-    print(f"{title}, {args.threads} threads, {host['cpu']}, {args.rounds} rounds of {setup['runs']}, commit {commit()}")
+    print(f"{title}, {args.threads} threads, {host['cpu']}, {args.rounds} rounds of {setup['runs']}, commit {host['commit']}")
     print_table(rows, skipped)
     print(flush=True)
     return {**record_of(setup, args, host), "fma_peak_gflops": mine.fma_peak_gflops, "planned_bytes": mine.last["peak_bytes"],

@@ -15,9 +15,12 @@ import pathlib
 import peers
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BATCHES = (32, 1)  # of the panels
-# Colours that differ in hue and lightness (Okabe and Ito's), ours first; they stand on light and on dark ground.
-COLOURS = ("#d55e00", "#56b4e9", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#8c8c8c", "#b3a100", "#7a5195")
+BATCHES = (32, 8, 1)  # of the panels
+# Ours has a colour that nobody shares. Those of the peers differ in hue and lightness (of Okabe and Ito's and of Tol's); within a
+# panel there are fewer peers than colours. All stand on light and on dark ground.
+OUR_COLOUR = "#d55e00"
+COLOURS = ("#56b4e9", "#0072b2", "#009e73", "#cc79a7", "#e6b800", "#8c8c8c", "#7a5195", "#44aa99", "#882255", "#999933", "#6699cc",
+           "#117733", "#aa4499", "#b0b0b0", "#4477aa")
 OURS = "resnet.cpp"
 WIDTH, LEFT, PANEL, BAR, GAP = 960, 60, 190, 14, 16
 
@@ -52,7 +55,8 @@ def round_up(value):
 
 def svg(panels):
     names = sorted({name for _, rates in panels for row in rates.values() for name in row}, key=lambda n: (not n.startswith(OURS), n))
-    colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+    others = [name for name in names if name != OURS]
+    colour = {OURS: OUR_COLOUR} | {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)}
     legend_rows = -(-len(names) // 3)
     top = 30 + 20 * legend_rows
     height = top + len(panels) * (PANEL + 60)

@@ -369,7 +369,7 @@ Command add_benchmark(CLI::App& app) {
   verb->add_option("--mode", a->mode, "inference or training")->capture_default_str();
   verb->add_option("-b,--batch-size", a->batch_size, "images at a time")->capture_default_str();
   verb->add_option("--micro-batch", a->micro_batch,
-                   "images that go through the network together; 0: as many as are fastest, measured once")
+                   "images that go through the network together; 0: what is best for speed and memory, measured once")
       ->capture_default_str();
   verb->add_option("--image-size", a->image_size, "side of the input, pixels; 0: the model's own")
       ->capture_default_str();

@@ -238,6 +238,12 @@ int run_quantize(const Arguments& a) {
           "{}; try more --calibration-images, --method percentile, a higher --min-sqnr, or --force",
           escape_control(a.model), drop, 100 * before.top1, 100 * after.top1, a.max_drop);
     }
+    if (!(drop <= a.max_drop)) {
+      progress.print(
+          fmt::format("resnet: warning: {}: top-1 falls by {:.2f} points in 8 bits, more than --max-drop {}; written "
+                      "because of --force",
+                      a.model, drop, a.max_drop));
+    }
     std::map<std::string, std::string> metadata = file.metadata();
     metadata[kQuantizationKey] = to_json(quantized.quantization);
     const ModelFile written{std::move(metadata), quantized.tensors};

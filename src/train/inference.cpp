@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <set>
 #include <utility>
@@ -23,7 +24,8 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 /// Weights of the size that keeps activations as they are (He et al. 2015, arXiv:1502.01852, eq. 10), no biases: what
-/// is timed must meet neither denormals nor the kernel's one page of zeros, which no cache would miss.
+/// is timed must meet neither denormals nor the kernel's one page of zeros, which no cache would miss. Kept as load()
+/// keeps them where memory counts.
 void fill_states(Session& session, const Program& program) {
   for (const int index : program.plan().states) {
     const Buffer& state = program.plan().buffers[static_cast<size_t>(index)];
@@ -35,6 +37,7 @@ void fill_states(Session& session, const Program& program) {
     if (values.dtype() == DType::i8) {
       for (int8_t& value : values.as<int8_t>()) value = static_cast<int8_t>(rng.uniform(-127, 128));
       session.write_state(state.state, values);
+      session.keep_packed_only(state.state);
       continue;
     }
     with_float(values.dtype(), [&](auto tag) {
@@ -42,28 +45,70 @@ void fill_states(Session& session, const Program& program) {
       for (T& value : values.as<T>()) value = static_cast<T>(rng.uniform(-bound, bound));
     });
     session.write_state(state.state, values);
+    session.keep_packed_only(state.state);
   }
 }
 
-/// Seconds for an image, the least of a few runs of a whole batch.
-double seconds_per_image(InferenceProgram& program, const InferenceOptions& options) {
-  constexpr double kEnough = 0.3;
-  constexpr int kRuns = 3;
-  Tensor images(options.dtype, options.images);
-  Rng rng(1);
-  with_float(options.dtype, [&](auto tag) {
-    using T = decltype(tag);
-    for (T& value : images.as<T>()) value = static_cast<T>(rng.normal());
-  });
-  program.run(images);  // code and caches warm, weights packed
-  double best = std::numeric_limits<double>::infinity();
-  const auto start = Clock::now();
-  for (int runs = 0; runs < kRuns || seconds_since(start) < kEnough; ++runs) {
-    const auto begin = Clock::now();
-    program.run(images);
-    best = std::min(best, seconds_since(begin));
+/// A number of images at a time, compiled with random weights in a session of its own.
+class MicroBatch {
+ public:
+  MicroBatch(Session& like, const ModelSpec& model, const InferenceOptions& options, int64_t count,
+             const PlanProgress& progress)
+      : session_(like.shared_backend()),
+        program_(session_, model, with_count(options, count), progress),
+        images_(options.dtype, with_count(options, count).images) {
+    fill_states(session_, program_.program());
+    Rng rng(1);
+    with_float(images_.dtype(), [&](auto tag) {
+      using T = decltype(tag);
+      for (T& value : images_.as<T>()) value = static_cast<T>(rng.normal());
+    });
+    program_.run(images_);  // code and caches warm, weights packed
+    bytes_ = static_cast<double>(program_.program().arena_bytes() + session_.state_bytes() + session_.held_bytes());
   }
-  return best / static_cast<double>(images.shape()[0]);
+
+  /// Of activations and weights.
+  double bytes() const { return bytes_; }
+
+  /// The mean over a window of time that is the same for every number of images, or over one run where that is longer.
+  double seconds_per_image() {
+    constexpr double kWindow = 0.12;
+    const auto start = Clock::now();
+    int64_t runs = 0;
+    for (; runs == 0 || seconds_since(start) < kWindow; ++runs) program_.run(images_);
+    return seconds_since(start) / static_cast<double>(runs * images_.shape()[0]);
+  }
+
+ private:
+  static InferenceOptions with_count(InferenceOptions options, int64_t count) {
+    options.keep_model_states = false;
+    options.micro_batch = count;
+    options.images[0] = count;
+    return options;
+  }
+
+  Session session_;
+  InferenceProgram program_;
+  Tensor images_;
+  double bytes_;
+};
+
+/// How much longer `b` takes for an image than `a`: the median of pairs. The rest of the machine makes both slower, and
+/// for seconds on end: only what is measured side by side can be compared.
+double paired_ratio(MicroBatch& a, MicroBatch& b) {
+  constexpr size_t kFewest = 5, kMost = 15;
+  constexpr double kEnough = 3;  // seconds
+  std::vector<double> ratios;
+  const auto start = Clock::now();
+  while (ratios.size() < kFewest || (ratios.size() < kMost && seconds_since(start) < kEnough)) {
+    const bool a_first = ratios.size() % 2 == 0;
+    const double first = (a_first ? a : b).seconds_per_image();
+    const double second = (a_first ? b : a).seconds_per_image();
+    ratios.push_back(a_first ? second / first : first / second);
+  }
+  const auto middle = ratios.begin() + static_cast<std::ptrdiff_t>(ratios.size() / 2);
+  std::nth_element(ratios.begin(), middle, ratios.end());
+  return *middle;
 }
 
 int64_t micro_batch_of(Session& session, const ModelSpec& model, const InferenceOptions& options,
@@ -84,8 +129,11 @@ Shape with_images(Shape shape, int64_t count) {
 
 }  // namespace
 
+/// None that takes longer than this times the fastest is chosen.
+constexpr double kAsFast = 1.15;
+
 int64_t best_micro_batch(std::span<const MicroBatchTrial> trials) {
-  constexpr double kAsFast = 1.25, kExponent = 0.2;
+  constexpr double kExponent = 0.25;
   double fastest = std::numeric_limits<double>::infinity();
   for (const MicroBatchTrial& trial : trials) fastest = std::min(fastest, trial.seconds);
   const auto cost = [&](const MicroBatchTrial& trial) {
@@ -114,45 +162,23 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
   std::vector<int64_t> counts;
   for (int64_t count = 1; count < all; count *= 2) counts.push_back(count);
   counts.push_back(all);
-  InferenceOptions tried = options;
-  tried.keep_model_states = false;
-  Session session_of_its_own(session.shared_backend());
-  bool filled = false;
-  const auto measure = [&](MicroBatchTrial& trial) {
-    constexpr int64_t kEnoughImages = 4;  // for a timing
-    tried.micro_batch = trial.count;
-    tried.images = with_images(options.images, std::max(trial.count, std::min(all, kEnoughImages)));
-    InferenceProgram program(session_of_its_own, model, tried, progress);
-    if (!filled) fill_states(session_of_its_own, program.program());
-    filled = true;
-    trial.seconds = std::min(trial.seconds, seconds_per_image(program, tried));
-    trial.bytes = static_cast<double>(program.program().arena_bytes() + session_of_its_own.state_bytes() +
-                                      session_of_its_own.held_bytes());
-    session_of_its_own.release(program.program());
-  };
-  std::vector<MicroBatchTrial> trials;
-  double fastest = std::numeric_limits<double>::infinity();
+  auto last = std::make_unique<MicroBatch>(session, model, options, counts[0], progress);
+  std::vector<MicroBatchTrial> trials = {{.count = counts[0], .seconds = 1, .bytes = last->bytes()}};
+  double fastest = 1;
   // What a larger number gains is less and less: two that gain nothing end it.
   for (int without_gain = 0; trials.size() < counts.size() && without_gain < 2;) {
-    MicroBatchTrial trial{.count = counts[trials.size()]};
+    const int64_t count = counts[trials.size()];
+    std::unique_ptr<MicroBatch> next;
     try {
-      measure(trial);
+      next = std::make_unique<MicroBatch>(session, model, options, count, progress);
     } catch (const ResourceError&) {
-      if (trials.empty()) throw;
       break;  // what fits has been tried
     }
-    trials.push_back(trial);
-    without_gain = trial.seconds < fastest ? 0 : without_gain + 1;
-    fastest = std::min(fastest, trial.seconds);
-  }
-  // Once more in the other order, and again: a moment in which the machine was busy must not decide for years.
-  for (const bool backwards : {true, false}) {
-    for (size_t i = 0; i < trials.size(); ++i) {
-      try {
-        measure(trials[backwards ? trials.size() - 1 - i : i]);
-      } catch (const ResourceError&) {  // others took the memory meanwhile: what the first round said stands
-      }
-    }
+    const double seconds = trials.back().seconds * paired_ratio(*last, *next);
+    trials.push_back({.count = count, .seconds = seconds, .bytes = next->bytes()});
+    last = std::move(next);
+    without_gain = seconds < fastest ? 0 : without_gain + 1;
+    fastest = std::min(fastest, seconds);
   }
   const int64_t best = best_micro_batch(trials);
   backend.remember(problem, std::to_string(best));

@@ -1,7 +1,6 @@
 #pragma once
 // A model compiled for inference: batch norm folded, sums and activations fused.
 
-#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -15,7 +14,7 @@
 
 namespace resnet {
 
-/// InferenceOptions::micro_batch: as many images as are computed fastest.
+/// InferenceOptions::micro_batch: as many images as are best for speed and memory.
 inline constexpr int64_t kMeasuredMicroBatch = -1;
 
 struct InferenceOptions {
@@ -113,16 +112,16 @@ class InferenceProgram {
 /// What a number of images at a time costs.
 struct MicroBatchTrial {
   int64_t count = 0;
-  double seconds = std::numeric_limits<double>::infinity();  ///< for an image
-  double bytes = 0;                                          ///< of activations and weights
+  double seconds = 0;  ///< for an image, in any unit
+  double bytes = 0;    ///< of activations and weights
 };
 
-/// The count of least cost: seconds times the fifth root of the bytes, so that a third less memory is worth 8 % of the
-/// time; none a quarter slower than the fastest.
+/// The count of least cost: seconds times the fourth root of the bytes, so that a third less memory is worth 10 % of
+/// the time; none more than 15 % slower than the fastest.
 int64_t best_micro_batch(std::span<const MicroBatchTrial> trials);
 
-/// The best_micro_batch of 1, 2, 4, ... and all `options.images`. Measured in three rounds, with random weights in a
-/// session of its own, by the way choosing the algorithms for each, and remembered by the backend.
+/// The best_micro_batch of 1, 2, 4, ... and all `options.images`. Measured with random weights, each number
+/// beside the one before it, by the way choosing the algorithms for each, and remembered by the backend.
 int64_t measure_micro_batch(Session& session, const ModelSpec& model, const InferenceOptions& options,
                             const PlanProgress& progress = {});
 

@@ -7,6 +7,7 @@ import pathlib
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 import numpy as np
 
@@ -23,7 +24,10 @@ class Contestant:
 
     def measure(self, runs):
         self.calls.append(self.name)
-        return [10 / next(self.rates)], 10, 100 * (1 + int(self.name))
+        rate = next(self.rates, None)
+        if rate is None:
+            raise peers.Unavailable("no more")
+        return [10 / rate], 10, 100 * (1 + int(self.name))
 
 
 class Peers(unittest.TestCase):
@@ -31,7 +35,8 @@ class Peers(unittest.TestCase):
         self.calls = []
         contestants = [Contestant(str(i), rates, self.calls) for i, rates in enumerate(series)]
         with contextlib.redirect_stderr(io.StringIO()):
-            return contestants, peers.race(contestants, rounds=len(series[0]), runs=1)
+            self.skipped = {}
+            return contestants, peers.race(contestants, rounds=len(series[0]), runs=1, skipped=self.skipped)
 
     def test_each_round_asks_each_once_in_a_rotating_order(self):
         self.race([1, 1, 1], [1, 1, 1], [1, 1, 1])
@@ -57,6 +62,38 @@ class Peers(unittest.TestCase):
     def test_a_peer_that_dies_is_unavailable_with_its_code(self):
         with self.assertRaisesRegex(peers.Unavailable, "code 1"):
             peers.Peer("onnxruntime", "/bin/false", [], 1).greet()
+
+    def test_a_peer_that_dies_in_the_race_leaves_the_others_in_it(self):
+        _, measured = self.race([2, 2, 2], [1], [1, 1, 1])
+        self.assertEqual([len(series.get("rates", [])) for series in measured], [3, 0, 3])
+        self.assertEqual(self.skipped, {"1": "in round 2: no more"})
+        with contextlib.redirect_stderr(io.StringIO()), self.assertRaises(peers.Unavailable, msg="without us there is no race"):
+            peers.race([Contestant("0", [2], []), Contestant("1", [1, 1], [])], rounds=2, runs=1, skipped={})
+
+    def test_a_peer_that_does_not_answer_is_given_up(self):
+        with tempfile.TemporaryDirectory() as folder:
+            sleeper = pathlib.Path(folder) / "sleeper"
+            sleeper.write_text("#!/bin/sh\nexec sleep 1000\n")
+            sleeper.chmod(0o755)
+            with unittest.mock.patch.object(peers, "PATIENCE", 0.1), self.assertRaisesRegex(peers.Unavailable, "code -9"):
+                peers.Peer("x", sleeper, [], 1).greet()
+
+    def test_a_peer_without_a_first_answer_keeps_what_it_raced(self):
+        class Starter:
+            def __init__(self, name, answers):
+                self.name, self.answers = name, iter(answers)
+
+            def first_answer(self):
+                answer = next(self.answers)
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer, 7
+
+        failed = peers.Unavailable("no first answer: exit code 1")
+        with contextlib.redirect_stderr(io.StringIO()):
+            ours, none = peers.first_answers([Starter("0", [0.1] * 5), Starter("1", [0.2, failed])])
+        self.assertEqual(ours, {"first_answer_ms": [100.0] * 5, "program_bytes": 7})
+        self.assertEqual(none, {})
 
     def test_a_peer_whose_library_prints_is_still_understood(self):
         with tempfile.TemporaryDirectory() as folder:
