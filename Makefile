@@ -15,7 +15,7 @@ WERROR := $(if $(CI),ON,OFF)
 RUN ?= runs/lecture
 TRAIN_ARGS ?= --image-size 32 --epochs 2 --batch-size 128 --lr 0.05 --momentum 0.9 --weight-decay 5e-4 --lr-scheduler cosineannealinglr
 
-.PHONY: all packages build train test asan tsan test-avx512 test-avx512-code coverage fuzz format format-check tidy \
+.PHONY: all packages build train test test-kernels asan tsan test-avx512 test-avx512-code coverage fuzz format format-check tidy \
         layers install bench-training bench-inference bench-cold-start bench-accuracy clean help
 .DEFAULT_GOAL := all
 
@@ -43,6 +43,17 @@ test: ## build everything and run every test, the layer and format checks among 
 	@cmake --preset release -DRESNET_WERROR=$(WERROR) -DRESNET_BUILD_TESTS=ON -DRESNET_BUILD_BENCH=ON
 	@cmake --build build/release -j $(JOBS)
 	@ctest --test-dir build/release --output-on-failure -j $(JOBS)
+
+# The oracles compare the kernels that are fastest here; without them each of these takes five minutes.
+test-kernels: ## the test suite with each family of kernels switched off by name, and with older instruction sets
+	@tools/install_packages.sh build test
+	@tools/install_oracles.sh build/oracles
+	@cmake --preset release -DRESNET_WERROR=$(WERROR) -DRESNET_BUILD_TESTS=ON -DRESNET_BUILD_BENCH=ON
+	@cmake --build build/release -j $(JOBS)
+	@for setting in RESNET_CONV_ALGORITHM=direct RESNET_CONV_ALGORITHM=winograd RESNET_MAX_ISA=avx2 RESNET_MAX_ISA=generic; do \
+	  echo "make test-kernels: $$setting" >&2; \
+	  env "$$setting" ctest --test-dir build/release --output-on-failure -LE oracle -j $(JOBS); \
+	done
 
 # The oracles run PyTorch beside the program; under a sanitizer they would only be slow.
 asan: ## the test suite under AddressSanitizer and UndefinedBehaviorSanitizer

@@ -96,8 +96,8 @@ class MicroBatch {
 /// How much longer `b` takes for an image than `a`: the median of pairs. The rest of the machine makes both slower, and
 /// for seconds on end: only what is measured side by side can be compared.
 double paired_ratio(MicroBatch& a, MicroBatch& b) {
-  constexpr size_t kFewest = 5, kMost = 15;
-  constexpr double kEnough = 3;  // seconds
+  constexpr size_t kFewest = 7, kMost = 41;
+  constexpr double kEnough = 6;  // seconds
   std::vector<double> ratios;
   const auto start = Clock::now();
   while (ratios.size() < kFewest || (ratios.size() < kMost && seconds_since(start) < kEnough)) {
@@ -130,7 +130,7 @@ Shape with_images(Shape shape, int64_t count) {
 }  // namespace
 
 /// None that takes longer than this times the fastest is chosen.
-constexpr double kAsFast = 1.15;
+constexpr double kAsFast = 1.12;
 
 int64_t best_micro_batch(std::span<const MicroBatchTrial> trials) {
   constexpr double kExponent = 0.25;

@@ -62,20 +62,23 @@ TEST_F(ConvChoice, TheFastestIsTakenAndRemembered) {
   EXPECT_EQ(choose({fake("fast", 8), fake("slow", 0)}), "fast") << "what is known is not measured again";
 }
 
-TEST(ConvCost, AmongTheNearlyFastestAMegabyteCountsAsATenthOfAMillisecond) {
+TEST(ConvCost, AmongTheNearlyFastestAMegabyteOfWeightsCounts) {
   constexpr size_t kMB = 1'000'000;
-  const auto first = [](std::vector<double> milliseconds, std::vector<size_t> bytes) {
+  const auto first = [](std::vector<double> milliseconds, std::vector<size_t> bytes, int64_t images = 4) {
     for (double& ms : milliseconds) ms *= 1e-3;
-    return by_cost(milliseconds, bytes).front();
+    return by_cost(milliseconds, bytes, images).front();
   };
-  EXPECT_EQ(first({10.0, 10.5}, {9 * kMB, 3 * kMB}), 1u) << "0.5 ms more, 6 MB less";
-  EXPECT_EQ(first({10.0, 10.5}, {9 * kMB, 5 * kMB}), 0u) << "4 MB less are not enough";
-  EXPECT_EQ(first({10.0, 10.9}, {900 * kMB, 3 * kMB}), 0u) << "too slow, whatever it saves";
-  EXPECT_EQ(first({10.5, 10.0}, {3 * kMB, 9 * kMB}), 0u) << "in whatever order they come";
+  EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 12 * kMB}), 1u) << "0.5 ms more, 7 MB less";
+  EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 13 * kMB}), 0u) << "6 MB less are not enough";
+  EXPECT_EQ(first({10.0, 13.1}, {900 * kMB, 3 * kMB}), 0u) << "too slow, whatever it saves";
+  EXPECT_EQ(first({10.0, 12.9}, {900 * kMB, 3 * kMB}), 1u);
+  EXPECT_EQ(first({10.0, 10.9}, {900 * kMB, 3 * kMB}, 1), 0u) << "one image is wanted soon";
+  EXPECT_EQ(first({10.0, 10.7}, {900 * kMB, 3 * kMB}, 1), 1u);
+  EXPECT_EQ(first({10.5, 10.0}, {12 * kMB, 19 * kMB}), 0u) << "in whatever order they come";
   EXPECT_EQ(first({1.0, 1.0}, {kMB, kMB}), 0u) << "the first of two alike";
   const std::vector<double> seconds = {3e-3, 1e-3, 2e-3, 1.05e-3};
-  EXPECT_EQ(by_cost(seconds, std::vector<size_t>{0, kMB, 0, 0}), (std::vector<size_t>{3, 1, 2, 0})) << "then by speed";
-  EXPECT_TRUE(by_cost({}, {}).empty());
+  EXPECT_EQ(by_cost(seconds, std::vector<size_t>{0, kMB, 0, 0}, 4), (std::vector<size_t>{3, 1, 2, 0})) << "by speed";
+  EXPECT_TRUE(by_cost({}, {}, 4).empty());
 }
 
 TEST_F(ConvChoice, WithoutMeasuringItIsTheFirstWhateverIsKnownAndNothingIsRemembered) {

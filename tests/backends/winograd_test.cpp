@@ -8,6 +8,7 @@
 #include <cstring>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -256,12 +257,13 @@ Results run_all(const WinogradKernels& kernels, const Example& e, const Winograd
 
 void check_against_double(const Named& isa, const Example& e, const WinogradProblem& p, const Results& r) {
   const int b = isa.kernels->block;
-  const double bound = error_bound(p.tile);
-  EXPECT_LE(compare_maps(r.y_plain, e.y_maps, b, e.y).rms(), bound) << "forward";
+  // The figure is a mean over many values; of a handful one may have cancelled.
+  const auto bound_of = [&](int64_t values) { return error_bound(p.tile) * (values < 100 ? 1.5 : 1); };
+  EXPECT_LE(compare_maps(r.y_plain, e.y_maps, b, e.y).rms(), bound_of(e.y_maps.size())) << "forward";
   if (p.stride == 1) {
-    EXPECT_LE(compare_maps(r.dx, e.x_maps, b, e.dx).rms(), bound) << "backward_data";
+    EXPECT_LE(compare_maps(r.dx, e.x_maps, b, e.dx).rms(), bound_of(e.x_maps.size())) << "backward_data";
     // A sum over pixels, of which there may be many more than channels; with few weights one may cancel.
-    EXPECT_LE(compare_weights(r.dw, p, b, e.dw).rms(), 1.5 * bound) << "backward_weights";
+    EXPECT_LE(compare_weights(r.dw, p, b, e.dw).rms(), 1.5 * error_bound(p.tile)) << "backward_weights";
   }
   // The epilogue is exact arithmetic on the plain result.
   for (int64_t i = 0; i < e.y_maps.n; ++i)
@@ -327,6 +329,38 @@ TEST(Winograd, LargeShapesTakeEveryPathAndStayWithinTheErrorBound) {
       if (HasFailure()) return;
     }
   }
+}
+
+TEST(Winograd, MapsOfOneTo57PixelsInBatchesOfOneToNineStayWithinTheErrorBound) {
+  const unsigned seed = 57;
+  std::mt19937 random(seed);
+  const std::vector<int> sides = {1, 2, 3, 5, 7, 14, 28, 29, 56, 57};
+  const std::vector<int> channels = {5, 17, 1, 23, 9};
+  std::set<std::vector<int64_t>> seen;  // tile, stride, pad
+  int trial = 0;
+  for (size_t n = 1; n <= 9; ++n) {
+    for (size_t i = 0; i < sides.size(); ++i, ++trial) {
+      WinogradProblem p;
+      p.n = static_cast<int64_t>(n);
+      p.h = sides[i];
+      p.w = sides[(i + n - 1) % sides.size()];  // squares with one image
+      p.c = channels[(i + n) % channels.size()];
+      p.k = channels[(2 * i + n) % channels.size()];
+      p.tile = 2 + trial % 3;
+      p.stride = 1 + trial / 3 % 2;
+      p.pad = trial / 6 % 2;
+      p.threads = 1 + trial % 2;
+      if (p.h + 2 * p.pad < 3 || p.w + 2 * p.pad < 3) continue;
+      seen.insert({p.tile, p.stride, p.pad});
+      const Example e(p, random);
+      for (const Named& isa : runnable_kernels()) {
+        SCOPED_TRACE(isa.name + ": " + text(p) + ", seed " + std::to_string(seed));
+        check_against_double(isa, e, p, run_all(*isa.kernels, e, p, trial % 2 == 1));
+        if (HasFailure()) return;
+      }
+    }
+  }
+  EXPECT_EQ(seen.size(), 3u * 2 * 2);
 }
 
 TEST(Winograd, ResultsAreTheSameBitsOnEveryRunAndForEveryNumberOfThreads) {
