@@ -129,19 +129,19 @@ Shape with_images(Shape shape, int64_t count) {
 
 }  // namespace
 
-/// None that takes longer than this times the fastest is chosen.
-constexpr double kAsFast = 1.12;
-
 int64_t best_micro_batch(std::span<const MicroBatchTrial> trials) {
-  constexpr double kExponent = 0.25;
+  constexpr double kAsFast = 1.12, kExponent = 0.25;
+  constexpr double kAlike = 1.03;  // what is closer than that is chance
   double fastest = std::numeric_limits<double>::infinity();
   for (const MicroBatchTrial& trial : trials) fastest = std::min(fastest, trial.seconds);
   const auto cost = [&](const MicroBatchTrial& trial) {
     if (trial.seconds > kAsFast * fastest) return std::numeric_limits<double>::infinity();
     return trial.seconds * std::pow(trial.bytes, kExponent);
   };
-  const auto best =
-      std::min_element(trials.begin(), trials.end(), [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
+  double least = std::numeric_limits<double>::infinity();
+  for (const MicroBatchTrial& trial : trials) least = std::min(least, cost(trial));
+  const auto best = std::find_if(trials.begin(), trials.end(),
+                                 [&](const MicroBatchTrial& trial) { return cost(trial) <= kAlike * least; });
   check(best != trials.end(), "best_micro_batch: nothing was tried");
   return best->count;
 }
