@@ -1,8 +1,11 @@
 // Our Winograd kernels against oneDNN's direct convolution, shape by shape and pass by pass, on one
 // machine in one interleaved run. Effective GFLOP/s count the direct convolution's operations.
 //
-//   winograd_bench [--threads N] [--rounds N] [--isa generic|avx2|avx512] [--shapes lecture|inference|strided|all]
-//                  [--pass fwd|bwd_d|bwd_w]
+//   winograd_bench [--threads N] [--rounds N] [--isa generic|avx2|avx512] [--shapes lecture|inference|strided|late|all]
+//                  [--pass fwd|fly|bwd_d|bwd_w] [--cold 1]
+//
+// fwd is a forward pass with weights transformed beforehand, fly one that transforms them as it goes. --cold 1 writes
+// 48 MB before each run, as the other layers of a network do.
 
 #include <omp.h>
 
@@ -45,6 +48,15 @@ const Shape kShapes[] = {
     {"strided", 32, 128, 56, 128, 2},
     {"strided", 32, 256, 28, 256, 2},
     {"strided", 32, 512, 14, 512, 2},
+    // Those with the largest weights, with a few images at a time.
+    {"late", 1, 256, 14},
+    {"late", 1, 512, 7},
+    {"late", 4, 256, 14},
+    {"late", 4, 512, 7},
+    {"late", 16, 256, 14},
+    {"late", 16, 512, 7},
+    {"late", 32, 256, 14},
+    {"late", 32, 512, 7},
     {"strided", 1, 128, 56, 64, 2},
     {"strided", 1, 256, 28, 128, 2},
     {"strided", 1, 512, 14, 256, 2},
@@ -119,24 +131,22 @@ class Direct {
 
 class Ours {
  public:
-  Ours(const WinogradProblem& p, WinogradPass pass, const WinogradKernels& kernels)
+  Ours(const WinogradProblem& p, WinogradPass pass, bool packed, const WinogradKernels& kernels)
       : p_(p), pass_(pass), kernels_(kernels) {
     const int64_t b = kernels.block, c = (p.c + b - 1) / b * b, k = (p.k + b - 1) / b * b;
     x_ = random_buffer(static_cast<size_t>(p.n * c * p.h * p.w) * 4);
     y_ = random_buffer(static_cast<size_t>(p.n * k * p.h * p.w) * 4);
     w_ = random_buffer(static_cast<size_t>(k * c * 9) * 4);
-    const bool packed = pass == WinogradPass::forward;
     scratch_ = random_buffer(kernels.scratch_bytes(p, pass, packed));
     if (packed) {
       packed_ = random_buffer(kernels.packed_weight_bytes(p, pass));
       kernels.pack_weights(p, pass, w_.get(), packed_.get());
     }
   }
-  /// Forward as in inference (weights packed once); the gradients as in training.
   void run() {
     if (pass_ == WinogradPass::forward) {
       WinogradForward a;
-      a.x = x_.get(), a.packed = packed_.get(), a.y = y_.get(), a.scratch = scratch_.get();
+      a.x = x_.get(), a.w = w_.get(), a.packed = packed_.get(), a.y = y_.get(), a.scratch = scratch_.get();
       kernels_.forward(p_, a);
     } else if (pass_ == WinogradPass::backward_data) {
       kernels_.backward_data(p_, {y_.get(), w_.get(), nullptr, x_.get(), scratch_.get()});
@@ -168,7 +178,7 @@ struct Times {
   double least() const { return *std::min_element(ms.begin(), ms.end()); }
 };
 
-int run(int threads, int rounds, Isa isa, const std::string& set, const std::string& only) {
+int run(int threads, int rounds, bool cold, Isa isa, const std::string& set, const std::string& only) {
   omp_set_num_threads(threads);
   const double peak = measure_fma_peak(threads) * 1e-9;
   std::printf("%s kernels, %d thread(s), FMA peak measured here: %.0f GFLOP/s; times are medians (least) of %d\n",
@@ -176,9 +186,15 @@ int run(int threads, int rounds, Isa isa, const std::string& set, const std::str
   std::printf("%-18s %-6s %4s %18s %18s %-22s %6s %8s %6s\n", "shape", "pass", "tile", "ours ms", "oneDNN direct ms",
               "its kernel", "ratio", "GFLOP/s", "% peak");
   const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-  const std::pair<WinogradPass, const char*> passes[] = {{WinogradPass::forward, "fwd"},
+  const std::pair<WinogradPass, std::string> passes[] = {{WinogradPass::forward, "fwd"},
+                                                         {WinogradPass::forward, "fly"},
                                                          {WinogradPass::backward_data, "bwd_d"},
                                                          {WinogradPass::backward_weights, "bwd_w"}};
+  const size_t other_floats = cold ? size_t{12} << 20 : 0;
+  std::vector<float> other(other_floats);
+  const auto cool = [&] {
+    for (size_t i = 0; i < other_floats; i += 16) other[i] += 1;
+  };
   for (const Shape& shape : kShapes) {
     if (set != "all" && set != shape.set) continue;
     for (const auto& [pass, pass_name] : passes) {
@@ -189,14 +205,18 @@ int run(int threads, int rounds, Isa isa, const std::string& set, const std::str
       std::vector<std::unique_ptr<Ours>> ours;
       for (const int tile : {2, 3, 4}) {
         p.tile = tile;
-        ours.push_back(std::make_unique<Ours>(p, pass, winograd_kernels(isa)));
+        ours.push_back(std::make_unique<Ours>(p, pass, pass_name == "fwd", winograd_kernels(isa)));
         ours.back()->run();
       }
       direct.run();
       Times direct_times, our_times[3];
       for (int round = 0; round < rounds; ++round) {
+        cool();
         direct_times.time([&] { direct.run(); });
-        for (size_t i = 0; i < ours.size(); ++i) our_times[i].time([&] { ours[i]->run(); });
+        for (size_t i = 0; i < ours.size(); ++i) {
+          cool();
+          our_times[i].time([&] { ours[i]->run(); });
+        }
       }
       const double gflop = 2e-9 * 9 * static_cast<double>(p.n * p.c * p.k * p.h * p.w / (p.stride * p.stride));
       for (size_t i = 0; i < ours.size(); ++i) {
@@ -204,8 +224,8 @@ int run(int threads, int rounds, Isa isa, const std::string& set, const std::str
         char name[64];
         std::snprintf(name, sizeof name, "%ldx%ldx%ldx%ld", static_cast<long>(p.n), static_cast<long>(p.c),
                       static_cast<long>(p.h), static_cast<long>(p.w));
-        std::printf("%-18s %-6s %4zu %8.2f (%7.2f) %8.2f (%7.2f) %-22s %6.2f %8.0f %6.0f\n", name, pass_name, i + 2, ms,
-                    our_times[i].least(), direct_times.median(), direct_times.least(), direct.name().c_str(),
+        std::printf("%-18s %-6s %4zu %8.2f (%7.2f) %8.2f (%7.2f) %-22s %6.2f %8.0f %6.0f\n", name, pass_name.c_str(),
+                    i + 2, ms, our_times[i].least(), direct_times.median(), direct_times.least(), direct.name().c_str(),
                     direct_times.median() / ms, gflop / ms * 1e3, 100 * gflop / ms * 1e3 / peak);
         std::fflush(stdout);
       }
@@ -219,12 +239,14 @@ int run(int threads, int rounds, Isa isa, const std::string& set, const std::str
 
 int main(int argc, char** argv) {
   int threads = 1, rounds = 15;
+  bool cold = false;
   resnet::Isa isa = resnet::detected_isa();
   std::string set = "all", pass;
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string flag = argv[i], value = argv[i + 1];
     if (flag == "--threads") threads = std::atoi(value.c_str());
     if (flag == "--rounds") rounds = std::atoi(value.c_str());
+    if (flag == "--cold") cold = value == "1";
     if (flag == "--shapes") set = value;
     if (flag == "--pass") pass = value;
     if (flag == "--isa") {
@@ -233,5 +255,5 @@ int main(int argc, char** argv) {
       }
     }
   }
-  return resnet::run(threads, rounds, isa, set, pass);
+  return resnet::run(threads, rounds, cold, isa, set, pass);
 }

@@ -464,6 +464,36 @@ TEST_F(CpuConvolution, ConstantWeightsAreReadAgainAfterAnyChange) {
   }
 }
 
+TEST_F(CpuConvolution, WeightsTransformedOnTheFlyAreReadWhereTheyLieAndGiveTheSameBits) {
+  for (const int64_t stride : {1, 2}) {
+    ConvCase c{.x = {3, 270, 9, 7},
+               .w = {266, 270, 3, 3},
+               .attrs = {.stride = {stride, stride}, .pad = {1, 1}},
+               .y = {},
+               .bias = true};
+    ASSERT_TRUE(set_output_shape(c));
+    const BuildGraph build = fused_conv(c, true, true);
+    const Choices problems = problems_of(build);
+    Rng rng(23);
+    const Tensors leaves = conv_leaves(c, rng);
+    for (const std::string packed : {"winograd f2", "winograd f3", "winograd f4"}) {
+      std::map<std::string, Tensor> results;
+      for (const std::string& algorithm : {packed, packed + " on the fly"}) {
+        Session session(make_backend("cpu", 2));
+        session.backend().adopt(everywhere(problems, algorithm));
+        Program& program = compile(session, build);
+        EXPECT_EQ(steps_with(program, "on the fly"), algorithm == packed ? 0 : 1);
+        const Tensor y = run(session, program, leaves).at("y");
+        EXPECT_EQ(session.keep_packed_only("w"), algorithm == packed);
+        program.run();
+        EXPECT_EQ(program.output("y"), y) << algorithm;
+        results[algorithm] = y;
+      }
+      EXPECT_EQ(results.at(packed), results.at(packed + " on the fly")) << "stride " << stride << " " << packed;
+    }
+  }
+}
+
 TEST_F(CpuConvolution, AWeightOrImageOfUnexpectedOriginIsExactOrRefused) {
   // A computed weight and a state as the image: layouts no model of ours has.
   Rng rng(5);

@@ -54,8 +54,10 @@ namespace {
 
 class WinogradKernel : public Kernel {
  public:
-  WinogradKernel(const ConvProblem& problem, const CpuContext& context, int tile)
+  /// packs: constant weights are transformed once and kept, up to four times as large.
+  WinogradKernel(const ConvProblem& problem, const CpuContext& context, int tile, bool packs)
       : problem_(problem),
+        packs_(packs),
         kernels_(winograd_kernels(context.isa)),
         size_{.n = problem.x[0],
               .c = problem.x[1],
@@ -92,8 +94,14 @@ class WinogradKernel : public Kernel {
     return why ? why : "";
   }
 
-  size_t scratch_bytes() const override { return kernels_.scratch_bytes(size_, pass(), problem_.constant_weights); }
-  std::string algorithm() const override { return fmt::format("winograd f{}", size_.tile); }
+  /// Unpacked weights never lie transformed as a whole.
+  bool transforms_in_pieces() const { return kernels_.transforms_in_pieces(size_, pass()); }
+
+  size_t scratch_bytes() const override { return kernels_.scratch_bytes(size_, pass(), packs_); }
+  std::string algorithm() const override { return name(size_.tile, packs_ || !problem_.constant_weights); }
+  static std::string name(int tile, bool packs) {
+    return fmt::format("winograd f{}{}", tile, packs ? "" : " on the fly");
+  }
   /// Those between the transforms, whose additions are left out.
   std::optional<double> flops() const override {
     const auto tiles = [&](int64_t outputs) { return static_cast<double>((outputs + size_.tile - 1) / size_.tile); };
@@ -105,7 +113,7 @@ class WinogradKernel : public Kernel {
   }
   /// The same for every batch and image size.
   std::optional<Packing> packing() const override {
-    if (!problem_.constant_weights) return std::nullopt;
+    if (!packs_) return std::nullopt;
     return Packing{.input = 1,
                    .form = fmt::format("{} stride {} {} blocks of {}", algorithm(), size_.stride,
                                        pass() == WinogradPass::forward ? "forward" : "backward data", kernels_.block),
@@ -155,6 +163,7 @@ class WinogradKernel : public Kernel {
   }
 
   ConvProblem problem_;
+  bool packs_;
   const WinogradKernels& kernels_;
   WinogradProblem size_;
 };
@@ -208,9 +217,17 @@ std::vector<ConvCandidate> f32_candidates(const ConvProblem& problem, const CpuC
   const std::string refusal = WinogradKernel::refusal(problem, context);
   if (refusal.empty()) {
     for (int tile : {2, 3, 4}) {
-      list.push_back({fmt::format("winograd f{}", tile), true, [&context, tile](const ConvProblem& p) {
-                        return std::make_unique<WinogradKernel>(p, context, tile);
+      list.push_back({WinogradKernel::name(tile, true), true, [&context, tile](const ConvProblem& p) {
+                        return std::make_unique<WinogradKernel>(p, context, tile, p.constant_weights);
                       }});
+      if (!problem.constant_weights) continue;
+      list.push_back(
+          {WinogradKernel::name(tile, false), true, [&context, tile](const ConvProblem& p) -> std::unique_ptr<Kernel> {
+             auto kernel = std::make_unique<WinogradKernel>(p, context, tile, false);
+             // Where it would transform all the weights beforehand, for every run, keeping them is better.
+             if (!kernel->transforms_in_pieces()) return nullptr;
+             return kernel;
+           }});
     }
   }
   if (context.algorithms == ConvAlgorithms::direct) {

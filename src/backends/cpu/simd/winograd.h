@@ -49,6 +49,8 @@ struct WinogradBackwardWeights {
 /// One instruction set's kernels. None allocates or throws; the sizes must be supported ones.
 struct WinogradKernels {
   int block;  ///< B of the layouts above
+  /// Whether unpacked weights are transformed a piece at a time, as the products need them: large ones are.
+  bool (*transforms_in_pieces)(const WinogradProblem& p, WinogradPass pass);
   /// Bytes pack_weights writes; `pass` is forward or backward_data.
   size_t (*packed_weight_bytes)(const WinogradProblem& p, WinogradPass pass);
   void (*pack_weights)(const WinogradProblem& p, WinogradPass pass, const float* w, float* packed);

@@ -10,7 +10,8 @@
 //
 // Two ways to use threads. Small weights: a thread takes whole blocks of tiles whose V stays in its
 // L2, and streams U. Large weights ("team"): all threads work on one large block at a time, share V
-// and split the channels, so that U, tens of megabytes, is streamed once per large block. Sums over
+// and split the channels, so that U, tens of megabytes, is streamed once per large block, or made piece by piece as it
+// is needed and never kept whole. Sums over
 // c and t run in an order given by the problem alone, so threads never change a bit of the result.
 //
 // P is [xi][block][t][B], and so are V and Z in backward_weights. For forward, V is cut into the runs
@@ -104,9 +105,10 @@ struct Winograd {
   // Sizes that only speed depends on, from timings on a CPU with 512 KB of L2 (B = 8) and for one of
   // 2 MB with a third of the memory bandwidth per operation (B = 16).
   static constexpr int64_t kCache = B == 16 ? 1200 << 10 : 300 << 10;  ///< V and P of a thread's block of tiles
-  static constexpr int64_t kTeamCache = B == 16 ? 12 << 20 : 4 << 20;  ///< V of the team's block of tiles
+  static constexpr int64_t kTeamCache = B == 16 ? 12 << 20 : 8 << 20;  ///< V of the team's block of tiles
   static constexpr int64_t kTeamBytes = B == 16 ? 4 << 20 : 3 << 20;   ///< U above this is streamed by a team
   static constexpr int64_t kGroup = 64 / B / 2, kTeamGroup = 64 / B;   ///< output blocks of P at a time, even
+  static constexpr int64_t kFewTiles = 2 * Gemm::kRows;                ///< up to these, U should lie nearer than V
 
   // ---- activation transforms --------------------------------------------------------------------
 
@@ -300,14 +302,15 @@ struct Winograd {
     }
   }
 
-  /// U's panel of output blocks 2*panel and 2*panel + 1. The weights have `depth` input blocks for the
-  /// convolution (w is [outputs][depth]) or, flipped, `depth` blocks of the forward's outputs
+  /// U's panel of output blocks 2*panel and 2*panel + 1, of the input blocks [first, last). The weights have `depth`
+  /// input blocks for the convolution (w is [outputs][depth]) or, flipped, `depth` blocks of the forward's outputs
   /// (w is [depth][outputs]). A last panel of one block leaves its second half unset.
-  static void pack_panel(const float* w, int64_t outputs, int64_t depth, bool flipped, int64_t panel, float* u) {
-    const int64_t pitch = point_pitch(depth);
+  static void pack_panel(const float* w, int64_t outputs, int64_t depth, bool flipped, int64_t panel, int64_t first,
+                         int64_t last, float* u) {
+    const int64_t pitch = point_pitch(last - first);
     const int64_t width = smaller(2, outputs - 2 * panel);
     float rotated[2][9 * B * B];
-    for (int64_t in = 0; in < depth; ++in) {
+    for (int64_t in = first; in < last; ++in) {
       const float* from[2] = {};
       for (int64_t j = 0; j < width; ++j) {
         const int64_t out = 2 * panel + j;
@@ -326,7 +329,7 @@ struct Winograd {
             RESNET_UNROLL
             for (int s = 0; s < 3; ++s) g[r][s] = load<B>(from[j] + ((r * 3 + s) * B + c) * B);
           }
-          pack_vector(g, u + (in * B + c) * kPanel + j * B, pitch);
+          pack_vector(g, u + ((in - first) * B + c) * kPanel + j * B, pitch);
         }
       }
     }
@@ -341,9 +344,9 @@ struct Winograd {
     int threads;
     Tiling tiling;
     bool team;
-    bool lazy;      ///< unpacked weights are transformed group by group, in the thread that needs them
     int64_t tiles;  ///< per block
     int64_t group;  ///< output blocks whose P is kept at a time, even
+    int64_t fresh;  ///< of a team's unpacked weights: output blocks whose U is made at a time, even
     int64_t pitch, v_plane, p_plane;
 
     RESNET_INLINE ForwardPlan(const WinogradProblem& p, bool data)
@@ -370,7 +373,7 @@ struct Winograd {
       const int64_t workers = team ? 1 : threads;
       const int64_t rounds = ceil_div(tiling.count, most * workers);
       tiles = round_up(ceil_div(tiling.count, rounds * workers), Gemm::kRows);
-      lazy = team && tiles >= tiling.count;
+      fresh = smaller(group, tiles > kFewTiles ? kTeamGroup : 2);
       pitch = (tiles | 1) * B;
       v_plane = odd_lines(in.blocks * tiles * B);
       p_plane = odd_lines(group * pitch);
@@ -382,11 +385,12 @@ struct Winograd {
     int64_t floats = 0;
     RESNET_INLINE ForwardBuffers(const ForwardPlan& plan, bool packed, void* scratch, int thread) {
       Arena arena{static_cast<float*>(scratch)};
-      if (!packed && !plan.lazy) u = arena.take(packed_floats(plan.in.blocks, plan.out.blocks));
+      if (!packed && !plan.team) u = arena.take(packed_floats(plan.in.blocks, plan.out.blocks));
       if (plan.team) v = arena.take(kPoints * plan.v_plane);
       for (int i = 0; i < plan.threads; ++i) {
         float* own_v = plan.team ? v : arena.take(kPoints * plan.v_plane);
-        float* own_u = packed || !plan.lazy ? u : arena.take(packed_floats(plan.in.blocks, plan.group));
+        const int64_t depth = smaller(plan.in.blocks, kDepth);
+        float* own_u = packed || !plan.team ? u : arena.take(packed_floats(depth, plan.fresh));
         float* own_p = arena.take(kPoints * plan.p_plane);
         float* own_strip = arena.take(kStripFloats);
         float* own_row = arena.take(plan.in.w * B);
@@ -420,28 +424,52 @@ struct Winograd {
     }
   }
 
-  /// P for output blocks [k0, k1), whose panels start at u, and `tiles` tiles; between points it calls between(xi).
+  /// Panels of U: those of the input blocks [first, last), the first panel at `u`.
+  struct Panels {
+    const float* u;
+    int64_t first, last;
+  };
+
+  /// P (+)= V U for output blocks [k0, k1), whose panels these are, and `tiles` tiles; between points it calls
+  /// between(xi).
   template <class Between>
-  static void products(const ForwardPlan& plan, const float* v, const float* u, int64_t k0, int64_t k1, int64_t tiles,
-                       float* p, const Between& between) {
-    const int64_t depth = plan.in.blocks;
+  static void products(const ForwardPlan& plan, const float* v, const Panels& panels, int64_t k0, int64_t k1,
+                       int64_t tiles, float* p, const Between& between) {
+    const int64_t run = plan.in.blocks * Gemm::kRows * B, depth = panels.last - panels.first;
     for (int xi = 0; xi < kPoints; ++xi) {
       between(xi);
-      const int64_t point = weight_point(xi) * point_pitch(depth);
-      for (int64_t d = 0; d < depth; d += kDepth) {
-        const int64_t blocks = smaller(kDepth, depth - d);
+      const float* point = panels.u + weight_point(xi) * point_pitch(depth);
+      for (int64_t d = panels.first; d < panels.last; d += kDepth) {
+        const int64_t blocks = smaller(kDepth, panels.last - d);
         for (int64_t k = k0; k < k1; k += 2) {
-          const float* weights = u + (k - k0) / 2 * panel_pitch(depth) + point + d * B * kPanel;
+          const float* weights = point + (k - k0) / 2 * panel_pitch(depth) + (d - panels.first) * B * kPanel;
           const float* values = v + xi * plan.v_plane + d * Gemm::kRows * B;
           float* to = p + xi * plan.p_plane + (k - k0) * plan.pitch;
           if (k + 1 < k1) {
-            Gemm::template product_panel<2>(tiles, values, depth * Gemm::kRows * B, blocks, weights, to, plan.pitch,
-                                            d > 0);
+            Gemm::template product_panel<2>(tiles, values, run, blocks, weights, to, plan.pitch, d > 0);
           } else {
-            Gemm::template product_panel<1>(tiles, values, depth * Gemm::kRows * B, blocks, weights, to, plan.pitch,
-                                            d > 0);
+            Gemm::template product_panel<1>(tiles, values, run, blocks, weights, to, plan.pitch, d > 0);
           }
         }
+      }
+    }
+  }
+
+  /// The same for a team's unpacked weights: U is made where it is used, piece by piece, so that no more of it than a
+  /// cache holds ever exists. It is made anew for every block of tiles, which costs three operations for a weight where
+  /// the products take one for every tile.
+  static void fresh_products(const ForwardPlan& plan, const float* v, const float* w, int64_t k0, int64_t k1,
+                             int64_t tiles, float* u, float* p) {
+    const int64_t depth = plan.in.blocks;
+    for (int64_t k = k0; k < k1; k += plan.fresh) {
+      const int64_t end = smaller(k + plan.fresh, k1);
+      for (int64_t d = 0; d < depth; d += kDepth) {
+        const int64_t last = smaller(d + kDepth, depth);
+        for (int64_t panel = k / 2; 2 * panel < end; ++panel) {
+          pack_panel(w, plan.out.blocks, depth, plan.flipped, panel, d, last,
+                     u + (panel - k / 2) * panel_pitch(last - d));
+        }
+        products(plan, v, {u, d, last}, k, end, tiles, p + (k - k0) * plan.pitch, [](int) {});
       }
     }
   }
@@ -453,10 +481,10 @@ struct Winograd {
       const int me = omp_get_thread_num(), workers = omp_get_num_threads();
       const ForwardBuffers buffers(plan, packed != nullptr, scratch, me);
       const int64_t pitch = panel_pitch(plan.in.blocks);
-      if (packed == nullptr && !plan.lazy) {
+      if (packed == nullptr && !plan.team) {
         const Range panels = share(ceil_div(plan.out.blocks, 2), me, workers);
         for (int64_t i = panels.first; i < panels.last; ++i) {
-          pack_panel(w, plan.out.blocks, plan.in.blocks, plan.flipped, i, buffers.u + i * pitch);
+          pack_panel(w, plan.out.blocks, plan.in.blocks, plan.flipped, i, 0, plan.in.blocks, buffers.u + i * pitch);
         }
 #pragma omp barrier
       }
@@ -479,21 +507,18 @@ struct Winograd {
         }
         for (int64_t g = my_groups.first; g < my_groups.last; ++g) {
           const int64_t k0 = g * plan.group, k1 = smaller(k0 + plan.group, plan.out.blocks);
-          const float* u = packed != nullptr ? packed : buffers.u;
-          if (packed == nullptr && plan.lazy) {
-            for (int64_t k = k0; k < k1; k += 2) {
-              pack_panel(w, plan.out.blocks, plan.in.blocks, plan.flipped, k / 2, buffers.u + (k - k0) / 2 * pitch);
-            }
+          if (packed == nullptr && plan.team) {
+            fresh_products(plan, buffers.v, w, k0, k1, t1 - t0, buffers.u, buffers.p);
           } else {
-            u += k0 / 2 * pitch;
+            const float* u = (packed != nullptr ? packed : buffers.u) + k0 / 2 * pitch;
+            products(plan, buffers.v, {u, 0, plan.in.blocks}, k0, k1, t1 - t0, buffers.p, [&](int xi) {
+              if (plan.team) return;
+              prefetch(y, plan.out, M, k0, k1, plan.tiling, t0, t1, xi, kPoints);
+              if (b + 1 == my_blocks.last) return;
+              const int64_t t2 = smaller(t1 + plan.tiles, plan.tiling.count);
+              prefetch(x, plan.in, kStep, 0, plan.in.blocks, plan.tiling, t1, t2, g * kPoints + xi, groups * kPoints);
+            });
           }
-          products(plan, buffers.v, u, k0, k1, t1 - t0, buffers.p, [&](int xi) {
-            if (plan.team) return;
-            prefetch(y, plan.out, M, k0, k1, plan.tiling, t0, t1, xi, kPoints);
-            if (b + 1 == my_blocks.last) return;
-            const int64_t t2 = smaller(t1 + plan.tiles, plan.tiling.count);
-            prefetch(x, plan.in, kStep, 0, plan.in.blocks, plan.tiling, t1, t2, g * kPoints + xi, groups * kPoints);
-          });
           for (int64_t k = k0; k < k1; ++k) {
             inverse(buffers.p + (k - k0) * plan.pitch, plan.p_plane, plan.out, k, plan.tiling, t0, t1, epilogue, y,
                     buffers.strip);
@@ -515,6 +540,9 @@ struct Winograd {
     convolve(plan, a.dy, a.w, a.packed, {nullptr, nullptr, false, p.c}, a.dx, a.scratch);
   }
 
+  static bool transforms_in_pieces(const WinogradProblem& p, WinogradPass pass) {
+    return ForwardPlan(p, pass == WinogradPass::backward_data).team;
+  }
   static size_t packed_weight_bytes(const WinogradProblem& p, WinogradPass pass) {
     const ForwardPlan plan(p, pass == WinogradPass::backward_data);
     return static_cast<size_t>(packed_floats(plan.in.blocks, plan.out.blocks)) * sizeof(float);
@@ -524,7 +552,8 @@ struct Winograd {
     const int64_t panels = ceil_div(plan.out.blocks, 2);
 #pragma omp parallel for num_threads(plan.threads) schedule(static)
     for (int64_t i = 0; i < panels; ++i) {
-      pack_panel(w, plan.out.blocks, plan.in.blocks, plan.flipped, i, packed + i * panel_pitch(plan.in.blocks));
+      pack_panel(w, plan.out.blocks, plan.in.blocks, plan.flipped, i, 0, plan.in.blocks,
+                 packed + i * panel_pitch(plan.in.blocks));
     }
   }
 
@@ -702,6 +731,9 @@ struct WinogradByTile {
     return p.stride == 1 ? by_tile<1>(p.tile, call) : by_tile<2>(p.tile, call);
   }
 
+  static bool transforms_in_pieces(const WinogradProblem& p, WinogradPass pass) {
+    return choose(p, [&](auto winograd) { return winograd.transforms_in_pieces(p, pass); });
+  }
   static size_t packed_weight_bytes(const WinogradProblem& p, WinogradPass pass) {
     return choose(p, [&](auto winograd) { return winograd.packed_weight_bytes(p, pass); });
   }
@@ -720,8 +752,9 @@ struct WinogradByTile {
   static void backward_weights(const WinogradProblem& p, const WinogradBackwardWeights& a) {
     by_tile<1>(p.tile, [&](auto winograd) { winograd.backward_weights(p, a); });
   }
-  static constexpr WinogradKernels kernels = {B,       packed_weight_bytes, pack_weights,    scratch_bytes,
-                                              forward, backward_data,       backward_weights};
+  static constexpr WinogradKernels kernels = {
+      B,       transforms_in_pieces, packed_weight_bytes, pack_weights, scratch_bytes,
+      forward, backward_data,        backward_weights};
 };
 
 }  // namespace resnet::simd::RESNET_ISA
