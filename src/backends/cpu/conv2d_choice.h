@@ -18,8 +18,8 @@ struct ConvCandidate {
   std::function<std::unique_ptr<Kernel>(const ConvProblem&)> make;
 };
 
-/// Indices, fastest first, but of those within 30 % of the fastest (8 % with one image) the one with the least cost:
-/// seconds, and 0.08 ms for each megabyte of weights in the form that the kernel reads.
+/// Indices, fastest first, but of those within 40 % of the fastest (8 % with one image) the one with the least cost:
+/// seconds, and 0.12 ms for each megabyte of weights in the form that the kernel reads.
 std::vector<size_t> by_cost(std::span<const double> seconds, std::span<const size_t> weight_bytes, int64_t images);
 
 /// The kernel of the candidate that `tuning` names for `key`; where it names none that can be made, of the first
