@@ -4,8 +4,9 @@
 //   winograd_bench [--threads N] [--rounds N] [--isa generic|avx2|avx512] [--shapes lecture|inference|strided|late|all]
 //                  [--pass fwd|fly|bwd_d|bwd_w] [--cold 1]
 //
-// fwd is a forward pass with weights transformed beforehand, fly one that transforms them as it goes. --cold 1 writes
-// 48 MB before each run, as the other layers of a network do.
+// fwd is a forward pass with weights transformed beforehand, fly one with plain weights, transformed in every run:
+// large ones piece by piece, where the products use them. --cold 1 writes 48 MB before each run, as the other layers of
+// a network do.
 
 #include <omp.h>
 

@@ -64,12 +64,16 @@ TEST_F(ConvChoice, TheFastestIsTakenAndRemembered) {
 
 TEST(ConvCost, AmongTheNearlyFastestAMegabyteOfWeightsCounts) {
   constexpr size_t kMB = 1'000'000;
-  const auto first = [](std::vector<double> milliseconds, std::vector<size_t> bytes, int64_t images = 4) {
+  const auto first = [](std::vector<double> milliseconds, std::vector<size_t> bytes, int64_t images = 4,
+                        int threads = 2) {
     for (double& ms : milliseconds) ms *= 1e-3;
-    return by_cost(milliseconds, bytes, images).front();
+    return by_cost(milliseconds, bytes, images, threads).front();
   };
   EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 14 * kMB}), 1u) << "0.5 ms more, 5 MB less";
   EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 15 * kMB}), 0u) << "4 MB less are not enough";
+  EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 15 * kMB}, 4, 1), 1u) << "one thread's time is worth half as much";
+  EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 4 * kMB}, 4, 8), 0u) << "eight threads' four times as much";
+  EXPECT_EQ(first({0.20, 0.21}, {2 * kMB, kMB / 2}), 0u) << "two megabytes are free";
   EXPECT_EQ(first({10.0, 14.1}, {900 * kMB, 3 * kMB}), 0u) << "too slow, whatever it saves";
   EXPECT_EQ(first({10.0, 13.9}, {900 * kMB, 3 * kMB}), 1u);
   EXPECT_EQ(first({10.0, 10.9}, {900 * kMB, 3 * kMB}, 1), 0u) << "one image is wanted soon";
@@ -77,8 +81,9 @@ TEST(ConvCost, AmongTheNearlyFastestAMegabyteOfWeightsCounts) {
   EXPECT_EQ(first({10.5, 10.0}, {14 * kMB, 19 * kMB}), 0u) << "in whatever order they come";
   EXPECT_EQ(first({1.0, 1.0}, {kMB, kMB}), 0u) << "the first of two alike";
   const std::vector<double> seconds = {3e-3, 1e-3, 2e-3, 1.05e-3};
-  EXPECT_EQ(by_cost(seconds, std::vector<size_t>{0, kMB, 0, 0}, 4), (std::vector<size_t>{3, 1, 2, 0})) << "by speed";
-  EXPECT_TRUE(by_cost({}, {}, 4).empty());
+  EXPECT_EQ(by_cost(seconds, std::vector<size_t>{0, 4 * kMB, 0, 0}, 4, 2), (std::vector<size_t>{3, 1, 2, 0}))
+      << "by speed";
+  EXPECT_TRUE(by_cost({}, {}, 4, 2).empty());
 }
 
 TEST_F(ConvChoice, WithoutMeasuringItIsTheFirstWhateverIsKnownAndNothingIsRemembered) {

@@ -475,7 +475,7 @@ TEST_F(CpuConvolution, WeightsTransformedOnTheFlyAreReadWhereTheyLieAndGiveTheSa
     const BuildGraph build = fused_conv(c, true, true);
     const Choices problems = problems_of(build);
     Rng rng(23);
-    const Tensors leaves = conv_leaves(c, rng);
+    const Tensors before = conv_leaves(c, rng), leaves = conv_leaves(c, rng);
     for (const std::string packed : {"winograd f2", "winograd f3", "winograd f4"}) {
       std::map<std::string, Tensor> results;
       for (const std::string& algorithm : {packed, packed + " on the fly"}) {
@@ -483,13 +483,29 @@ TEST_F(CpuConvolution, WeightsTransformedOnTheFlyAreReadWhereTheyLieAndGiveTheSa
         session.backend().adopt(everywhere(problems, algorithm));
         Program& program = compile(session, build);
         EXPECT_EQ(steps_with(program, "on the fly"), algorithm == packed ? 0 : 1);
+        const Tensor first = run(session, program, before).at("y");
         const Tensor y = run(session, program, leaves).at("y");
+        EXPECT_NE(y, first) << algorithm;
         EXPECT_EQ(session.keep_packed_only("w"), algorithm == packed);
         program.run();
         EXPECT_EQ(program.output("y"), y) << algorithm;
         results[algorithm] = y;
       }
       EXPECT_EQ(results.at(packed), results.at(packed + " on the fly")) << "stride " << stride << " " << packed;
+    }
+  }
+}
+
+TEST_F(CpuConvolution, SmallAndTrainedWeightsAreNotTransformedOnTheFly) {
+  for (const int64_t channels : {32, 270}) {
+    ConvCase c{
+        .x = {2, channels, 5, 5}, .w = {channels, channels, 3, 3}, .attrs = {.pad = {1, 1}}, .y = {}, .bias = true};
+    ASSERT_TRUE(set_output_shape(c));
+    for (const bool constant : {true, false}) {
+      const BuildGraph build = constant ? fused_conv(c, false, false) : training_conv(c);
+      Session session(make_backend("cpu", 1));
+      session.backend().adopt(everywhere(problems_of(build), "winograd f4 on the fly"));
+      EXPECT_EQ(steps_with(compile(session, build), "on the fly"), constant && channels == 270 ? 1 : 0) << channels;
     }
   }
 }

@@ -325,7 +325,12 @@ TEST(Winograd, LargeShapesTakeEveryPathAndStayWithinTheErrorBound) {
     const Example e(p, random);
     for (const Named& isa : runnable_kernels()) {
       SCOPED_TRACE(isa.name + ": " + text(p) + ", seed " + std::to_string(seed));
-      check_against_double(isa, e, p, run_all(*isa.kernels, e, p, false));
+      const Results r = run_all(*isa.kernels, e, p, false), packed = run_all(*isa.kernels, e, p, true);
+      check_against_double(isa, e, p, r);
+      EXPECT_TRUE(same_bits(r.y, packed.y) && same_bits(r.y_plain, packed.y_plain)) << "packed";
+      if (p.stride == 1) {
+        EXPECT_TRUE(same_bits(r.dx, packed.dx)) << "packed";
+      }
       if (HasFailure()) return;
     }
   }
@@ -373,7 +378,7 @@ TEST(Winograd, ResultsAreTheSameBitsOnEveryRunAndForEveryNumberOfThreads) {
     const Example e(problem, random);
     for (const Named& isa : runnable_kernels()) {
       const Results one = run_all(*isa.kernels, e, problem, false);
-      for (const int threads : {1, 2, 3, 5}) {
+      for (const int threads : {1, 2, 3, 5, 11}) {
         WinogradProblem p = problem;
         p.threads = threads;
         SCOPED_TRACE(isa.name + ": " + text(p) + ", seed " + std::to_string(seed));

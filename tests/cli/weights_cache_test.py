@@ -76,7 +76,7 @@ class WeightsCache(ProgramTest):
         command = ("benchmark", self.model, "--batch-size", 1, "--runs", 1, "--threads", 1)
         first = self.ok(*command, "--json", env=env).json()["weights"]
         self.assertEqual((first["from"], first["adopted_bytes"]), ("file (kept for the next start)", 0))
-        self.assertGreater(first["packed_states"], 10)
+        self.assertGreater(first["packed_states"], 7)  # of the 16: large ones may be transformed on the fly
         second = self.ok(*command, "--json", env=env).json()["weights"]
         self.assertEqual((second["from"], second["packed_states"]), ("cache", 0))
         self.assertGreater(second["adopted_bytes"], 40 << 20)

@@ -133,11 +133,18 @@ TEST_F(Inference, AMeasuredMicroBatchIsRememberedAndCanBeAnyNumberOfImages) {
 TEST_F(Inference, AStateThatIsReadPackedAloneIsNotKept) {
   ScopedEnvironment environment("RESNET_CONV_ALGORITHM", "winograd");
   const ModelSpec model = find_model("resnet18");
+  const InferenceOptions options{.model = {}, .images = {1, 3, kSide, kSide}, .passes = {}, .keep_model_states = false};
+  Session chosen(make_backend("cpu", 2));
+  const InferenceProgram chooses(chosen, model, options);
+  std::map<std::string, std::string> choices = chosen.backend().choices();
+  for (auto& [problem, choice] : choices) {
+    if (choice.find("winograd") != std::string::npos) choice = "winograd f2";  // packs, as those on the fly do not
+  }
   size_t bytes[2];
   for (const KeepStates keep : {KeepStates::all, KeepStates::unpacked}) {
     Session session(make_backend("cpu", 2));
-    InferenceProgram program(session, model,
-                             {.model = {}, .images = {1, 3, kSide, kSide}, .passes = {}, .keep_model_states = false});
+    session.backend().adopt(choices);
+    InferenceProgram program(session, model, options);
     program.load(initial_values(model), keep);
     bytes[keep == KeepStates::unpacked] = session.state_bytes();
   }
@@ -208,7 +215,7 @@ TEST_F(CachedWeights, ASecondStartPacksNothingAndAnswersTheSameBytes) {
       EXPECT_EQ(first.before, "file (not kept yet)");
       EXPECT_EQ(first.origin, "file (kept for the next start)");
       EXPECT_EQ(first.adopted, 0u);
-      EXPECT_GT(first.packed, std::string(algorithm) == "winograd" ? 12 : -1);
+      EXPECT_GT(first.packed, std::string(algorithm) == "winograd" ? 7 : -1) << "half of the 16, or all";
       EXPECT_EQ(files(), ++kept);
       const Start second = start(algorithm, keep);
       EXPECT_EQ(second.origin, "cache");

@@ -115,7 +115,7 @@ std::vector<size_t> by_measured_cost(const std::vector<std::unique_ptr<Kernel>>&
     const auto packing = kernel->packing();
     weight_bytes.push_back(packing ? packing->bytes : storage_bytes(p.w_info.type, p.w_info.layout));
   }
-  return by_cost(best, weight_bytes, p.x[0]);
+  return by_cost(best, weight_bytes, p.x[0], threads);
 }
 
 /// The most scratch that a kernel may want, where one is there that makes do with `least`. The greediest win little,
@@ -135,16 +135,19 @@ ConvProblem with_batch(ConvProblem p, int64_t batch) {
 
 }  // namespace
 
-std::vector<size_t> by_cost(std::span<const double> seconds, std::span<const size_t> weight_bytes, int64_t images) {
+std::vector<size_t> by_cost(std::span<const double> seconds, std::span<const size_t> weight_bytes, int64_t images,
+                            int threads) {
   std::vector<size_t> order(seconds.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return seconds[a] < seconds[b]; });
-  // Transformed weights are up to four times the plain ones. Among those about as fast as the fastest a megabyte is
-  // worth 0.12 ms: little for a layer that takes ten with many images, much for one that takes three. A single image is
-  // asked for to be answered soon.
+  // Transformed weights are up to four times the plain ones. What a megabyte is worth, among those about as fast as the
+  // fastest, is little for a layer that takes 20 ms of a core with many images, much for one that takes six. A single
+  // image is asked for to be answered soon, and the nets that have small weights alone have no memory to save.
   const double as_fast = images == 1 ? 1.08 : 1.4;
-  constexpr double kSecondsPerByte = 1.2e-10;
-  const auto cost = [&](size_t i) { return seconds[i] + kSecondsPerByte * static_cast<double>(weight_bytes[i]); };
+  constexpr double kSecondsPerByte = 2.4e-10, kFreeBytes = 2e6;
+  const auto cost = [&](size_t i) {
+    return seconds[i] + kSecondsPerByte / threads * std::max(static_cast<double>(weight_bytes[i]), kFreeBytes);
+  };
   const auto slower =
       std::find_if(order.begin(), order.end(), [&](size_t i) { return seconds[i] > as_fast * seconds[order[0]]; });
   std::stable_sort(order.begin(), slower, [&](size_t a, size_t b) { return cost(a) < cost(b); });

@@ -19,8 +19,10 @@ struct ConvCandidate {
 };
 
 /// Indices, fastest first, but of those within 40 % of the fastest (8 % with one image) the one with the least cost:
-/// seconds, and 0.12 ms for each megabyte of weights in the form that the kernel reads.
-std::vector<size_t> by_cost(std::span<const double> seconds, std::span<const size_t> weight_bytes, int64_t images);
+/// seconds, and for each megabyte of weights, in the form that the kernel reads, 0.24 ms of one of the `threads`. The
+/// first two megabytes are free.
+std::vector<size_t> by_cost(std::span<const double> seconds, std::span<const size_t> weight_bytes, int64_t images,
+                            int threads);
 
 /// The kernel of the candidate that `tuning` names for `key`; where it names none that can be made, of the first
 /// by_cost (timed on at most 64 images, the weights out of the caches, with `threads`; none that wants far more scratch

@@ -11,8 +11,8 @@
 // Two ways to use threads. Small weights: a thread takes whole blocks of tiles whose V stays in its
 // L2, and streams U. Large weights ("team"): all threads work on one large block at a time, share V
 // and split the channels, so that U, tens of megabytes, is streamed once per large block, or made piece by piece as it
-// is needed and never kept whole. Sums over
-// c and t run in an order given by the problem alone, so threads never change a bit of the result.
+// is needed and never kept whole. Sums over c and t run in an order given by the problem alone, so threads never change
+// a bit of the result.
 //
 // P is [xi][block][t][B], and so are V and Z in backward_weights. For forward, V is cut into the runs
 // of tiles one micro kernel takes: [xi][t / kRows][block][t % kRows][B]. The pitch of a row of tiles
@@ -108,7 +108,7 @@ struct Winograd {
   static constexpr int64_t kTeamCache = B == 16 ? 12 << 20 : 8 << 20;  ///< V of the team's block of tiles
   static constexpr int64_t kTeamBytes = B == 16 ? 4 << 20 : 3 << 20;   ///< U above this is streamed by a team
   static constexpr int64_t kGroup = 64 / B / 2, kTeamGroup = 64 / B;   ///< output blocks of P at a time, even
-  static constexpr int64_t kFewTiles = 2 * Gemm::kRows;                ///< up to these, U should lie nearer than V
+  static constexpr int64_t kFewTiles = 2 * Gemm::kRows;  ///< up to these V is small, and U is made one panel at a time
 
   // ---- activation transforms --------------------------------------------------------------------
 
@@ -344,9 +344,10 @@ struct Winograd {
     int threads;
     Tiling tiling;
     bool team;
-    int64_t tiles;  ///< per block
-    int64_t group;  ///< output blocks whose P is kept at a time, even
-    int64_t fresh;  ///< of a team's unpacked weights: output blocks whose U is made at a time, even
+    int64_t tiles;   ///< per block
+    int64_t group;   ///< output blocks whose P is kept at a time, even
+    int64_t fresh;   ///< of a team's unpacked weights: output blocks whose U is made at a time, even
+    int64_t makers;  ///< threads that make U
     int64_t pitch, v_plane, p_plane;
 
     RESNET_INLINE ForwardPlan(const WinogradProblem& p, bool data)
@@ -374,6 +375,7 @@ struct Winograd {
       const int64_t rounds = ceil_div(tiling.count, most * workers);
       tiles = round_up(ceil_div(tiling.count, rounds * workers), Gemm::kRows);
       fresh = smaller(group, tiles > kFewTiles ? kTeamGroup : 2);
+      makers = smaller(threads, ceil_div(out.blocks, group));
       pitch = (tiles | 1) * B;
       v_plane = odd_lines(in.blocks * tiles * B);
       p_plane = odd_lines(group * pitch);
@@ -390,7 +392,9 @@ struct Winograd {
       for (int i = 0; i < plan.threads; ++i) {
         float* own_v = plan.team ? v : arena.take(kPoints * plan.v_plane);
         const int64_t depth = smaller(plan.in.blocks, kDepth);
-        float* own_u = packed || !plan.team ? u : arena.take(packed_floats(depth, plan.fresh));
+        float* own_u = packed || !plan.team ? u
+                       : i < plan.makers    ? arena.take(packed_floats(depth, plan.fresh))
+                                            : nullptr;
         float* own_p = arena.take(kPoints * plan.p_plane);
         float* own_strip = arena.take(kStripFloats);
         float* own_row = arena.take(plan.in.w * B);
@@ -455,9 +459,8 @@ struct Winograd {
     }
   }
 
-  /// The same for a team's unpacked weights: U is made where it is used, piece by piece, so that no more of it than a
-  /// cache holds ever exists. It is made anew for every block of tiles, which costs three operations for a weight where
-  /// the products take one for every tile.
+  /// The same for a team's unpacked weights: U is made where it is used, a piece at a time, and anew for every block of
+  /// tiles: some three to six operations for each of its numbers, of which the products take one for every tile.
   static void fresh_products(const ForwardPlan& plan, const float* v, const float* w, int64_t k0, int64_t k1,
                              int64_t tiles, float* u, float* p) {
     const int64_t depth = plan.in.blocks;
@@ -495,7 +498,8 @@ struct Winograd {
       const Range my_blocks = share(blocks, plan.team ? 0 : me, plan.team ? 1 : workers);
       const Range my_inputs = share(plan.in.blocks, plan.team ? me : 0, plan.team ? workers : 1);
       const Rows rows = {Gemm::kRows, plan.in.blocks * Gemm::kRows * B, plan.v_plane};
-      const Range my_groups = share(groups, plan.team ? me : 0, plan.team ? workers : 1);
+      const int64_t makers = smaller(groups, workers);  // as plan.makers, of the threads that there are
+      const Range my_groups = !plan.team ? Range{0, groups} : me < makers ? share(groups, me, makers) : Range{0, 0};
       for (int64_t b = my_blocks.first; b < my_blocks.last; ++b) {
         const int64_t t0 = b * plan.tiles, t1 = smaller(t0 + plan.tiles, plan.tiling.count);
         for (int64_t c = my_inputs.first; c < my_inputs.last; ++c) {
