@@ -130,8 +130,8 @@ Shape with_images(Shape shape, int64_t count) {
 }  // namespace
 
 int64_t best_micro_batch(std::span<const MicroBatchTrial> trials) {
-  constexpr double kAsFast = 1.06, kExponent = 0.15;
-  constexpr double kAlike = 1.02;  // what is closer than that is chance
+  constexpr double kAsFast = 1.06, kExponent = 0.1;
+  constexpr double kAlike = 1.01;  // what is closer than that is chance
   double fastest = std::numeric_limits<double>::infinity();
   for (const MicroBatchTrial& trial : trials) fastest = std::min(fastest, trial.seconds);
   const auto cost = [&](const MicroBatchTrial& trial) {

@@ -116,8 +116,8 @@ struct MicroBatchTrial {
   double bytes = 0;    ///< of activations and weights
 };
 
-/// The count of least cost: seconds times the bytes to the power of 0.15, so that a third less memory is worth 6 % of
-/// the time. None more than 6 % slower than the fastest; of those within 2 % of the least cost the first, so give
+/// The count of least cost: seconds times the tenth root of the bytes, so that a third less memory is worth 4 % of the
+/// time. None more than 6 % slower than the fastest; of those within 1 % of the least cost the first, so give
 /// ascending counts.
 int64_t best_micro_batch(std::span<const MicroBatchTrial> trials);
 

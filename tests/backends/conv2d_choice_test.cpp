@@ -69,19 +69,19 @@ TEST(ConvCost, AmongTheNearlyFastestAMegabyteOfWeightsCounts) {
     for (double& ms : milliseconds) ms *= 1e-3;
     return by_cost(milliseconds, bytes, images, threads).front();
   };
-  EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 14 * kMB}), 1u) << "0.5 ms more, 5 MB less";
-  EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 15 * kMB}), 0u) << "4 MB less are not enough";
-  EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 15 * kMB}, 4, 1), 1u) << "one thread's time is worth half as much";
+  EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 8 * kMB}), 1u) << "0.5 ms more, 11 MB less";
+  EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 10 * kMB}), 0u) << "9 MB less are not enough";
+  EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 10 * kMB}, 4, 1), 1u) << "one thread's time is worth half as much";
   EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 4 * kMB}, 4, 8), 0u) << "eight threads' four times as much";
-  EXPECT_EQ(first({0.20, 0.21}, {2 * kMB, kMB / 2}), 0u) << "two megabytes are free";
-  EXPECT_EQ(first({10.0, 14.1}, {900 * kMB, 3 * kMB}), 0u) << "too slow, whatever it saves";
-  EXPECT_EQ(first({10.0, 13.9}, {900 * kMB, 3 * kMB}), 1u);
+  EXPECT_EQ(first({0.20, 0.201}, {2 * kMB, kMB / 2}), 0u) << "two megabytes are free";
+  EXPECT_EQ(first({10.0, 13.1}, {900 * kMB, 3 * kMB}), 0u) << "too slow, whatever it saves";
+  EXPECT_EQ(first({10.0, 12.9}, {900 * kMB, 3 * kMB}), 1u);
   EXPECT_EQ(first({10.0, 10.9}, {900 * kMB, 3 * kMB}, 1), 0u) << "one image is wanted soon";
   EXPECT_EQ(first({10.0, 10.7}, {900 * kMB, 3 * kMB}, 1), 1u);
-  EXPECT_EQ(first({10.5, 10.0}, {14 * kMB, 19 * kMB}), 0u) << "in whatever order they come";
+  EXPECT_EQ(first({10.5, 10.0}, {8 * kMB, 19 * kMB}), 0u) << "in whatever order they come";
   EXPECT_EQ(first({1.0, 1.0}, {kMB, kMB}), 0u) << "the first of two alike";
   const std::vector<double> seconds = {3e-3, 1e-3, 2e-3, 1.05e-3};
-  EXPECT_EQ(by_cost(seconds, std::vector<size_t>{0, 4 * kMB, 0, 0}, 4, 2), (std::vector<size_t>{3, 1, 2, 0}))
+  EXPECT_EQ(by_cost(seconds, std::vector<size_t>{0, 6 * kMB, 0, 0}, 4, 2), (std::vector<size_t>{3, 1, 2, 0}))
       << "by speed";
   EXPECT_TRUE(by_cost({}, {}, 4, 2).empty());
 }

@@ -143,8 +143,8 @@ std::vector<size_t> by_cost(std::span<const double> seconds, std::span<const siz
   // Transformed weights are up to four times the plain ones. What a megabyte is worth, among those about as fast as the
   // fastest, is little for a layer that takes 20 ms of a core with many images, much for one that takes six. A single
   // image is asked for to be answered soon, and the nets that have small weights alone have no memory to save.
-  const double as_fast = images == 1 ? 1.08 : 1.4;
-  constexpr double kSecondsPerByte = 2.4e-10, kFreeBytes = 2e6;
+  const double as_fast = images == 1 ? 1.08 : 1.3;
+  constexpr double kSecondsPerByte = 1e-10, kFreeBytes = 2e6;
   const auto cost = [&](size_t i) {
     return seconds[i] + kSecondsPerByte / threads * std::max(static_cast<double>(weight_bytes[i]), kFreeBytes);
   };

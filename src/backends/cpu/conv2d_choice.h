@@ -18,8 +18,8 @@ struct ConvCandidate {
   std::function<std::unique_ptr<Kernel>(const ConvProblem&)> make;
 };
 
-/// Indices, fastest first, but of those within 40 % of the fastest (8 % with one image) the one with the least cost:
-/// seconds, and for each megabyte of weights, in the form that the kernel reads, 0.24 ms of one of the `threads`. The
+/// Indices, fastest first, but of those within 30 % of the fastest (8 % with one image) the one with the least cost:
+/// seconds, and for each megabyte of weights, in the form that the kernel reads, 0.1 ms of one of the `threads`. The
 /// first two megabytes are free.
 std::vector<size_t> by_cost(std::span<const double> seconds, std::span<const size_t> weight_bytes, int64_t images,
                             int threads);
