@@ -44,7 +44,7 @@ test: ## build everything and run every test, the layer and format checks among 
 	@cmake --build build/release -j $(JOBS)
 	@ctest --test-dir build/release --output-on-failure -j $(JOBS)
 
-# The oracles compare the kernels that are fastest here; without them each of these takes five minutes.
+# The oracles compare the kernels that are fastest here; without them each of these takes five to seven minutes.
 test-kernels: ## the test suite with each family of kernels switched off by name, and with older instruction sets
 	@tools/install_packages.sh build test
 	@tools/install_oracles.sh build/oracles
@@ -76,7 +76,7 @@ test-avx512: ## the test suite with the AVX-512 kernels' sources, made of AVX2 i
 	@cmake --build build/emulated -j $(JOBS)
 	@ctest --preset emulated -j $(JOBS)
 
-# A hundred to two hundred times slower than a processor, so not the long ones; seven minutes.
+# A hundred to two hundred times slower than a processor, so not the long ones; a quarter of an hour.
 AVX512_CODE_TESTS ?= CpuConvolution.Constant*:CpuConvolution.WeightsTransformed*:CpuConvolution.AWeight*:CpuConvolution.ForcedWinogradSays*:CpuConvolution.Programs*:CpuConvolution.Packed*:CpuConvolution.ASumIs*:CpuConvolution.AStemKeeps*:QuantizedOps.*:Winograd.EveryPass*:Winograd.SmallIntegers*:Winograd.ANotA*:HalfArithmetic.EveryHalf*:*SimdTest*avx512_block16:-QuantizedOps.And*:*BatchNorm*:*LargeOutputs*:*Scaled*:*Blur*:*SoftmaxCrossEntropyAndIts*:*GlobalAvg*
 test-avx512-code: ## the AVX-512 kernels' machine code, with oneDNN's, on an emulated Sapphire Rapids
 	@tools/install_packages.sh build test
