@@ -50,7 +50,9 @@ test-kernels: ## the test suite with each family of kernels switched off by name
 	@tools/install_oracles.sh build/oracles
 	@cmake --preset release -DRESNET_WERROR=$(WERROR) -DRESNET_BUILD_TESTS=ON -DRESNET_BUILD_BENCH=ON
 	@cmake --build build/release -j $(JOBS)
-	@for setting in RESNET_CONV_ALGORITHM=direct RESNET_CONV_ALGORITHM=winograd RESNET_MAX_ISA=avx2 RESNET_MAX_ISA=generic; do \
+	@for setting in RESNET_CONV_ALGORITHM=direct RESNET_CONV_ALGORITHM=winograd \
+	    "RESNET_CONV_WITHOUT=onednn winograd,on the fly,stem,int8 winograd,int8 pairs,int8 bytes" \
+	    RESNET_MAX_ISA=avx2 RESNET_MAX_ISA=generic; do \
 	  echo "make test-kernels: $$setting" >&2; \
 	  env "$$setting" ctest --test-dir build/release --output-on-failure -LE oracle -j $(JOBS); \
 	done

@@ -174,7 +174,8 @@ int main(int argc, char** argv) {
   app.footer(
       "Example: resnet train --output runs/first\n         resnet predict runs/first/best.safetensors photo.png\n"
       "Each verb's flags, with an example: resnet VERB --help. Environment: OMP_NUM_THREADS, XDG_CACHE_HOME,\n"
-      "RESNET_WEIGHTS_CACHE_MIB, RESNET_CONV_ALGORITHM, RESNET_MAX_ISA, RESNET_F16: see the README.");
+      "RESNET_WEIGHTS_CACHE_MIB, RESNET_CONV_ALGORITHM, RESNET_CONV_WITHOUT, RESNET_MAX_ISA, RESNET_F16: see the "
+      "README.");
   accept_whole_numbers_only(app);
   try {
     app.parse(argc, argv);

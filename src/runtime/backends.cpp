@@ -72,6 +72,7 @@ std::unique_ptr<Backend> make_backend(const std::string& name, int threads, Algo
     require_threads(threads);
     return make_cpu_backend({.threads = threads,
                              .algorithms = conv_algorithms_from_environment(),
+                             .without = conv_without_from_environment(),
                              .measure = choice == AlgorithmChoice::measured,
                              .half = precision == Precision::f16});
   }

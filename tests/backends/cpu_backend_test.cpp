@@ -230,6 +230,7 @@ class CpuConvolution : public ::testing::Test {
  protected:
   PrivateTuningCache cache_;
   ScopedEnvironment algorithm_{"RESNET_CONV_ALGORITHM", "auto"};  // tests force algorithms by name
+  ScopedEnvironment without_{"RESNET_CONV_WITHOUT", ""};
 };
 
 TEST_F(CpuConvolution, DirectIsExactOnWholeNumbersForwardBackwardAndFused) {
@@ -407,6 +408,10 @@ TEST_F(CpuConvolution, OurStemWeightGradientIsExactOnWholeNumbers) {
     const std::string what = fmt::format("seed {}: {}", seed, c.str());
     EXPECT_EQ(steps_with(program, "stem"), 1) << what;
     compare.expect(run(session, program, leaves), run_on("reference", 1, build, leaves), what);
+    ScopedEnvironment without("RESNET_CONV_WITHOUT", "stem");
+    Session other(make_backend("cpu", 1));
+    other.backend().adopt(everywhere(problems_of(build), "stem"));
+    EXPECT_EQ(steps_with(compile(other, build), "stem"), 0) << what;
   }
 }
 
@@ -508,6 +513,34 @@ TEST_F(CpuConvolution, SmallAndTrainedWeightsAreNotTransformedOnTheFly) {
       EXPECT_EQ(steps_with(compile(session, build), "on the fly"), constant && channels == 270 ? 1 : 0) << channels;
     }
   }
+}
+
+TEST_F(CpuConvolution, AFamilyLeftOutByItsNameIsNotTaken) {
+  ConvCase c{.x = {2, 270, 5, 5}, .w = {270, 270, 3, 3}, .attrs = {.pad = {1, 1}}, .y = {}, .bias = true};
+  ASSERT_TRUE(set_output_shape(c));
+  const BuildGraph build = fused_conv(c, false, false);
+  const auto steps = [&](const std::string& without, const std::string& wanted) {
+    ScopedEnvironment environment("RESNET_CONV_WITHOUT", without);
+    Session session(make_backend("cpu", 1));
+    session.backend().adopt(everywhere(problems_of(build), wanted));
+    return steps_with(compile(session, build), wanted);
+  };
+  for (const char* packed : {"winograd f2", "winograd f3", "winograd f4"}) {
+    EXPECT_EQ(steps("stem,int8 winograd,onednn winograd", packed), 1);
+    EXPECT_EQ(steps("winograd", packed), 0);
+    const std::string fresh = std::string(packed) + " on the fly";
+    EXPECT_EQ(steps("stem", fresh), 1);
+    EXPECT_EQ(steps("on the fly", fresh), 0);
+    EXPECT_EQ(steps("stem,winograd", fresh), 0);
+  }
+}
+
+TEST_F(CpuConvolution, WithoutWinogradForcedWinogradSaysSo) {
+  ScopedEnvironment forced("RESNET_CONV_ALGORITHM", "winograd"), without("RESNET_CONV_WITHOUT", "winograd");
+  ConvCase c{.x = {1, 16, 5, 5}, .w = {16, 16, 3, 3}, .attrs = {.pad = {1, 1}}, .y = {}, .bias = true};
+  ASSERT_TRUE(set_output_shape(c));
+  Session session(make_backend("cpu", 1));
+  EXPECT_EQ(steps_with(compile(session, fused_conv(c, false, false)), "(no winograd: left out)"), 1);
 }
 
 TEST_F(CpuConvolution, AWeightOrImageOfUnexpectedOriginIsExactOrRefused) {
@@ -614,6 +647,12 @@ TEST_F(CpuConvolution, AStemKeepsANan) {
   session.backend().adopt(everywhere(problems_of(build), "stem"));
   Program& program = compile(session, build);
   ASSERT_EQ(steps_with(program, "stem"), 1);
+  {
+    ScopedEnvironment without("RESNET_CONV_WITHOUT", "stem");
+    Session other(make_backend("cpu", 1));
+    other.backend().adopt(everywhere(problems_of(build), "stem"));
+    EXPECT_EQ(steps_with(compile(other, build), "stem"), 0);
+  }
   Rng rng(1);
   Tensor x = random_integers(c.x, rng);
   x.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();

@@ -138,6 +138,13 @@ TEST(QuantizedOps, AndWithWinogradWhereverItCan) {
   expect_reference_bytes(201, 40);
 }
 
+TEST(QuantizedOps, AndWithoutEachFamily) {
+  for (const char* family : {"int8 winograd", "int8 pairs", "int8 bytes", "int8 winograd,int8 pairs,int8 bytes"}) {
+    const ScopedEnvironment without("RESNET_CONV_WITHOUT", family);
+    expect_reference_bytes(401, 20);
+  }
+}
+
 TEST(QuantizedOps, AndOnEveryInstructionSet) {
   for (const char* isa : {"generic", "avx2", "avx512"}) {  // as far as there is one
     const ScopedEnvironment limit("RESNET_MAX_ISA", isa);

@@ -95,7 +95,7 @@ class ProgramTest(unittest.TestCase):
         cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="resnet-cli-", dir=shared if roomy else None))
         cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
         cls.env = {**os.environ, "XDG_CACHE_HOME": str(_cache()), "OMP_WAIT_POLICY": "passive", "LC_ALL": "C.UTF-8"}
-        # RESNET_CONV_ALGORITHM and RESNET_MAX_ISA stay: the suite must pass with each family of kernels switched off.
+        # RESNET_CONV_ALGORITHM, RESNET_CONV_WITHOUT and RESNET_MAX_ISA stay: the suite must pass with each family of kernels switched off.
         for name in ("RESNET_F16", "RESNET_WEIGHTS_CACHE_MIB"):
             cls.env.pop(name, None)
 

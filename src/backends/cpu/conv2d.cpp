@@ -193,6 +193,7 @@ std::vector<ConvCandidate> half_candidates(const ConvProblem& problem, const Cpu
   for (const int tile : {0, 2, 3, 4}) {
     if (!half_convolution_refusal(problem, tile, context).empty()) continue;
     if (tile != 0 && context.algorithms == ConvAlgorithms::direct) continue;
+    if (left_out(context, half_convolution_name(tile))) continue;
     list.push_back({half_convolution_name(tile), tile != 0,
                     [&context, tile](const ConvProblem& p) { return make_half_convolution(p, tile, context); }});
   }
@@ -214,7 +215,7 @@ std::vector<ConvCandidate> f32_candidates(const ConvProblem& problem, const CpuC
   if (is_stem(problem, context)) {
     list.push_back({"stem", false, [&context](const ConvProblem& p) { return make_stem_weight_grad(p, context); }});
   }
-  const std::string refusal = WinogradKernel::refusal(problem, context);
+  std::string refusal = WinogradKernel::refusal(problem, context);
   if (refusal.empty()) {
     for (int tile : {2, 3, 4}) {
       list.push_back({WinogradKernel::name(tile, true), true, [&context, tile](const ConvProblem& p) {
@@ -230,6 +231,8 @@ std::vector<ConvCandidate> f32_candidates(const ConvProblem& problem, const CpuC
            }});
     }
   }
+  std::erase_if(list, [&](const ConvCandidate& c) { return left_out(context, c.name); });
+  if (refusal.empty() && left_out(context, WinogradKernel::name(4, true))) refusal = "left out";
   if (context.algorithms == ConvAlgorithms::direct) {
     std::erase_if(list, [](const ConvCandidate& c) { return c.winograd; });
   }

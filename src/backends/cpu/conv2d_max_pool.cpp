@@ -158,7 +158,7 @@ std::unique_ptr<Kernel> make_conv2d_max_pool(const NodeRequest& request, CpuCont
     return use(NodeRequest{kConv2d, conv, in, {&here.map, 1}, request.constant, {request.used}, request.name});
   };
   std::vector<ConvCandidate> candidates;
-  if (can_fuse(problem, stem, context)) {
+  if (can_fuse(problem, stem, context) && !left_out(context, "stem")) {
     candidates.push_back({"stem", false, [&](const ConvProblem& p) -> std::unique_ptr<Kernel> {
                             return std::make_unique<FusedStem>(p, stem.of_images(p.x[0]), context);
                           }});

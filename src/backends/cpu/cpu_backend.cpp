@@ -1,8 +1,11 @@
 #include "backends/cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <fstream>
+#include <set>
+#include <sstream>
 
 #include "backends/cpu/crowding.h"
 #include "backends/cpu/kernels.h"
@@ -243,6 +246,7 @@ class CpuBackend : public Backend {
                  channel_block(isa_),
                  options.threads,
                  options.algorithms,
+                 options.without,
                  simd::simd_kernels(isa_),
                  tuning_,
                  options.measure,
@@ -251,7 +255,8 @@ class CpuBackend : public Backend {
 
   std::string name() const override { return "cpu"; }
   std::string identity() const override {
-    const std::string half = !context_.half ? "" : context_.half->native ? ", f16" : ", emulated f16";
+    std::string half = !context_.half ? "" : context_.half->native ? ", f16" : ", emulated f16";
+    if (!context_.without.empty()) half += fmt::format(", without {}", fmt::join(context_.without, ", "));
     switch (context_.algorithms) {
       case ConvAlgorithms::automatic: return identity_ + half;
       case ConvAlgorithms::direct: return identity_ + ", direct convolutions" + half;
@@ -336,6 +341,23 @@ ConvAlgorithms conv_algorithms_from_environment() {
   if (value == "direct") return ConvAlgorithms::direct;
   if (value == "winograd") return ConvAlgorithms::winograd;
   throw UserError("environment RESNET_CONV_ALGORITHM: '{}'; expected auto, direct or winograd", escape_control(value));
+}
+
+std::vector<std::string> conv_without_from_environment() {
+  // `direct` and `int8 words` can do every convolution, and stay; half precision is there for who asks for it.
+  constexpr std::array<std::string_view, 7> kFamilies = {"winograd",      "onednn winograd", "on the fly", "stem",
+                                                         "int8 winograd", "int8 pairs",      "int8 bytes"};
+  const char* text = std::getenv("RESNET_CONV_WITHOUT");
+  std::set<std::string> names;
+  std::istringstream list(text ? text : "");
+  for (std::string name; std::getline(list, name, ',');) {
+    if (std::find(kFamilies.begin(), kFamilies.end(), name) == kFamilies.end()) {
+      throw UserError("environment RESNET_CONV_WITHOUT: '{}'; expected some of {}, separated by commas",
+                      escape_control(name), fmt::join(kFamilies, ", "));
+    }
+    names.insert(name);
+  }
+  return {names.begin(), names.end()};
 }
 
 }  // namespace resnet

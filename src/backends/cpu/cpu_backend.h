@@ -3,6 +3,8 @@
 // layouts end to end.
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "plan/backend.h"
 
@@ -14,6 +16,8 @@ enum class ConvAlgorithms { automatic, direct, winograd };
 struct CpuBackendOptions {
   int threads = 1;
   ConvAlgorithms algorithms = ConvAlgorithms::automatic;
+  /// Kernels that are not to be taken: those whose name holds one of these (environment RESNET_CONV_WITHOUT).
+  std::vector<std::string> without;
   /// False: a convolution gets its first candidate, `direct` where that is allowed, whatever the tuning cache knows.
   /// It needs no packed weights, so it is the fastest to a first answer; and the choice depends on nothing else.
   bool measure = true;
@@ -28,6 +32,9 @@ std::unique_ptr<Backend> make_cpu_backend(CpuBackendOptions options);
 
 /// "auto", "direct" or "winograd"; throws UserError naming the environment variable otherwise.
 ConvAlgorithms conv_algorithms_from_environment();
+
+/// The families of kernels that RESNET_CONV_WITHOUT names, sorted; throws UserError for a name that is none of them.
+std::vector<std::string> conv_without_from_environment();
 
 /// Peak f32 multiply-adds of `threads` threads, measured now (about 0.1 s), in FLOP/s.
 double measure_fma_peak(int threads);

@@ -2,8 +2,12 @@
 // The cpu backend's kernels: one file per op, each with a `supports` and a `make`. Shared helpers for
 // writing them are here too.
 
+#include <algorithm>
 #include <functional>
 #include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/simd/conv2d_half.h"
@@ -19,15 +23,23 @@ struct CpuContext {
   int block;  ///< channels in a block: 8 or 16
   int threads;
   ConvAlgorithms algorithms;
+  std::vector<std::string> without;  ///< parts of the names of kernels that are not to be taken
   const simd::SimdKernels& simd;
   TuningCache& tuning;
   bool measure = true;                    ///< what the tuning cache does not know
   const HalfConvKernels* half = nullptr;  ///< in half precision; null: everything in f32
 };
 
+/// Whether the kernel `name` is one of those that are not to be taken.
+inline bool left_out(const CpuContext& context, std::string_view name) {
+  return std::any_of(context.without.begin(), context.without.end(),
+                     [name](const std::string& part) { return name.find(part) != std::string_view::npos; });
+}
+
 /// What the tuning cache knows a problem by: another precision, or fewer allowed algorithms, is another problem.
 inline std::string tuning_key(const CpuContext& context, const std::string& problem) {
-  const std::string precision = !context.half ? "" : context.half->native ? "f16 " : "emulated f16 ";
+  std::string precision = !context.half ? "" : context.half->native ? "f16 " : "emulated f16 ";
+  for (const std::string& part : context.without) precision = fmt::format("without {} {}", part, precision);
   switch (context.algorithms) {
     case ConvAlgorithms::automatic: return precision + problem;
     case ConvAlgorithms::direct: return "direct " + precision + problem;

@@ -37,6 +37,17 @@ simd::QuantizedConvSize size_of_problem(const NodeRequest& request, int threads)
           .threads = threads};
 }
 
+const char* name_of(QuantizedAlgorithm algorithm) {
+  switch (algorithm) {
+    case QuantizedAlgorithm::words: return "int8 words";
+    case QuantizedAlgorithm::pairs: return "int8 pairs";
+    case QuantizedAlgorithm::bytes: return "int8 bytes";
+    case QuantizedAlgorithm::winograd2: return "int8 winograd f2";
+    case QuantizedAlgorithm::winograd4: return "int8 winograd f4";
+  }
+  throw InternalError("unknown algorithm of an int8 convolution");
+}
+
 /// F(4x4) has fewer products where tiles of four do not waste more of the map than tiles of two; a tenth is the price
 /// of its longer transforms.
 QuantizedAlgorithm winograd_for(const simd::QuantizedConvSize& size) {
@@ -51,16 +62,19 @@ QuantizedAlgorithm winograd_for(const simd::QuantizedConvSize& size) {
 /// its transforms. The processor's byte products, where it has them, are twice as fast as its products of 16-bit words,
 /// so that half of Winograd's saving is left: there it takes more of both kinds of channels.
 QuantizedAlgorithm choose(const simd::QuantizedKernels& kernels, const simd::QuantizedConvSize& size,
-                          ConvAlgorithms allowed) {
+                          const CpuContext& context) {
+  const auto can = [&](QuantizedAlgorithm algorithm) {
+    return kernels.can(algorithm, size) && !left_out(context, name_of(algorithm));
+  };
   const QuantizedAlgorithm winograd = winograd_for(size);
-  const bool can_winograd = allowed != ConvAlgorithms::direct && kernels.can(winograd, size);
-  if (can_winograd && allowed == ConvAlgorithms::winograd) return winograd;
-  const bool bytes = kernels.can(QuantizedAlgorithm::bytes, size);
+  const bool can_winograd = context.algorithms != ConvAlgorithms::direct && can(winograd);
+  if (can_winograd && context.algorithms == ConvAlgorithms::winograd) return winograd;
+  const bool bytes = can(QuantizedAlgorithm::bytes);
   const bool worth =
       bytes ? winograd == QuantizedAlgorithm::winograd4 && std::min(size.C, size.K) >= 128 : size.C >= 16;
   if (can_winograd && worth) return winograd;
   if (bytes) return QuantizedAlgorithm::bytes;
-  return kernels.can(QuantizedAlgorithm::pairs, size) ? QuantizedAlgorithm::pairs : QuantizedAlgorithm::words;
+  return can(QuantizedAlgorithm::pairs) ? QuantizedAlgorithm::pairs : QuantizedAlgorithm::words;
 }
 
 /// What is exact with any weights, where `chosen` is not with these.
@@ -69,23 +83,12 @@ QuantizedAlgorithm fallback(QuantizedAlgorithm chosen) {
   return chosen == QuantizedAlgorithm::winograd4 ? QuantizedAlgorithm::winograd2 : chosen;
 }
 
-const char* name_of(QuantizedAlgorithm algorithm) {
-  switch (algorithm) {
-    case QuantizedAlgorithm::words: return "int8 words";
-    case QuantizedAlgorithm::pairs: return "int8 pairs";
-    case QuantizedAlgorithm::bytes: return "int8 bytes";
-    case QuantizedAlgorithm::winograd2: return "int8 winograd f2";
-    case QuantizedAlgorithm::winograd4: return "int8 winograd f4";
-  }
-  throw InternalError("unknown algorithm of an int8 convolution");
-}
-
 class QuantizedConvolution : public Kernel {
  public:
   QuantizedConvolution(const NodeRequest& request, const CpuContext& context)
       : kernels_(simd::isa_kernels(context.isa).quantized),
         size_(size_of_problem(request, context.threads)),
-        chosen_(choose(kernels_, size_, context.algorithms)),
+        chosen_(choose(kernels_, size_, context)),
         algorithm_(chosen_),
         constant_weights_(request.constant[1] != 0),
         packed_bytes_(kHead + align_up(std::max(kernels_.packed_bytes(chosen_, size_),

@@ -344,10 +344,9 @@ struct Winograd {
     int threads;
     Tiling tiling;
     bool team;
-    int64_t tiles;   ///< per block
-    int64_t group;   ///< output blocks whose P is kept at a time, even
-    int64_t fresh;   ///< of a team's unpacked weights: output blocks whose U is made at a time, even
-    int64_t makers;  ///< threads that make U
+    int64_t tiles;  ///< per block
+    int64_t group;  ///< output blocks whose P is kept at a time, even
+    int64_t fresh;  ///< of a team's unpacked weights: output blocks whose U is made at a time, even
     int64_t pitch, v_plane, p_plane;
 
     RESNET_INLINE ForwardPlan(const WinogradProblem& p, bool data)
@@ -375,11 +374,12 @@ struct Winograd {
       const int64_t rounds = ceil_div(tiling.count, most * workers);
       tiles = round_up(ceil_div(tiling.count, rounds * workers), Gemm::kRows);
       fresh = smaller(group, tiles > kFewTiles ? kTeamGroup : 2);
-      makers = smaller(threads, ceil_div(out.blocks, group));
       pitch = (tiles | 1) * B;
       v_plane = odd_lines(in.blocks * tiles * B);
       p_plane = odd_lines(group * pitch);
     }
+    /// Of a team of `workers`: those that have U to make.
+    RESNET_INLINE int64_t makers(int64_t workers) const { return smaller(workers, ceil_div(out.blocks, group)); }
   };
   /// Scratch as thread `thread` sees it.
   struct ForwardBuffers {
@@ -392,9 +392,9 @@ struct Winograd {
       for (int i = 0; i < plan.threads; ++i) {
         float* own_v = plan.team ? v : arena.take(kPoints * plan.v_plane);
         const int64_t depth = smaller(plan.in.blocks, kDepth);
-        float* own_u = packed || !plan.team ? u
-                       : i < plan.makers    ? arena.take(packed_floats(depth, plan.fresh))
-                                            : nullptr;
+        float* own_u = packed || !plan.team            ? u
+                       : i < plan.makers(plan.threads) ? arena.take(packed_floats(depth, plan.fresh))
+                                                       : nullptr;
         float* own_p = arena.take(kPoints * plan.p_plane);
         float* own_strip = arena.take(kStripFloats);
         float* own_row = arena.take(plan.in.w * B);
@@ -498,7 +498,7 @@ struct Winograd {
       const Range my_blocks = share(blocks, plan.team ? 0 : me, plan.team ? 1 : workers);
       const Range my_inputs = share(plan.in.blocks, plan.team ? me : 0, plan.team ? workers : 1);
       const Rows rows = {Gemm::kRows, plan.in.blocks * Gemm::kRows * B, plan.v_plane};
-      const int64_t makers = smaller(groups, workers);  // as plan.makers, of the threads that there are
+      const int64_t makers = plan.makers(workers);
       const Range my_groups = !plan.team ? Range{0, groups} : me < makers ? share(groups, me, makers) : Range{0, 0};
       for (int64_t b = my_blocks.first; b < my_blocks.last; ++b) {
         const int64_t t0 = b * plan.tiles, t1 = smaller(t0 + plan.tiles, plan.tiling.count);
