@@ -96,6 +96,8 @@ class Backend {
   virtual Layout layout(const TensorType& type, const ValueRole& role) const = 0;
   /// Chooses an algorithm (by measurement where there are several) and builds the kernel.
   virtual std::unique_ptr<Kernel> prepare(const NodeRequest& request) = 0;
+  /// Whether what is prepared from now on is to save memory, where that costs little time.
+  virtual void save_memory(bool on) { static_cast<void>(on); }
   /// A program's kernels are about to run, on this thread.
   virtual void before_run() {}
 

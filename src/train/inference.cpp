@@ -49,6 +49,26 @@ void fill_states(Session& session, const Program& program) {
   }
 }
 
+Shape with_images(Shape shape, int64_t count) {
+  shape[0] = count;
+  return shape;
+}
+
+/// Parts of a batch that are as small as this are there to save memory: larger ones are faster.
+constexpr int64_t kFewImages = 8;
+
+/// What is prepared in its scope saves memory, if asked to.
+class SavingMemory {
+ public:
+  SavingMemory(Backend& backend, bool on) : backend_(backend) { backend_.save_memory(on); }
+  ~SavingMemory() { backend_.save_memory(false); }
+  SavingMemory(const SavingMemory&) = delete;
+  SavingMemory& operator=(const SavingMemory&) = delete;
+
+ private:
+  Backend& backend_;
+};
+
 /// A number of images at a time, compiled with random weights in a session of its own.
 class MicroBatch {
  public:
@@ -56,7 +76,7 @@ class MicroBatch {
              const PlanProgress& progress)
       : session_(like.shared_backend()),
         program_(session_, model, with_count(options, count), progress),
-        images_(options.dtype, with_count(options, count).images) {
+        images_(options.dtype, with_images(options.images, count)) {
     fill_states(session_, program_.program());
     Rng rng(1);
     with_float(images_.dtype(), [&](auto tag) {
@@ -64,10 +84,15 @@ class MicroBatch {
       for (T& value : images_.as<T>()) value = static_cast<T>(rng.normal());
     });
     program_.run(images_);  // code and caches warm, weights packed
-    bytes_ = static_cast<double>(program_.program().arena_bytes() + session_.state_bytes() + session_.held_bytes());
+    const Plan& plan = program_.program().plan();
+    bytes_ = static_cast<double>(program_.program().arena_bytes());
+    for (const int index : plan.states) {
+      const ValueInfo& state = plan.buffers[static_cast<size_t>(index)].value;
+      bytes_ += static_cast<double>(storage_bytes(state.type, state.layout));
+    }
   }
 
-  /// Of activations and weights.
+  /// Of activations and plain weights: which of them are packed hangs on the chance of what was measured.
   double bytes() const { return bytes_; }
 
   /// The mean over a window of time that is the same for every number of images, or over one run where that is longer.
@@ -83,7 +108,6 @@ class MicroBatch {
   static InferenceOptions with_count(InferenceOptions options, int64_t count) {
     options.keep_model_states = false;
     options.micro_batch = count;
-    options.images[0] = count;
     return options;
   }
 
@@ -122,21 +146,16 @@ int64_t micro_batch_of(Session& session, const ModelSpec& model, const Inference
   return options.micro_batch == 0 ? all : std::min(options.micro_batch, all);
 }
 
-Shape with_images(Shape shape, int64_t count) {
-  shape[0] = count;
-  return shape;
-}
-
 }  // namespace
 
 int64_t best_micro_batch(std::span<const MicroBatchTrial> trials) {
-  constexpr double kAsFast = 1.06, kExponent = 0.1;
+  constexpr double kAsFast = 1.15, kFreeBytes = 160e6;
   constexpr double kAlike = 1.01;  // what is closer than that is chance
   double fastest = std::numeric_limits<double>::infinity();
   for (const MicroBatchTrial& trial : trials) fastest = std::min(fastest, trial.seconds);
   const auto cost = [&](const MicroBatchTrial& trial) {
     if (trial.seconds > kAsFast * fastest) return std::numeric_limits<double>::infinity();
-    return trial.seconds * std::pow(trial.bytes, kExponent);
+    return trial.seconds * std::sqrt(std::max(trial.bytes, kFreeBytes));
   };
   double least = std::numeric_limits<double>::infinity();
   for (const MicroBatchTrial& trial : trials) least = std::min(least, cost(trial));
@@ -215,7 +234,10 @@ InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, con
     if (options.keep_model_states && !quantization_ && graph->node(id).kind == NodeKind::state)
       session.add_state(name, graph->node(id).outputs[0]);
   }
-  program_ = &session.compile(std::move(graph), progress);
+  {
+    const SavingMemory saving(session.backend(), micro_batch_ < images_[0] && micro_batch_ <= kFewImages);
+    program_ = &session.compile(std::move(graph), progress);
+  }
   const Plan& plan = program_->plan();
   const Buffer& input = plan.buffers[static_cast<size_t>(plan.inputs.at("images"))];
   reads_in_place_ = input.value.layout.kind == Layout::Kind::plain;

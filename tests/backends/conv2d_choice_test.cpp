@@ -50,7 +50,7 @@ ConvProblem problem() {
 class ConvChoice : public ::testing::Test {
  protected:
   std::string choose(const std::vector<ConvCandidate>& candidates) {
-    return choose_convolution(problem(), "key", candidates, tuning_, 1)->algorithm();
+    return choose_convolution(problem(), "key", candidates, tuning_, {})->algorithm();
   }
   PrivateTuningCache cache_;
   TuningCache tuning_{"machine"};
@@ -65,31 +65,37 @@ TEST_F(ConvChoice, TheFastestIsTakenAndRemembered) {
 TEST(ConvCost, AmongTheNearlyFastestAMegabyteOfWeightsCounts) {
   constexpr size_t kMB = 1'000'000;
   const auto first = [](std::vector<double> milliseconds, std::vector<size_t> bytes, int64_t images = 4,
-                        int threads = 2) {
+                        ConvAim aim = {.threads = 2}) {
     for (double& ms : milliseconds) ms *= 1e-3;
-    return by_cost(milliseconds, bytes, images, threads).front();
+    return by_cost(milliseconds, bytes, images, aim).front();
   };
   EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 8 * kMB}), 1u) << "0.5 ms more, 11 MB less";
   EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 10 * kMB}), 0u) << "9 MB less are not enough";
-  EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 10 * kMB}, 4, 1), 1u) << "one thread's time is worth half as much";
-  EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 4 * kMB}, 4, 8), 0u) << "eight threads' four times as much";
+  EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 10 * kMB}, 4, {.threads = 1}), 1u)
+      << "one thread's time is worth half as much";
+  EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 4 * kMB}, 4, {.threads = 8}), 0u) << "eight threads' four times as much";
   EXPECT_EQ(first({0.20, 0.201}, {2 * kMB, kMB / 2}), 0u) << "two megabytes are free";
   EXPECT_EQ(first({10.0, 13.1}, {900 * kMB, 3 * kMB}), 0u) << "too slow, whatever it saves";
   EXPECT_EQ(first({10.0, 12.9}, {900 * kMB, 3 * kMB}), 1u);
   EXPECT_EQ(first({10.0, 10.9}, {900 * kMB, 3 * kMB}, 1), 0u) << "one image is wanted soon";
   EXPECT_EQ(first({10.0, 10.7}, {900 * kMB, 3 * kMB}, 1), 1u);
+  const ConvAim small{.threads = 2, .save_memory = true};
+  EXPECT_EQ(first({10.0, 10.5}, {19 * kMB, 15 * kMB}, 4, small), 1u) << "to save memory, 4 MB less are enough";
+  EXPECT_EQ(first({10.0, 14.9}, {900 * kMB, 3 * kMB}, 4, small), 1u);
+  EXPECT_EQ(first({10.0, 15.1}, {900 * kMB, 3 * kMB}, 4, small), 0u);
   EXPECT_EQ(first({10.5, 10.0}, {8 * kMB, 19 * kMB}), 0u) << "in whatever order they come";
   EXPECT_EQ(first({1.0, 1.0}, {kMB, kMB}), 0u) << "the first of two alike";
   const std::vector<double> seconds = {3e-3, 1e-3, 2e-3, 1.05e-3};
-  EXPECT_EQ(by_cost(seconds, std::vector<size_t>{0, 6 * kMB, 0, 0}, 4, 2), (std::vector<size_t>{3, 1, 2, 0}))
+  EXPECT_EQ(by_cost(seconds, std::vector<size_t>{0, 6 * kMB, 0, 0}, 4, {.threads = 2}),
+            (std::vector<size_t>{3, 1, 2, 0}))
       << "by speed";
-  EXPECT_TRUE(by_cost({}, {}, 4, 2).empty());
+  EXPECT_TRUE(by_cost({}, {}, 4, {.threads = 2}).empty());
 }
 
 TEST_F(ConvChoice, WithoutMeasuringItIsTheFirstWhateverIsKnownAndNothingIsRemembered) {
   const std::vector<ConvCandidate> candidates = {fake("small", 0, 64), fake("first", 8), fake("fast", 0)};
   const auto choose_at_once = [&] {
-    return choose_convolution(problem(), "key", candidates, tuning_, 1, /*measure=*/false)->algorithm();
+    return choose_convolution(problem(), "key", candidates, tuning_, {.measure = false})->algorithm();
   };
   EXPECT_EQ(choose_at_once(), "first") << "the first that can be made";
   EXPECT_EQ(tuning_.find("key"), std::nullopt);

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <tuple>
 
 #include "runtime/on_backend.h"
 #include "train/model_state.h"
@@ -99,11 +100,12 @@ TEST_F(Inference, EveryPassCanBeLeftOut) {
 TEST(MicroBatch, MemoryCountsAmongThoseAboutAsFastAsTheFastest) {
   using Trials = std::vector<MicroBatchTrial>;
   EXPECT_EQ(best_micro_batch(Trials{{1, 1.0, 8e6}}), 1);
-  EXPECT_EQ(best_micro_batch(Trials{{1, 1.03, 2e6}, {2, 1.0, 3e6}}), 1) << "a third less memory, 3 % more time";
-  EXPECT_EQ(best_micro_batch(Trials{{1, 1.04, 5e6}, {2, 1.0, 6e6}}), 2) << "a sixth less is not worth 4 %";
-  EXPECT_EQ(best_micro_batch(Trials{{1, 1.07, 1e3}, {2, 1.0, 3e9}}), 2) << "too slow, whatever it saves";
-  EXPECT_EQ(best_micro_batch(Trials{{1, 1.05, 1e3}, {2, 1.0, 3e9}}), 1);
-  EXPECT_EQ(best_micro_batch(Trials{{1, 2.0, 1e6}, {2, 1.5, 2e6}, {4, 1.0, 4e6}, {8, 0.95, 8e6}}), 4);
+  EXPECT_EQ(best_micro_batch(Trials{{1, 1.1, 2e8}, {2, 1.0, 3e8}}), 1) << "a third less memory, 10 % more time";
+  EXPECT_EQ(best_micro_batch(Trials{{1, 1.12, 5e8}, {2, 1.0, 6e8}}), 2) << "a sixth less is not worth 12 %";
+  EXPECT_EQ(best_micro_batch(Trials{{1, 1.1, 1e6}, {2, 1.0, 1.5e8}}), 2) << "both are small";
+  EXPECT_EQ(best_micro_batch(Trials{{1, 1.16, 1e3}, {2, 1.0, 3e9}}), 2) << "too slow, whatever it saves";
+  EXPECT_EQ(best_micro_batch(Trials{{1, 1.14, 1e3}, {2, 1.0, 3e9}}), 1);
+  EXPECT_EQ(best_micro_batch(Trials{{1, 2.0, 2e8}, {2, 1.5, 3e8}, {4, 1.0, 4e8}, {8, 0.95, 8e8}}), 4);
   EXPECT_EQ(best_micro_batch(Trials{{1, 1.0, 1e6}, {2, 1.0, 1e6}}), 1) << "the smaller of two alike";
   EXPECT_EQ(best_micro_batch(Trials{{1, 1.005, 1e6}, {2, 1.0, 1e6}}), 1) << "alike: half a percent is chance";
   EXPECT_EQ(best_micro_batch(Trials{{1, 1.04, 1e6}, {2, 1.0, 1e6}}), 2);
@@ -127,6 +129,21 @@ TEST_F(Inference, AMeasuredMicroBatchIsRememberedAndCanBeAnyNumberOfImages) {
     EXPECT_TRUE(chosen == 1 || chosen == 2 || chosen == 3) << chosen;
     const int steps = static_cast<int>(program.program().plan().steps.size());
     EXPECT_EQ(kernels > steps, round == 0) << "the second time nothing is tried";
+  }
+}
+
+TEST_F(Inference, SmallPartsOfABatchAloneTakeKernelsThatSaveMemory) {
+  const ModelSpec model = find_model("resnet20_cifar_a");
+  for (const auto& [images, together, saves] :
+       {std::tuple{int64_t{18}, int64_t{8}, true}, {18, 9, false}, {8, 8, false}, {8, 0, false}}) {
+    Session session(make_backend("cpu", 2));
+    const InferenceProgram program(
+        session, model,
+        {.model = {}, .images = {images, 3, 8, 8}, .micro_batch = together, .passes = {}, .keep_model_states = false});
+    const auto choices = session.backend().choices();
+    ASSERT_FALSE(choices.empty());
+    for (const auto& [problem, choice] : choices)
+      EXPECT_EQ(problem.find("small ") != std::string::npos, saves) << problem << ", " << together << " of " << images;
   }
 }
 

@@ -262,7 +262,7 @@ std::vector<ConvCandidate> candidates(const ConvProblem& problem, const CpuConte
 std::unique_ptr<Kernel> make_convolution(const NodeRequest& request, ConvPass pass, CpuContext& context) {
   const ConvProblem problem = ConvProblem::of(request, pass);
   return choose_convolution(problem, tuning_key(context, problem.key()), candidates(problem, context), context.tuning,
-                            context.threads, context.measure);
+                            aim_of(context));
 }
 
 }  // namespace

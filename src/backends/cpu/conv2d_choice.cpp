@@ -62,7 +62,7 @@ class ColdCaches {
 
 /// The indices of `kernels` in the order of by_cost: each runs in turn, and the smallest of a few timings counts.
 std::vector<size_t> by_measured_cost(const std::vector<std::unique_ptr<Kernel>>& kernels, const ConvProblem& p,
-                                     int threads) {
+                                     const ConvAim& aim) {
   if (kernels.size() < 2) return std::vector<size_t>(kernels.size(), 0);
   TestTensor x(storage_bytes(p.x_info.type, p.x_info.layout));
   TestTensor w(storage_bytes(p.w_info.type, p.w_info.layout));
@@ -98,7 +98,7 @@ std::vector<size_t> by_measured_cost(const std::vector<std::unique_ptr<Kernel>>&
     kernels[i]->pack(in[packing->input], packed[i]->data);
   }
   std::vector<double> best(kernels.size(), std::numeric_limits<double>::infinity());
-  ColdCaches caches(p.pass == ConvPass::input_grad ? y : x, threads);
+  ColdCaches caches(p.pass == ConvPass::input_grad ? y : x, aim.threads);
   constexpr int kRounds = 4;  // the first makes code and touches pages
   for (int round = 0; round < kRounds; ++round) {
     for (size_t i = 0; i < kernels.size(); ++i) {
@@ -115,7 +115,7 @@ std::vector<size_t> by_measured_cost(const std::vector<std::unique_ptr<Kernel>>&
     const auto packing = kernel->packing();
     weight_bytes.push_back(packing ? packing->bytes : storage_bytes(p.w_info.type, p.w_info.layout));
   }
-  return by_cost(best, weight_bytes, p.x[0], threads);
+  return by_cost(best, weight_bytes, p.x[0], aim);
 }
 
 /// The most scratch that a kernel may want, where one is there that makes do with `least`. The greediest win little,
@@ -136,17 +136,18 @@ ConvProblem with_batch(ConvProblem p, int64_t batch) {
 }  // namespace
 
 std::vector<size_t> by_cost(std::span<const double> seconds, std::span<const size_t> weight_bytes, int64_t images,
-                            int threads) {
+                            const ConvAim& aim) {
   std::vector<size_t> order(seconds.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return seconds[a] < seconds[b]; });
   // Transformed weights are up to four times the plain ones. What a megabyte is worth, among those about as fast as the
   // fastest, is little for a layer that takes 20 ms of a core with many images, much for one that takes six. A single
   // image is asked for to be answered soon, and the nets that have small weights alone have no memory to save.
-  const double as_fast = images == 1 ? 1.08 : 1.3;
-  constexpr double kSecondsPerByte = 1e-10, kFreeBytes = 2e6;
+  const double as_fast = aim.save_memory ? 1.5 : images == 1 ? 1.08 : 1.3;
+  const double seconds_per_byte = aim.save_memory ? 3e-10 : 1e-10;
+  constexpr double kFreeBytes = 2e6;
   const auto cost = [&](size_t i) {
-    return seconds[i] + kSecondsPerByte / threads * std::max(static_cast<double>(weight_bytes[i]), kFreeBytes);
+    return seconds[i] + seconds_per_byte / aim.threads * std::max(static_cast<double>(weight_bytes[i]), kFreeBytes);
   };
   const auto slower =
       std::find_if(order.begin(), order.end(), [&](size_t i) { return seconds[i] > as_fast * seconds[order[0]]; });
@@ -156,7 +157,7 @@ std::vector<size_t> by_cost(std::span<const double> seconds, std::span<const siz
 
 std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std::string& key,
                                            const std::vector<ConvCandidate>& candidates, TuningCache& tuning,
-                                           int threads, bool measure) {
+                                           const ConvAim& aim) {
   std::string shortage;  // of memory, as a candidate told it
   auto make = [&](const ConvCandidate& candidate, const ConvProblem& p) -> std::unique_ptr<Kernel> {
     try {
@@ -166,7 +167,7 @@ std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std
       return nullptr;
     }
   };
-  const auto known = measure ? tuning.find(key) : std::nullopt;
+  const auto known = aim.measure ? tuning.find(key) : std::nullopt;
   if (known) {
     for (const ConvCandidate& candidate : candidates) {
       if (candidate.name != *known) continue;
@@ -177,7 +178,7 @@ std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std
     if (!shortage.empty()) throw ResourceError(ExitCode::limit, "{}", shortage);
     throw InternalError(fmt::format("conv2d: no algorithm for {}", key));
   };
-  if (!measure) {
+  if (!aim.measure) {
     for (const ConvCandidate& candidate : candidates) {
       if (auto kernel = make(candidate, problem)) return kernel;
     }
@@ -200,7 +201,7 @@ std::unique_ptr<Kernel> choose_convolution(const ConvProblem& problem, const std
     kernels.erase(kernels.begin() + static_cast<std::ptrdiff_t>(i));
     made.erase(made.begin() + static_cast<std::ptrdiff_t>(i));
   }
-  const std::vector<size_t> order = by_measured_cost(kernels, measured, threads);
+  const std::vector<size_t> order = by_measured_cost(kernels, measured, aim);
   kernels.clear();
   for (size_t i : order) {
     // What works on fewer images may still be refused for all of them.

@@ -171,7 +171,7 @@ std::unique_ptr<Kernel> make_conv2d_max_pool(const NodeRequest& request, CpuCont
   const std::string key =
       tuning_key(context, fmt::format("conv2d_max_pool {} pool {}", problem.key(), to_string(Attributes{attrs.pool})));
   std::map<std::string, std::string> used = context.tuning.used();
-  auto kernel = choose_convolution(problem, key, candidates, context.tuning, context.threads, context.measure);
+  auto kernel = choose_convolution(problem, key, candidates, context.tuning, aim_of(context));
   if (!context.measure) return kernel;
   // A run that finds the answer known asks no more than this, and must note the same choices as one that measured.
   context.tuning.set_used(std::move(used));

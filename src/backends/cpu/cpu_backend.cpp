@@ -301,6 +301,8 @@ class CpuBackend : public Backend {
 
   std::map<std::string, std::string> choices() const override { return tuning_.used(); }
   void adopt(const std::map<std::string, std::string>& choices) override { tuning_.adopt(choices); }
+  void save_memory(bool on) override { context_.save_memory = on; }
+
   bool measures() const override { return context_.measure; }
   std::optional<std::string> recall(const std::string& problem) const override {
     return context_.measure ? tuning_.find(tuning_key(context_, problem)) : std::nullopt;
@@ -314,7 +316,7 @@ class CpuBackend : public Backend {
   static std::string describe_machine(Isa isa, int threads) {
     const dnnl_version_t* version = dnnl_version();
     // oneDNN's instruction set is its own: ONEDNN_MAX_CPU_ISA narrows it.
-    return fmt::format("{} {} {} threads onednn {}.{}.{} isa {:x} kernels 7", processor_name(), isa_name(isa), threads,
+    return fmt::format("{} {} {} threads onednn {}.{}.{} isa {:x} kernels 8", processor_name(), isa_name(isa), threads,
                        version->major, version->minor, version->patch,
                        static_cast<unsigned>(dnnl_get_effective_cpu_isa()));
   }

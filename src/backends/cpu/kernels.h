@@ -28,6 +28,7 @@ struct CpuContext {
   TuningCache& tuning;
   bool measure = true;                    ///< what the tuning cache does not know
   const HalfConvKernels* half = nullptr;  ///< in half precision; null: everything in f32
+  bool save_memory = false;               ///< see Backend
 };
 
 /// Whether the kernel `name` is one of those that are not to be taken.
@@ -36,9 +37,11 @@ inline bool left_out(const CpuContext& context, std::string_view name) {
                      [name](const std::string& part) { return name.find(part) != std::string_view::npos; });
 }
 
-/// What the tuning cache knows a problem by: another precision, or fewer allowed algorithms, is another problem.
+/// What the tuning cache knows a problem by: another precision, fewer allowed algorithms or
+/// another aim is another problem.
 inline std::string tuning_key(const CpuContext& context, const std::string& problem) {
   std::string precision = !context.half ? "" : context.half->native ? "f16 " : "emulated f16 ";
+  if (context.save_memory) precision = "small " + precision;
   for (const std::string& part : context.without) precision = fmt::format("without {} {}", part, precision);
   switch (context.algorithms) {
     case ConvAlgorithms::automatic: return precision + problem;
