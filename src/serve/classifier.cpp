@@ -88,7 +88,9 @@ Classifier::Classifier(ModelDescription description, std::optional<Quantization>
   if (dtype_ == DType::f64 && options.backend == "cpu")
     throw UserError("{}: f64 weights; the cpu backend computes in f32; take the backend reference",
                     escape_control(description_.architecture));
-  batches_ = batch_sizes(measure_micro_batch(session_, spec_, inference_options(options.max_batch)));
+  const int64_t together = measure_micro_batch(session_, spec_, inference_options(options.max_batch));
+  save_memory_ = saves_memory(together, options.max_batch);
+  batches_ = batch_sizes(together);
   for (const int64_t batch : batches_) {
     if (batch == 1 || session_.backend().measures()) program(batch);
   }
@@ -109,6 +111,7 @@ InferenceOptions Classifier::inference_options(int64_t batch) const {
   return {.model = description_.options,
           .dtype = dtype_,
           .images = {batch, description_.channels, size, size},
+          .save_memory = save_memory_ && batch > 1,  // one image is wanted soon
           .passes = {},
           .keep_model_states = false,
           .quantization = quantization_ ? &*quantization_ : nullptr};

@@ -95,6 +95,7 @@ class Classifier {
   std::optional<Quantization> quantization_;
   DType dtype_;
   int threads_;
+  bool save_memory_ = false;      ///< whether the largest batch is a part of `max_batch` for memory's sake
   std::vector<int64_t> batches_;  ///< that may be compiled, in order of size
   Session session_;
   std::map<int64_t, std::unique_ptr<InferenceProgram>> programs_;  ///< by batch; all read the same weights

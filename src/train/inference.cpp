@@ -54,10 +54,7 @@ Shape with_images(Shape shape, int64_t count) {
   return shape;
 }
 
-/// Parts of a batch that are as small as this are there to save memory: larger ones are faster.
-constexpr int64_t kFewImages = 8;
-
-/// What is prepared in its scope saves memory, if asked to.
+/// What is prepared in its scope saves memory, if asked to; what is prepared after it does not.
 class SavingMemory {
  public:
   SavingMemory(Backend& backend, bool on) : backend_(backend) { backend_.save_memory(on); }
@@ -146,7 +143,11 @@ int64_t micro_batch_of(Session& session, const ModelSpec& model, const Inference
   return options.micro_batch == 0 ? all : std::min(options.micro_batch, all);
 }
 
+constexpr int64_t kFewImages = 8;
+
 }  // namespace
+
+bool saves_memory(int64_t together, int64_t batch) { return together < batch && together <= kFewImages; }
 
 int64_t best_micro_batch(std::span<const MicroBatchTrial> trials) {
   constexpr double kAsFast = 1.15, kFreeBytes = 160e6;
@@ -184,8 +185,9 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
   auto last = std::make_unique<MicroBatch>(session, model, options, counts[0], progress);
   std::vector<MicroBatchTrial> trials = {{.count = counts[0], .seconds = 1, .bytes = last->bytes()}};
   double fastest = 1;
-  // What a larger number gains is less and less: two that gain nothing end it.
-  for (int without_gain = 0; trials.size() < counts.size() && without_gain < 2;) {
+  // What a larger number gains is less and less, once its kernels are the fastest: two that gain nothing end it.
+  for (int without_gain = 0;
+       trials.size() < counts.size() && (without_gain < 2 || saves_memory(trials.back().count, all));) {
     const int64_t count = counts[trials.size()];
     std::unique_ptr<MicroBatch> next;
     try {
@@ -235,7 +237,7 @@ InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, con
       session.add_state(name, graph->node(id).outputs[0]);
   }
   {
-    const SavingMemory saving(session.backend(), micro_batch_ < images_[0] && micro_batch_ <= kFewImages);
+    const SavingMemory saving(session.backend(), options.save_memory || saves_memory(micro_batch_, images_[0]));
     program_ = &session.compile(std::move(graph), progress);
   }
   const Plan& plan = program_->plan();

@@ -25,6 +25,8 @@ struct InferenceOptions {
   /// machine's cache knows for this network, else measured (seconds) and remembered; all N where the backend does not
   /// measure.
   int64_t micro_batch = 0;
+  /// Kernels with small weights where they cost little time, as saves_memory() has it of a micro-batch.
+  bool save_memory = false;
   PassOptions passes;
   /// The session keeps the weights that others are folded from, for refresh(); without them it holds what it computes
   /// with and no more, and is filled by load().
@@ -116,10 +118,13 @@ struct MicroBatchTrial {
   double bytes = 0;    ///< of activations and plain weights
 };
 
-/// The count of least cost: seconds times the square root of the bytes, so that a third less memory is worth 18 % of
-/// the time. What is below 160 MB is small, and time alone decides. None more than 15 % slower than the fastest; of
-/// those within 1 % of the least cost the first, so give ascending counts.
+/// The count of least cost: seconds times the square root of the bytes, so that a quarter less memory is worth 15 %
+/// more time, which is the most beside the fastest. What is below 160 MB is small, and time alone decides. Of those
+/// within 1 % of the least cost the first, so give ascending counts.
 int64_t best_micro_batch(std::span<const MicroBatchTrial> trials);
+
+/// Whether `together` images of a batch go together to save memory: few, as larger parts are faster.
+bool saves_memory(int64_t together, int64_t batch);
 
 /// The best_micro_batch of 1, 2, 4, ... and all `options.images`. Measured with random weights, each number
 /// beside the one before it, by the way choosing the algorithms for each, and remembered by the backend.

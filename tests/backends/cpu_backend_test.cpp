@@ -533,6 +533,14 @@ TEST_F(CpuConvolution, AFamilyLeftOutByItsNameIsNotTaken) {
     EXPECT_EQ(steps("on the fly", fresh), 0);
     EXPECT_EQ(steps("stem,winograd", fresh), 0);
   }
+  const auto onednn = [&](const std::string& without) {
+    ScopedEnvironment environment("RESNET_CONV_WITHOUT", without);
+    Session session(make_backend("cpu", 1));
+    session.backend().adopt(everywhere(problems_of(build), "onednn winograd"));
+    return steps_with(compile(session, build), "jit_wino");
+  };
+  EXPECT_EQ(onednn("stem"), onednn_has_winograd() ? 1 : 0);
+  EXPECT_EQ(onednn("onednn winograd"), 0);
 }
 
 TEST_F(CpuConvolution, WithoutWinogradForcedWinogradSaysSo) {

@@ -138,6 +138,31 @@ TEST(QuantizedOps, AndWithWinogradWhereverItCan) {
   expect_reference_bytes(201, 40);
 }
 
+/// Of 60 convolutions, those by a kernel whose name holds `family`, where `without` is left out.
+int convolutions_by(const std::string& family, const std::string& without) {
+  const ScopedEnvironment environment("RESNET_CONV_WITHOUT", without);
+  int count = 0;
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    Rng rng(mix(seed));
+    const BuildGraph build = graph_of(draw(rng));
+    Session session(make_backend("cpu", 1));
+    for (const Step& step : compile(session, build).plan().steps)
+      count += step.kernel->algorithm().find(family) != std::string::npos;
+  }
+  return count;
+}
+
+TEST(QuantizedOps, AFamilyLeftOutByItsNameIsNotTaken) {
+  const ScopedEnvironment usual("RESNET_CONV_ALGORITHM", "auto");
+  const bool bytes = convolutions_by("int8 bytes", "") > 0;
+  if (!bytes && convolutions_by("int8 pairs", "") == 0) GTEST_SKIP() << "plain C++ alone: there is one kernel";
+  for (const std::string family : {"int8 winograd", bytes ? "int8 bytes" : "int8 pairs"}) {
+    EXPECT_GT(convolutions_by(family, ""), 0) << family;
+    EXPECT_EQ(convolutions_by(family, family), 0) << family;
+  }
+  EXPECT_EQ(convolutions_by("int8 words", "int8 winograd, int8 pairs,int8 bytes"), 60) << "with a blank, too";
+}
+
 TEST(QuantizedOps, AndWithoutEachFamily) {
   for (const char* family : {"int8 winograd", "int8 pairs", "int8 bytes", "int8 winograd,int8 pairs,int8 bytes"}) {
     const ScopedEnvironment without("RESNET_CONV_WITHOUT", family);

@@ -10,7 +10,8 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "runtime/on_backend.h"
 #include "train/model_state.h"
@@ -134,17 +135,34 @@ TEST_F(Inference, AMeasuredMicroBatchIsRememberedAndCanBeAnyNumberOfImages) {
 
 TEST_F(Inference, SmallPartsOfABatchAloneTakeKernelsThatSaveMemory) {
   const ModelSpec model = find_model("resnet20_cifar_a");
-  for (const auto& [images, together, saves] :
-       {std::tuple{int64_t{18}, int64_t{8}, true}, {18, 9, false}, {8, 8, false}, {8, 0, false}}) {
+  /// Choices that were made to save memory, and others, once a program is there for each pair in turn.
+  const auto choices = [&](const std::vector<std::pair<int64_t, int64_t>>& together_of_all, bool save = false) {
     Session session(make_backend("cpu", 2));
-    const InferenceProgram program(
-        session, model,
-        {.model = {}, .images = {images, 3, 8, 8}, .micro_batch = together, .passes = {}, .keep_model_states = false});
-    const auto choices = session.backend().choices();
-    ASSERT_FALSE(choices.empty());
-    for (const auto& [problem, choice] : choices)
-      EXPECT_EQ(problem.find("small ") != std::string::npos, saves) << problem << ", " << together << " of " << images;
+    for (const auto& [together, all] : together_of_all)
+      InferenceProgram(session, model,
+                       {.model = {},
+                        .images = {all, 3, 8, 8},
+                        .micro_batch = together,
+                        .save_memory = save,
+                        .passes = {},
+                        .keep_model_states = false});
+    std::pair<int, int> counts;
+    for (const auto& [problem, choice] : session.backend().choices())
+      ++(problem.find("small ") != std::string::npos ? counts.first : counts.second);
+    return counts;
+  };
+  const auto few = choices({{8, 18}});
+  EXPECT_GT(few.first, 0);
+  EXPECT_EQ(few.second, 0);
+  EXPECT_EQ(choices({{8, 8}}, true), few) << "or whoever asks for them";
+  for (const auto& [together, all] : {std::pair{9, 18}, {8, 8}, {0, 8}}) {
+    const auto others = choices({{together, all}});
+    EXPECT_EQ(others.first, 0) << together << " of " << all;
+    EXPECT_GT(others.second, 0) << together << " of " << all;
   }
+  const auto both = choices({{8, 18}, {8, 8}});
+  EXPECT_EQ(both.first, few.first) << "what is prepared afterwards does not";
+  EXPECT_EQ(both.second, few.first);
 }
 
 TEST_F(Inference, AStateThatIsReadPackedAloneIsNotKept) {

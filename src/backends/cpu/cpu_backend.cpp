@@ -255,12 +255,12 @@ class CpuBackend : public Backend {
 
   std::string name() const override { return "cpu"; }
   std::string identity() const override {
-    std::string half = !context_.half ? "" : context_.half->native ? ", f16" : ", emulated f16";
-    if (!context_.without.empty()) half += fmt::format(", without {}", fmt::join(context_.without, ", "));
+    std::string limits = !context_.half ? "" : context_.half->native ? ", f16" : ", emulated f16";
+    if (!context_.without.empty()) limits += fmt::format(", without {}", fmt::join(context_.without, ", "));
     switch (context_.algorithms) {
-      case ConvAlgorithms::automatic: return identity_ + half;
-      case ConvAlgorithms::direct: return identity_ + ", direct convolutions" + half;
-      case ConvAlgorithms::winograd: return identity_ + ", winograd convolutions" + half;
+      case ConvAlgorithms::automatic: return identity_ + limits;
+      case ConvAlgorithms::direct: return identity_ + ", direct convolutions" + limits;
+      case ConvAlgorithms::winograd: return identity_ + ", winograd convolutions" + limits;
     }
     throw InternalError("unknown convolution algorithms");
   }
@@ -346,13 +346,15 @@ ConvAlgorithms conv_algorithms_from_environment() {
 }
 
 std::vector<std::string> conv_without_from_environment() {
-  // `direct` and `int8 words` can do every convolution, and stay; half precision is there for who asks for it.
+  // What `direct`, `f16 direct` and `int8 words` can do others can, too; they stay.
   constexpr std::array<std::string_view, 7> kFamilies = {"winograd",      "onednn winograd", "on the fly", "stem",
                                                          "int8 winograd", "int8 pairs",      "int8 bytes"};
   const char* text = std::getenv("RESNET_CONV_WITHOUT");
   std::set<std::string> names;
   std::istringstream list(text ? text : "");
   for (std::string name; std::getline(list, name, ',');) {
+    name.erase(0, std::min(name.find_first_not_of(' '), name.size()));
+    name.erase(name.find_last_not_of(' ') + 1);
     if (std::find(kFamilies.begin(), kFamilies.end(), name) == kFamilies.end()) {
       throw UserError("environment RESNET_CONV_WITHOUT: '{}'; expected some of {}, separated by commas",
                       escape_control(name), fmt::join(kFamilies, ", "));

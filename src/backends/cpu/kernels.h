@@ -37,16 +37,16 @@ inline bool left_out(const CpuContext& context, std::string_view name) {
                      [name](const std::string& part) { return name.find(part) != std::string_view::npos; });
 }
 
-/// What the tuning cache knows a problem by: another precision, fewer allowed algorithms or
-/// another aim is another problem.
+/// What the tuning cache knows a problem by: another precision, fewer allowed algorithms or another aim
+/// is another problem.
 inline std::string tuning_key(const CpuContext& context, const std::string& problem) {
-  std::string precision = !context.half ? "" : context.half->native ? "f16 " : "emulated f16 ";
-  if (context.save_memory) precision = "small " + precision;
-  for (const std::string& part : context.without) precision = fmt::format("without {} {}", part, precision);
+  std::string limits = !context.half ? "" : context.half->native ? "f16 " : "emulated f16 ";
+  if (context.save_memory) limits = "small " + limits;
+  for (const std::string& part : context.without) limits = fmt::format("without {} {}", part, limits);
   switch (context.algorithms) {
-    case ConvAlgorithms::automatic: return precision + problem;
-    case ConvAlgorithms::direct: return "direct " + precision + problem;
-    case ConvAlgorithms::winograd: return "winograd " + precision + problem;
+    case ConvAlgorithms::automatic: return limits + problem;
+    case ConvAlgorithms::direct: return "direct " + limits + problem;
+    case ConvAlgorithms::winograd: return "winograd " + limits + problem;
   }
   throw InternalError("unknown convolution algorithms");
 }
