@@ -302,7 +302,6 @@ class CpuBackend : public Backend {
   std::map<std::string, std::string> choices() const override { return tuning_.used(); }
   void adopt(const std::map<std::string, std::string>& choices) override { tuning_.adopt(choices); }
   void save_memory(bool on) override { context_.save_memory = on; }
-
   bool measures() const override { return context_.measure; }
   std::optional<std::string> recall(const std::string& problem) const override {
     return context_.measure ? tuning_.find(tuning_key(context_, problem)) : std::nullopt;
