@@ -22,6 +22,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tools"))
 LR = 0.05
 MOST_DEVIATION = 1e-4  # of the logits, by the largest of them
+MOST_HALF_DEVIATION = 2e-2  # in half precision; random nets have 0.5 to 0.8 %, nonsense has 1 and more
 # Of int8's logits with those in f32: nonsense has 0, and a random net's layers in 8 bits leave 0.95 and more.
 LEAST_CORRELATION = 0.9
 
@@ -245,7 +246,8 @@ def disagreement(answer, wanted, precision):
         correlation = min(np.corrcoef(row, wanted[0])[0, 1] for row in answer)
         return None if correlation > LEAST_CORRELATION else f"correlate by {correlation:.2f} only with f32's"
     deviation = np.abs(answer - wanted).max() / np.abs(wanted).max()
-    return None if deviation < MOST_DEVIATION else f"differ from the stored ones by {deviation:.1e}"
+    most = MOST_HALF_DEVIATION if precision == "f16" else MOST_DEVIATION
+    return None if deviation < most else f"differ from the stored ones by {deviation:.1e}"
 
 
 def program_bytes(maps):

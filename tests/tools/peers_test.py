@@ -151,6 +151,8 @@ class Peers(unittest.TestCase):
         self.assertIsNone(peers.disagreement(near, wanted, "f32"))
         self.assertIn("differ", peers.disagreement(rough, wanted, "f32"))
         self.assertIsNone(peers.disagreement(rough, wanted, "int8"))
+        self.assertIsNone(peers.disagreement(wanted * 1.01, wanted, "f16"))
+        self.assertIn("differ", peers.disagreement(wanted * 1.03, wanted, "f16"))
         self.assertIn("correlate", peers.disagreement(np.concatenate([wanted, far]), wanted, "int8"))
         self.assertIn("correlate", peers.disagreement(wanted * np.nan, wanted, "int8"))
 
