@@ -315,7 +315,7 @@ class CpuBackend : public Backend {
   static std::string describe_machine(Isa isa, int threads) {
     const dnnl_version_t* version = dnnl_version();
     // oneDNN's instruction set is its own: ONEDNN_MAX_CPU_ISA narrows it.
-    return fmt::format("{} {} {} threads onednn {}.{}.{} isa {:x} kernels 8", processor_name(), isa_name(isa), threads,
+    return fmt::format("{} {} {} threads onednn {}.{}.{} isa {:x} kernels 9", processor_name(), isa_name(isa), threads,
                        version->major, version->minor, version->patch,
                        static_cast<unsigned>(dnnl_get_effective_cpu_isa()));
   }

@@ -102,9 +102,8 @@ struct Winograd {
   /// Channel blocks summed per visit of the micro kernel, so that its 16 KB of U stay in L1.
   static constexpr int64_t kDepth = B == 16 ? 8 : 32;
 
-  // Sizes that only speed depends on, from timings on a CPU with 512 KB of L2 (B = 8) and for one of
-  // 2 MB with a third of the memory bandwidth per operation (B = 16).
-  static constexpr int64_t kCache = B == 16 ? 1200 << 10 : 300 << 10;  ///< V and P of a thread's block of tiles
+  // Sizes that only speed depends on, from timings on CPUs with 512 KB (B = 8) and 2 MB of L2 (B = 16).
+  static constexpr int64_t kCache = B == 16 ? 800 << 10 : 300 << 10;   ///< V and P of a thread's block of tiles
   static constexpr int64_t kTeamCache = B == 16 ? 12 << 20 : 8 << 20;  ///< V of the team's block of tiles
   static constexpr int64_t kTeamBytes = B == 16 ? 4 << 20 : 3 << 20;   ///< U above this is streamed by a team
   static constexpr int64_t kGroup = 64 / B / 2, kTeamGroup = 64 / B;   ///< output blocks of P at a time, even
