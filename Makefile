@@ -51,7 +51,7 @@ test-kernels: ## the test suite with each family of kernels switched off by name
 	@cmake --preset release -DRESNET_WERROR=$(WERROR) -DRESNET_BUILD_TESTS=ON -DRESNET_BUILD_BENCH=ON
 	@cmake --build build/release -j $(JOBS)
 	@for setting in RESNET_CONV_ALGORITHM=direct RESNET_CONV_ALGORITHM=winograd \
-	    "RESNET_CONV_WITHOUT=onednn winograd,on the fly,stem,int8 winograd,int8 pairs,int8 bytes" \
+	    "RESNET_CONV_WITHOUT=onednn winograd,on the fly,stem,int8 winograd,int8 pairs,int8 bytes,int8 tiles" \
 	    RESNET_MAX_ISA=avx2 RESNET_MAX_ISA=generic; do \
 	  echo "make test-kernels: $$setting" >&2; \
 	  env "$$setting" ctest --test-dir build/release --output-on-failure -LE oracle -j $(JOBS); \

@@ -23,6 +23,7 @@ std::vector<TensorType> quantized_conv2d_shape(const InferCall& call) {
     rule.fail("input {} and weight {} do not fit groups={}; check the width passed to the layer", x.str(), w.str(),
               a.conv.groups);
   }
+  if (w.elements() == 0) rule.fail("weight {} is empty", w.str());
   const Window rows{w[2], a.conv.stride.h, a.conv.pad.h, a.conv.dilation.h};
   const Window columns{w[3], a.conv.stride.w, a.conv.pad.w, a.conv.dilation.w};
   const Shape y{x[0], w[0], window_count(rule, "height", x[2], rows), window_count(rule, "width", x[3], columns)};

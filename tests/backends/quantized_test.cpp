@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "ops/quantize.h"
 #include "ops/quantized_conv2d.h"
 #include "ops/quantized_pool.h"
@@ -154,17 +156,19 @@ int convolutions_by(const std::string& family, const std::string& without) {
 
 TEST(QuantizedOps, AFamilyLeftOutByItsNameIsNotTaken) {
   const ScopedEnvironment usual("RESNET_CONV_ALGORITHM", "auto");
-  EXPECT_GT(convolutions_by("int8 winograd", ""), 0);
+  EXPECT_GT(convolutions_by("int8 winograd", "int8 tiles,int8 bytes"), 0) << "which have more products at once";
   if (make_backend("cpu", 1)->identity().find(" avx2 ") != std::string::npos) {
     EXPECT_GT(convolutions_by("int8 pairs", ""), 0) << "which are made for it";
   }
-  for (const std::string family : {"int8 winograd", "int8 pairs", "int8 bytes"})
+  for (const std::string family : {"int8 winograd", "int8 pairs", "int8 bytes", "int8 tiles"})
     EXPECT_EQ(convolutions_by(family, family), 0) << family;
-  EXPECT_EQ(convolutions_by("int8 words", "int8 winograd, int8 pairs,int8 bytes"), 60) << "with a blank, too";
+  EXPECT_EQ(convolutions_by("int8 words", "int8 winograd, int8 pairs,int8 bytes,int8 tiles"), 60)
+      << "with a blank, too";
 }
 
 TEST(QuantizedOps, AndWithoutEachFamily) {
-  for (const char* family : {"int8 winograd", "int8 pairs", "int8 bytes", "int8 winograd,int8 pairs,int8 bytes"}) {
+  for (const char* family : {"int8 tiles", "int8 tiles,int8 winograd", "int8 tiles,int8 bytes", "int8 winograd",
+                             "int8 pairs", "int8 tiles,int8 winograd,int8 pairs,int8 bytes"}) {
     const ScopedEnvironment without("RESNET_CONV_WITHOUT", family);
     expect_reference_bytes(401, 20);
   }
@@ -174,6 +178,60 @@ TEST(QuantizedOps, AndOnEveryInstructionSet) {
   for (const char* isa : {"generic", "avx2", "avx512"}) {  // as far as there is one
     const ScopedEnvironment limit("RESNET_MAX_ISA", isa);
     expect_reference_bytes(301, 30);
+  }
+}
+
+/// Channels and filters that fill AMX's registers, as most of a network's do: pixels that are read where they lie, from
+/// a copy with padding and from a panel; weights that go over them in several parts; every kind of residual and result.
+TEST(QuantizedOps, WholeTilesGiveTheReferenceBytes) {
+  for (uint64_t seed = 1; seed <= 120; ++seed) {
+    Rng rng(mix(1000 + seed));
+    Case c;
+    const int64_t kernel = pick(rng, {1, 1, 3, 3, 5}), stride = pick(rng, {1, 1, 1, 2}),
+                  pad = between(rng, 0, kernel / 2);
+    const int64_t groups = pick(rng, {1, 1, 1, 2}), h = between(rng, kernel, 18), w = between(rng, kernel, 18);
+    c.x = {between(rng, 1, 3), groups * pick(rng, {64, 64, 128, 192, kernel == 5 ? 64 : 448}), h, w};
+    const int64_t across = rng.below(4) == 0 ? 1 : kernel;
+    c.w = {groups * pick(rng, {32, 64, 96, 40}), c.x[1] / groups, kernel, across};
+    c.attrs.conv = {
+        .stride = {stride, stride}, .pad = {pad, across == 1 ? 0 : pad + (rng.below(5) == 0)}, .groups = groups};
+    c.attrs.conv.residual = rng.below(2) == 0;
+    c.attrs.conv.relu = rng.below(3) == 0;
+    c.attrs.output = rng.below(2) == 0 ? DType::i8 : DType::u8;
+    c.residual = rng.below(2) == 0 ? DType::i8 : DType::u8;
+    c.y = {c.x[0], c.w[0], (h + 2 * pad - kernel) / stride + 1, (w + 2 * c.attrs.conv.pad.w - across) / stride + 1};
+    const Tensors leaves = leaves_of(c, rng);
+    const Tensors want = run_on("reference", 1, graph_of(c), leaves);
+    const Tensors got = run_on("cpu", 1 + static_cast<int>(seed % 3), graph_of(c), leaves);
+    ASSERT_EQ(got.at("y"), want.at("y")) << "seed " << seed << ": " << c.str();
+  }
+}
+
+/// What a hostile file can make of a sum: infinities, no number, and what fits no whole number of 32 bits.
+TEST(QuantizedOps, WhatFitsNoByteIsCutOffAlike) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const std::vector<float> odd = {kInfinity, -kInfinity, std::numeric_limits<float>::quiet_NaN(),
+                                  3e9f,      -3e9f,      1e38f,
+                                  -1e38f,    255.5f,     -128.5f,
+                                  127.5f,    0.5f,       -0.5f};
+  for (const DType output : {DType::u8, DType::i8}) {
+    for (const bool residual : {false, true}) {
+      Case c;
+      c.x = {1, 64, 6, 7};
+      c.w = {32, 64, 1, 1};
+      c.y = {1, 32, 6, 7};
+      c.attrs.output = output;
+      c.attrs.conv.residual = residual;
+      c.attrs.conv.relu = !residual;
+      Rng rng(3);
+      Tensors leaves = leaves_of(c, rng);
+      for (size_t k = 0; k < 32; ++k) {
+        leaves["offset"].as<float>()[k] = odd[k % odd.size()];
+        if (k >= odd.size()) leaves["multiplier"].as<float>()[k] = odd[(k + 5) % odd.size()];
+      }
+      EXPECT_EQ(run_on("cpu", 2, graph_of(c), leaves).at("y"), run_on("reference", 1, graph_of(c), leaves).at("y"))
+          << name_of(output) << (residual ? " with a residual" : "");
+    }
   }
 }
 

@@ -346,8 +346,8 @@ ConvAlgorithms conv_algorithms_from_environment() {
 
 std::vector<std::string> conv_without_from_environment() {
   // What `direct`, `f16 direct` and `int8 words` can do others can, too; they stay.
-  constexpr std::array<std::string_view, 7> kFamilies = {"winograd",      "onednn winograd", "on the fly", "stem",
-                                                         "int8 winograd", "int8 pairs",      "int8 bytes"};
+  constexpr std::array<std::string_view, 8> kFamilies = {
+      "winograd", "onednn winograd", "on the fly", "stem", "int8 winograd", "int8 pairs", "int8 bytes", "int8 tiles"};
   const char* text = std::getenv("RESNET_CONV_WITHOUT");
   std::set<std::string> names;
   std::istringstream list(text ? text : "");

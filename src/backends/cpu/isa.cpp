@@ -7,6 +7,10 @@
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace resnet {
 namespace {
@@ -19,6 +23,25 @@ bool has_avx512fp16() {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 23 & 1) != 0;
 }
 #endif
+
+bool ask_for_amx_int8() {
+#if defined(RESNET_EMULATE_AVX512)
+  return true;
+#elif defined(__x86_64__) && defined(__linux__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kOsXsave = 1U << 27, kTile = 1U << 24, kInt8 = 1U << 25, kTileState = 3U << 17;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kOsXsave) == 0) return false;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kTile) == 0 || (d & kInt8) == 0) return false;
+  unsigned enabled = 0, upper = 0;
+  asm("xgetbv" : "=a"(enabled), "=d"(upper) : "c"(0));
+  if ((enabled & kTileState) != kTileState) return false;
+  // Documentation/arch/x86/xstate.rst of Linux; what it grants holds for every thread.
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 
 Isa cpu_isa() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -41,6 +64,11 @@ Isa cpu_isa() {
 }
 
 }  // namespace
+
+bool has_amx_int8() {
+  static const bool has = ask_for_amx_int8();
+  return has;
+}
 
 const char* isa_name(Isa isa) {
   switch (isa) {

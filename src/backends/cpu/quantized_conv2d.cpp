@@ -42,6 +42,7 @@ const char* name_of(QuantizedAlgorithm algorithm) {
     case QuantizedAlgorithm::words: return "int8 words";
     case QuantizedAlgorithm::pairs: return "int8 pairs";
     case QuantizedAlgorithm::bytes: return "int8 bytes";
+    case QuantizedAlgorithm::tiles: return "int8 tiles";
     case QuantizedAlgorithm::winograd2: return "int8 winograd f2";
     case QuantizedAlgorithm::winograd4: return "int8 winograd f4";
   }
@@ -58,9 +59,10 @@ QuantizedAlgorithm winograd_for(const simd::QuantizedConvSize& size) {
   return products(4) * 10 < products(2) * 9 ? QuantizedAlgorithm::winograd4 : QuantizedAlgorithm::winograd2;
 }
 
-/// By sizes alone; results are the same bytes whichever is taken. Winograd, where there are channels enough to pay for
-/// its transforms. The processor's byte products, where it has them, are twice as fast as its products of 16-bit words,
-/// so that half of Winograd's saving is left: there it takes more of both kinds of channels.
+/// By sizes alone; results are the same bytes whichever is taken. AMX's tiles where there are any. Else Winograd, where
+/// there are channels enough to pay for its transforms. The processor's byte products, where it has them, are twice as
+/// fast as its products of 16-bit words, so that half of Winograd's saving is left: there it takes more of both kinds
+/// of channels.
 QuantizedAlgorithm choose(const simd::QuantizedKernels& kernels, const simd::QuantizedConvSize& size,
                           const CpuContext& context) {
   const auto can = [&](QuantizedAlgorithm algorithm) {
@@ -69,6 +71,7 @@ QuantizedAlgorithm choose(const simd::QuantizedKernels& kernels, const simd::Qua
   const QuantizedAlgorithm winograd = winograd_for(size);
   const bool can_winograd = context.algorithms != ConvAlgorithms::direct && can(winograd);
   if (can_winograd && context.algorithms == ConvAlgorithms::winograd) return winograd;
+  if (can(QuantizedAlgorithm::tiles)) return QuantizedAlgorithm::tiles;
   const bool bytes = can(QuantizedAlgorithm::bytes);
   const bool worth =
       bytes ? winograd == QuantizedAlgorithm::winograd4 && std::min(size.C, size.K) >= 128 : size.C >= 16;

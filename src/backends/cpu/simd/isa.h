@@ -14,6 +14,10 @@ Isa detected_isa();
 
 const char* isa_name(Isa isa);
 
+/// Whether this process may use AMX's tile registers and their products of bytes. They are large, so Linux (5.16 and
+/// newer) wants to be asked for their use once, which the first call does.
+bool has_amx_int8();
+
 /// Channels per block of the activation layout nChw{B}c the kernels of `isa` want: 8 or 16.
 constexpr int channel_block(Isa isa) { return isa >= Isa::avx512 ? 16 : 8; }
 

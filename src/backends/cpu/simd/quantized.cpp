@@ -1,153 +1,11 @@
-// Convolution of bytes as a matrix product: rows are output pixels, whose taps are gathered into a panel that stays in
-// the second cache, columns are filters, packed in slivers as wide as two registers.
-
 #include "backends/cpu/simd/quantized.h"
 
+#include "backends/cpu/simd/quantized_amx.h"
+#include "backends/cpu/simd/quantized_direct.h"
 #include "backends/cpu/simd/quantized_winograd.h"
 
 namespace resnet::simd::RESNET_ISA {
 namespace {
-
-// --- directly -------------------------------------------------------------------------------------------------------
-
-template <class Kind>
-struct Direct {
-  typedef typename Kind::Pixel Pixel;
-  typedef typename Kind::Weight Weight;
-
-  const QuantizedConvSize& p;
-  int64_t channels, filters, taps, groups, slivers, stride, rows, panel;
-
-  explicit Direct(const QuantizedConvSize& size)
-      : p(size),
-        channels(size.C / size.groups),
-        filters(size.K / size.groups),
-        taps(size.R * size.S * channels),
-        groups(ceil_div(taps, Kind::kGroup)),
-        slivers(ceil_div(filters, kColumns)),
-        stride(panel_stride<Kind>(groups * Kind::kGroup)),
-        rows(size.N * size.Ho * size.Wo),
-        panel(panel_rows(192 << 10, stride * static_cast<int64_t>(sizeof(Pixel)), 96, rows, size.threads)) {}
-
-  int64_t sliver_elements() const { return groups * Kind::kGroup * kColumns; }
-  size_t packed_bytes() const { return static_cast<size_t>(p.groups * slivers * sliver_elements()) * sizeof(Weight); }
-  size_t panel_bytes() const { return static_cast<size_t>(round_up((panel + kRows) * stride, 64)) * sizeof(Pixel); }
-  size_t scratch_bytes() const { return static_cast<size_t>(p.threads) * panel_bytes(); }
-
-  /// Taps in the order in which a row is gathered: r, s, channel.
-  void pack(const int8_t* w, Weight* packed) const {
-#pragma omp parallel for schedule(static) num_threads(p.threads)
-    for (int64_t i = 0; i < p.groups * slivers; ++i) {
-      Weight* sliver = packed + i * sliver_elements();
-      for (int64_t j = 0; j < sliver_elements(); ++j) sliver[j] = 0;
-      const int64_t first = i % slivers * kColumns;
-      for (int64_t column = 0; column < smaller(kColumns, filters - first); ++column) {
-        const int8_t* from = w + (i / slivers * filters + first + column) * taps;
-        for (int64_t rs = 0; rs < p.R * p.S; ++rs) {
-          for (int64_t c = 0; c < channels; ++c) {
-            const int64_t tap = rs * channels + c;
-            sliver[(tap / Kind::kGroup * kColumns + column) * Kind::kGroup + tap % Kind::kGroup] =
-                from[c * p.R * p.S + rs];
-          }
-        }
-      }
-    }
-  }
-
-  /// The taps of `count` output pixels from `first` on, for one group.
-  void gather(const QuantizedConvArgs& args, int64_t first, int64_t count, int64_t group, Pixel* to) const {
-    int64_t wo = first % p.Wo, ho = first / p.Wo % p.Ho, n = first / p.Wo / p.Ho;
-    for (int64_t row = 0; row < count; ++row, to += stride) {
-      gather(args, n, ho, wo, group, to);
-      if (++wo < p.Wo) continue;
-      wo = 0;
-      if (++ho < p.Ho) continue;
-      ho = 0;
-      ++n;
-    }
-  }
-
-  /// The taps of one output pixel.
-  void gather(const QuantizedConvArgs& args, int64_t n, int64_t ho, int64_t wo, int64_t group, Pixel* to) const {
-    const int64_t first = group * channels;
-    const uint8_t* end = args.x + p.N * p.H * p.W * p.C;
-    const bool runs = p.groups == 1 && p.dilation_w == 1;  // a row of taps lies in one piece
-    const int64_t h0 = ho * p.stride_h - p.pad_h, w0 = wo * p.stride_w - p.pad_w;
-    if (runs && h0 >= 0 && h0 + (p.R - 1) * p.dilation_h < p.H && w0 >= 0 && w0 + p.S <= p.W) {
-      const uint8_t* from = args.x + ((n * p.H + h0) * p.W + w0) * p.C;
-      for (int64_t r = 0; r < p.R; ++r, to += p.S * p.C, from += p.dilation_h * p.W * p.C)
-        Kind::gather(to, from, p.S * p.C, end - from);
-      for (int64_t i = taps; i < groups * Kind::kGroup; ++i) *to++ = 0;
-      return;
-    }
-    for (int64_t r = 0; r < p.R; ++r) {
-      const int64_t h = h0 + r * p.dilation_h, w = w0;
-      const uint8_t* row = args.x + (n * p.H + h) * p.W * p.C + first;
-      const bool in_rows = h >= 0 && h < p.H;
-      if (runs && in_rows && w >= 0 && w + p.S <= p.W) {
-        const uint8_t* from = row + w * p.C;
-        Kind::gather(to, from, p.S * p.C, end - from);
-        to += p.S * channels;
-        continue;
-      }
-      for (int64_t s = 0; s < p.S; ++s, to += channels) {
-        const int64_t column = w + s * p.dilation_w;
-        const bool inside = in_rows && column >= 0 && column < p.W;
-        const uint8_t* from = inside ? row + column * p.C : args.padding + first;
-        Kind::gather(to, from, channels, inside ? end - from : channels);
-      }
-    }
-    for (int64_t i = taps; i < groups * Kind::kGroup; ++i) *to++ = 0;
-  }
-
-  /// Whether the pixels of x, as they lie there, are the rows of a panel.
-  bool in_place() const {
-    return sizeof(Pixel) == 1 && p.R == 1 && p.S == 1 && p.stride_h == 1 && p.stride_w == 1 && p.pad_h == 0 &&
-           p.pad_w == 0 && channels % Kind::kGroup == 0;
-  }
-
-  template <Residual kResidual>
-  void run(const QuantizedConvArgs& args) const {
-    const int64_t panels = ceil_div(rows, panel);
-#pragma omp parallel num_threads(p.threads)
-    {
-      auto* gathered = reinterpret_cast<Pixel*>(static_cast<char*>(args.scratch) +
-                                                static_cast<size_t>(omp_get_thread_num()) * panel_bytes());
-      const Range mine = share(panels, omp_get_thread_num(), omp_get_num_threads());
-      for (int64_t i = mine.first; i < mine.last; ++i) {
-        const int64_t first = i * panel, count = smaller(panel, rows - first);
-        for (int64_t group = 0; group < p.groups; ++group) {
-          // A tile reads kRows rows, so the last one of x may have to be gathered all the same.
-          const int64_t ready = in_place() ? count / kRows * kRows : 0;
-          const auto* pixels = reinterpret_cast<const Pixel*>(args.x + first * p.C + group * channels);
-          multiply<kResidual>(args, pixels, p.C, first, ready, group);
-          gather(args, first + ready, count - ready, group, gathered);
-          multiply<kResidual>(args, gathered, stride, first + ready, count - ready, group);
-        }
-      }
-    }
-  }
-
-  /// `count` pixels from `first` on, whose rows lie at a, `distance` elements apart.
-  template <Residual kResidual>
-  void multiply(const QuantizedConvArgs& args, const Pixel* a, int64_t distance, int64_t first, int64_t count,
-                int64_t group) const {
-    if (count == 0) return;
-    const auto* packed = static_cast<const Weight*>(args.packed);
-    for (int64_t sliver = 0; sliver < slivers; ++sliver) {
-      const int64_t k = sliver * kColumns;
-      const Epilogue<kResidual> epilogue(args, p.K, group * filters + k, smaller(kColumns, filters - k));
-      const Weight* b = packed + (group * slivers + sliver) * sliver_elements();
-      for (int64_t row = 0; row < count; row += kRows) {
-        alignas(64) uint32_t sums[kRows * kColumns];
-        Kind::tile(a + row * distance, distance, b, groups, sums);
-        epilogue.write_rows(sums, smaller(kRows, count - row), first + row);
-      }
-    }
-  }
-};
-
-// --- the table ------------------------------------------------------------------------------------------------------
 
 /// Neighbouring taps in the order of a row, (0, 1), (2, 3), ...: 255 times the sum of those of one sign fits 16 bits.
 bool pairs_fit(const QuantizedConvSize& p, const int8_t* w) {
@@ -174,6 +32,12 @@ bool can(QuantizedAlgorithm algorithm, const QuantizedConvSize& p) {
 #endif
     case QuantizedAlgorithm::words: return true;
     case QuantizedAlgorithm::bytes: return has_vnni();
+    case QuantizedAlgorithm::tiles:
+#ifdef RESNET_AMX
+      return has_amx_int8();
+#else
+      return false;
+#endif
     case QuantizedAlgorithm::winograd2:
     case QuantizedAlgorithm::winograd4: return winograd_can(p);
   }
@@ -196,6 +60,9 @@ RESNET_INLINE void with_algorithm(QuantizedAlgorithm algorithm, const QuantizedC
 #endif
 #if defined(RESNET_AVX512)
   if (algorithm == QuantizedAlgorithm::bytes) return f(Direct<Bytes>(p), static_cast<int8_t*>(nullptr));
+#endif
+#ifdef RESNET_AMX
+  if (algorithm == QuantizedAlgorithm::tiles) return f(Tiled(p), static_cast<int8_t*>(nullptr));
 #endif
   f(Direct<Words>(p), static_cast<int16_t*>(nullptr));
 }
@@ -236,6 +103,29 @@ RESNET_INLINE uint8_t quantized(float x, float factor, float zero, float least, 
   return static_cast<uint8_t>(static_cast<int>(__builtin_rintf(above < largest ? above : largest)));
 }
 
+/// The three planes of an image, pixel by pixel.
+void interleave(const uint8_t* r, const uint8_t* g, const uint8_t* b, int64_t count, uint8_t* to) {
+  typedef uint8_t V __attribute__((vector_size(16)));
+  const auto load = [](const uint8_t* p) {
+    V v;
+    __builtin_memcpy(&v, p, 16);
+    return v;
+  };
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16, to += 48) {
+    const V x = load(r + i), y = load(g + i), z = load(b + i);
+    // Red and green where they belong, then blue between them.
+    const V first = __builtin_shufflevector(x, y, 0, 16, 0, 1, 17, 0, 2, 18, 0, 3, 19, 0, 4, 20, 0, 5);
+    const V second = __builtin_shufflevector(x, y, 21, 0, 6, 22, 0, 7, 23, 0, 8, 24, 0, 9, 25, 0, 10, 26);
+    const V third = __builtin_shufflevector(x, y, 0, 11, 27, 0, 12, 28, 0, 13, 29, 0, 14, 30, 0, 15, 31, 0);
+    const V out[3] = {__builtin_shufflevector(first, z, 0, 1, 16, 3, 4, 17, 6, 7, 18, 9, 10, 19, 12, 13, 20, 15),
+                      __builtin_shufflevector(second, z, 0, 21, 2, 3, 22, 5, 6, 23, 8, 9, 24, 11, 12, 25, 14, 15),
+                      __builtin_shufflevector(third, z, 26, 1, 2, 27, 4, 5, 28, 7, 8, 29, 10, 11, 30, 13, 14, 31)};
+    __builtin_memcpy(to, out, sizeof out);
+  }
+  for (; i < count; ++i, to += 3) to[0] = r[i], to[1] = g[i], to[2] = b[i];
+}
+
 void quantize(const QuantizeArgs& p) {
   const int64_t pixels = p.H * p.W, blocks = ceil_div(p.C, p.block);
   constexpr int64_t kChunk = 1024;  // pixels: their bytes stay in the first cache
@@ -246,13 +136,16 @@ void quantize(const QuantizeArgs& p) {
     const int64_t n = item / chunks, first = item % chunks * kChunk, last = smaller(pixels, first + kChunk);
     uint8_t* out = y + n * pixels * p.C;
     if (p.block == 1) {
-      uint8_t plane[kChunk];
+      uint8_t planes[3][kChunk];
       for (int64_t c = 0; c < p.C; ++c) {
         const float* x = p.x + (n * p.C + c) * pixels + first;
         const float factor = p.factor[c], zero = p.zero[c];
+        uint8_t* plane = planes[p.C == 3 ? c : 0];
         for (int64_t i = 0; i < last - first; ++i) plane[i] = quantized(x[i], factor, zero, p.least, p.largest);
+        if (p.C == 3) continue;
         for (int64_t i = 0; i < last - first; ++i) out[(first + i) * p.C + c] = plane[i];
       }
+      if (p.C == 3) interleave(planes[0], planes[1], planes[2], last - first, out + first * 3);
       continue;
     }
     for (int64_t b = 0; b < blocks; ++b) {

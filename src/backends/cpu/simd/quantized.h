@@ -22,6 +22,7 @@ enum class QuantizedAlgorithm {
   words,      ///< 16-bit pairs
   pairs,      ///< bytes whose products are added in pairs at 16 bits (pmaddubsw), AVX2
   bytes,      ///< four bytes at once, AVX-512 VNNI
+  tiles,      ///< 64 bytes of 16 pixels and as many filters at once, AMX
   winograd2,  ///< F(2x2, 3x3) in whole numbers, 16-bit pairs: 2.25 times fewer products
   winograd4,  ///< F(4x4, 3x3) modulo 2^32: 4 times fewer
 };

@@ -85,11 +85,11 @@ RESNET_TARGET_VNNI void vnni_tile(const void* a, int64_t stride_bytes, const voi
 }
 #endif
 
-/// 16-bit pairs.
+/// 16-bit pairs. A row of taps is filled up to whole kSteps; what is there does not matter, as its weights are 0.
 struct Words {
   typedef int16_t Pixel;
   typedef int16_t Weight;
-  static constexpr int kGroup = 2;
+  static constexpr int kGroup = 2, kStep = 2;
   static RESNET_INLINE void gather(Pixel* to, const uint8_t* from, int64_t n, int64_t room) {
     widen(to, from, n, room);
   }
@@ -136,7 +136,7 @@ struct Words {
 struct Pairs {
   typedef uint8_t Pixel;
   typedef int8_t Weight;
-  static constexpr int kGroup = 4;
+  static constexpr int kGroup = 4, kStep = 4;
   static RESNET_INLINE void gather(Pixel* to, const uint8_t* from, int64_t n, int64_t room) {
     copy_bytes(to, from, n, room);
   }
@@ -166,7 +166,7 @@ struct Pairs {
 struct Bytes {
   typedef uint8_t Pixel;
   typedef int8_t Weight;
-  static constexpr int kGroup = 4;
+  static constexpr int kGroup = 4, kStep = 4;
   static RESNET_INLINE void gather(Pixel* to, const uint8_t* from, int64_t n, int64_t room) {
     copy_bytes(to, from, n, room);
   }
