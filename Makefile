@@ -44,18 +44,12 @@ test: ## build everything and run every test, the layer and format checks among 
 	@cmake --build build/release -j $(JOBS)
 	@ctest --test-dir build/release --output-on-failure -j $(JOBS)
 
-# The oracles compare the kernels that are fastest here; without them each of these takes five to seven minutes.
-test-kernels: ## the test suite with each family of kernels switched off by name, and with older instruction sets
+test-kernels: ## the test suite with each family of kernels switched off by name, and with older instruction sets (over an hour)
 	@tools/install_packages.sh build test
 	@tools/install_oracles.sh build/oracles
 	@cmake --preset release -DRESNET_WERROR=$(WERROR) -DRESNET_BUILD_TESTS=ON -DRESNET_BUILD_BENCH=ON
 	@cmake --build build/release -j $(JOBS)
-	@for setting in RESNET_CONV_ALGORITHM=direct RESNET_CONV_ALGORITHM=winograd \
-	    "RESNET_CONV_WITHOUT=onednn winograd,on the fly,stem,int8 winograd,int8 pairs,int8 bytes,int8 tiles" \
-	    RESNET_MAX_ISA=avx2 RESNET_MAX_ISA=generic; do \
-	  echo "make test-kernels: $$setting" >&2; \
-	  env "$$setting" ctest --test-dir build/release --output-on-failure -LE oracle -j $(JOBS); \
-	done
+	@tools/test_kernels.sh build/release $(JOBS)
 
 # The oracles run PyTorch beside the program; under a sanitizer they would only be slow.
 asan: ## the test suite under AddressSanitizer and UndefinedBehaviorSanitizer

@@ -129,7 +129,8 @@ class Resnet:
         self.command = [str(word) for word in (program, "benchmark", model, "--mode", mode, *arguments, "--threads", threads, "--json")]
         self.version = run_resnet([program, "--version"]).split()[-1]
         self.last, self.fma_peak_gflops, self.gflop_per_image = {}, 0.0, 0.0
-        if "--precision" in self.command:  # which this machine or this build may not have
+        self.precision = self.command[self.command.index("--precision"):][:2] if "--precision" in self.command else []
+        if self.precision:  # which this machine or this build may not have
             tried = subprocess.run([*self.command, "--runs", "1"], text=True, capture_output=True, stdin=subprocess.DEVNULL)
             if tried.returncode == USAGE:
                 raise Unavailable(last_line(tried))
@@ -145,7 +146,8 @@ class Resnet:
     def first_answer(self):
         """As Peer's, of `resnet predict` and a PNG that has the net's size; an image is decoded within this time."""
         start = time.perf_counter()
-        run_resnet([self.program, "predict", self.model, self.model.parent / "image.png", "--logits", "--json", "--threads", self.threads])
+        run_resnet([self.program, "predict", self.model, self.model.parent / "image.png", "--logits", "--json", "--threads", self.threads,
+                    *self.precision])
         return time.perf_counter() - start, resnet_bytes(self.program)
 
     def close(self):

@@ -89,7 +89,7 @@ def svg(panels):
 
 def page(records):
     lines = ["# Inference beside its peers", "",
-             "Written by `bench/plot.py` from `bench/results/inference.jsonl`: the newest record of each setup, as `make bench-inference` made it",
+             "Written by `bench/plot.py` from `bench/results/inference.jsonl`: the newest record of each setup, of `make bench-inference` or a part of it",
              "([how it is measured](../../bench/README.md)).", "", "![images a second of every contestant](inference.svg)", "",
              "## What was promised", "", "```", *peers.report(records), "```", ""]
     precisions = list(peers.PEERS_OF)

@@ -207,6 +207,38 @@ TEST(QuantizedOps, WholeTilesGiveTheReferenceBytes) {
   }
 }
 
+TEST(QuantizedOps, MapsOfOneTo57PixelsInBatchesOfOneToNineGiveTheReferenceBytes) {
+  const std::vector<int64_t> sides = {1, 2, 3, 5, 7, 14, 28, 29, 56, 57}, channels = {5, 64, 3, 23, 9};
+  const std::vector<int64_t> kernels = {1, 3, 7, 3, 5};
+  const char* without[] = {"", "int8 tiles", "int8 tiles,int8 bytes", "int8 tiles,int8 winograd"};
+  uint64_t trial = 0;
+  int checked = 0;
+  for (int64_t n = 1; n <= 9; ++n) {
+    for (size_t i = 0; i < sides.size(); ++i, ++trial) {
+      Rng rng(mix(5000 + trial));
+      Case c;
+      const int64_t kernel = kernels[trial / 2 % 5], stride = 1 + static_cast<int64_t>(trial / 4 % 2);
+      const int64_t pad = static_cast<int64_t>(trial / 3 % 4);
+      c.x = {n, channels[trial % 5], sides[i], sides[(i + static_cast<size_t>(n) - 1) % sides.size()]};
+      c.w = {channels[(2 * i + static_cast<size_t>(n)) % 5], c.x[1], kernel, kernel};
+      if (c.x[1] * c.w[0] * kernel * kernel > 64 * 64 * 9) continue;  // the reference is slow
+      c.attrs.conv = {.stride = {stride, stride}, .pad = {pad, pad}};
+      c.attrs.conv.residual = trial % 2 == 0;
+      c.attrs.conv.relu = trial % 3 == 0;
+      c.attrs.output = trial % 4 < 3 ? DType::u8 : DType::i8;
+      c.y = {n, c.w[0], (c.x[2] + 2 * pad - kernel) / stride + 1, (c.x[3] + 2 * pad - kernel) / stride + 1};
+      if (c.x[2] + 2 * pad < kernel || c.x[3] + 2 * pad < kernel) continue;
+      const Tensors leaves = leaves_of(c, rng);
+      const ScopedEnvironment families("RESNET_CONV_WITHOUT", without[trial % 4]);
+      ASSERT_EQ(run_on("cpu", 1 + static_cast<int>(trial % 3), graph_of(c), leaves).at("y"),
+                run_on("reference", 1, graph_of(c), leaves).at("y"))
+          << c.str() << " without " << without[trial % 4];
+      ++checked;
+    }
+  }
+  EXPECT_GT(checked, 60);
+}
+
 /// What a hostile file can make of a sum: infinities, no number, and what fits no whole number of 32 bits.
 TEST(QuantizedOps, WhatFitsNoByteIsCutOffAlike) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();

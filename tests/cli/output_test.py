@@ -314,6 +314,28 @@ class Benchmark(ProgramTest):
                 self.assertGreater(b["peak_bytes"], 0)
                 self.assertNotRegex(result.err, "[\x00-\x09\x0b-\x1f\x7f]")
 
+    def test_the_plan_has_algorithm_bytes_and_both_times_of_each_step(self):
+        flags = ("benchmark", "lecture_resnet18", "--batch-size", "4", "--micro-batch", "2", "--image-size", "32", "--runs", "3", "--dump-plan")
+        b = self.ok(*flags, "--json").json()
+        plan = b["plan"]
+        self.assertEqual(sum(step["op"].startswith("conv2d") for step in plan), 20)
+        for step in plan:
+            self.assertGreater(step["bytes"], 0, step)
+            self.assertEqual(step["offset"] % 64, 0, step)
+            self.assertTrue(step["algorithm"] and step["layout"], step)
+            # The longer of its FLOPs at the measured peak and of its bytes at the memory's pace.
+            self.assertGreaterEqual(step["predicted_ms"] * b["fma_peak_gflops"] * 1e6, 0.999 * step["flops"], step)
+            self.assertGreater(step["predicted_ms"], 0, step)
+            self.assertGreater(step["measured_ms"], 0, step)
+        # A batch is two runs of the program, and steps are timed within a run.
+        self.assertLessEqual(2 * sum(step["measured_ms"] for step in plan), 1.001 * 1e3 * sum(b["seconds"]) / 3)
+        lines = self.ok(*flags).err.splitlines()
+        heads = ("op", "name", "algorithm", "result", "MFLOP", "KiB moved", "offset", "predicted ms", "measured ms")
+        table = next(i for i, line in enumerate(lines) if all(head in line for head in heads))
+        names = [line.split()[0] for line in lines[table + 1:table + 1 + len(plan)]]
+        self.assertEqual(names, [step["op"] for step in plan])
+        self.assertRegex(lines[table + 1 + len(plan)], rf"^{len(plan)} steps for 2 images, predicted [0-9.]+ ms, measured [0-9.]+ ms")
+
 
 if __name__ == "__main__":
     program.main()
