@@ -183,7 +183,7 @@ int run_benchmark(const Arguments& a) {
                     a.precision);
   if (a.batch_size < 1 || a.batch_size > 65536)
     throw UserError("--batch-size: {}; expected 1 to 65536 images", a.batch_size);
-  if (a.threads < 0 || a.threads > 1024) throw UserError("--threads: {}; expected 0 (all) to 1024", a.threads);
+  require_thread_count(a.threads);
   if (a.runs < 0) throw UserError("--runs: {}; expected 0 (by --seconds) or more", a.runs);
   if (!(a.seconds > 0 && a.seconds <= 3600))
     throw UserError("--seconds: {}; expected a number in (0, 3600]", a.seconds);

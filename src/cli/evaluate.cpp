@@ -134,7 +134,7 @@ void warn_of_turned_images(const Dataset& data, Progress& progress) {
 int run_evaluate(const Arguments& a) {
   if (a.batch_size < 1 || a.batch_size > 65536)
     throw UserError("--batch-size: {}; expected 1 to 65536 images", a.batch_size);
-  if (a.threads < 0 || a.threads > 1024) throw UserError("--threads: {}; expected 0 (all) to 1024", a.threads);
+  require_thread_count(a.threads);
   if (a.workers < 0 || a.workers > 64) throw UserError("--workers: {}; expected 0 to 64", a.workers);
   const Split split = parse_split(a.split);
   if (a.on_bad_sample != "stop" && a.on_bad_sample != "skip")

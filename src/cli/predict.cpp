@@ -57,6 +57,9 @@ std::vector<std::string> names_from_stdin() {
     bytes += line.size() + 1;
     if (bytes > kMost) throw ResourceError(ExitCode::limit, "stdin: more than {} bytes of names", kMost);
     if (line.ends_with('\r')) line.pop_back();
+    if (line.find('\0') != std::string::npos)
+      throw UserError("stdin: line {} holds a zero byte; expected one name a line, as `find` prints without -print0",
+                      names.size() + 1);
     if (!line.empty()) names.push_back(std::move(line));
   }
   return names;
@@ -153,7 +156,7 @@ void validate(const Arguments& a) {
   if (a.top_k < 1) throw UserError("--top-k: {}; expected 1 or more classes", a.top_k);
   if (a.batch_size < 1 || a.batch_size > 65536)
     throw UserError("--batch-size: {}; expected 1 to 65536 images", a.batch_size);
-  if (a.threads < 0 || a.threads > 1024) throw UserError("--threads: {}; expected 0 (all) to 1024", a.threads);
+  require_thread_count(a.threads);
   if (a.json && a.csv) throw UserError("--csv: given beside --json; expected one of them");
   if (a.logits && !a.json && !a.csv) throw UserError("--logits: given alone; expected --json or --csv with it");
   if (a.on_bad_sample != "report" && a.on_bad_sample != "skip" && a.on_bad_sample != "stop")
@@ -175,12 +178,16 @@ int run_predict(const Arguments& a) {
   const auto files = static_cast<int64_t>(paths.size());
   // Without a file too: the model is looked at, and a table has its header.
   const int64_t batch_size = std::clamp<int64_t>(files, 1, a.batch_size);
-  constexpr int64_t kWorthMeasuring = 256;  // images: a handful is done before fast kernels' weights are ready
-  Classifier classifier(a.model, {.threads = static_cast<int>(threads - workers),
-                                  .max_batch = batch_size,
-                                  .backend = a.backend,
-                                  .measure = files >= kWorthMeasuring,
-                                  .precision = parse_precision(a.precision)});
+  Classifier classifier(
+      a.model,
+      {.threads = static_cast<int>(threads - workers),
+       .max_batch = batch_size,
+       .backend = a.backend,
+       .measure = true,
+       .expected_images = std::max<int64_t>(files, 1),
+       .progress = [&](int done, int total) { progress.update(fmt::format("choosing kernels {}/{}", done, total)); },
+       .precision = parse_precision(a.precision)});
+  progress.clear();
   const ModelDescription& model = classifier.description();
   ImageFiles images(paths, {.batch_size = batch_size,
                             .channels = model.channels,

@@ -63,7 +63,7 @@ void check_arguments(const Arguments& a) {
   if (a.batch_size < 1 || a.batch_size > 65536)
     throw UserError("--batch-size: {}; expected 1 to 65536 images", a.batch_size);
   if (a.limit < 0) throw UserError("--limit: {}; expected 0 (all) or more", a.limit);
-  if (a.threads < 0 || a.threads > 1024) throw UserError("--threads: {}; expected 0 (all) to 1024", a.threads);
+  require_thread_count(a.threads);
   if (a.workers < 0 || a.workers > 64) throw UserError("--workers: {}; expected 0 to 64", a.workers);
 }
 
@@ -185,8 +185,9 @@ void print_text(const Arguments& a, const QuantizedModel& q, const Trial& before
     }
     std::printf("%s", table(rows).c_str());
   }
-  std::printf("%s: calibrated with %s images (%s)\n", escape_control(a.output).c_str(),
-              grouped(q.quantization.images).c_str(), q.quantization.method.c_str());
+  std::printf("%s: calibrated with %s %s (%s)\n", escape_control(a.output).c_str(),
+              grouped(q.quantization.images).c_str(), q.quantization.images == 1 ? "image" : "images",
+              q.quantization.method.c_str());
 }
 
 int run_quantize(const Arguments& a) {
@@ -223,6 +224,11 @@ int run_quantize(const Arguments& a) {
                           if (stop != 0) throw Stopped();
                           progress.update(fmt::format("calibrating, {} {}/{}", what, done, total));
                         }});
+    if (quantized.unreadable > 0) {
+      progress.print(fmt::format("resnet: warning: {} calibration {} cannot be read, others were taken: {}",
+                                 quantized.unreadable, quantized.unreadable == 1 ? "image" : "images",
+                                 quantized.first_unreadable));
+    }
     Trial before = try_model(model, data, a, threads, "f32", progress);
     LoadedModel int8;
     int8.description = model.description;
@@ -273,7 +279,7 @@ Command add_quantize(CLI::App& app) {
   verb->add_option("--limit", a->limit, "the first N of them; 0: all")->capture_default_str();
   verb->add_option("--calibration-split", a->calibration_split,
                    "images that ranges are found with; default train, or --split where there are none");
-  verb->add_option("--calibration-images", a->calibration_images, "the first N of them")->capture_default_str();
+  verb->add_option("--calibration-images", a->calibration_images, "N of them, drawn from all")->capture_default_str();
   verb->add_option("--method", a->method, "how a range is cut: minimum-error (squared) or percentile")
       ->capture_default_str();
   verb->add_option("--percentile", a->percentile, "per cent of the values inside, with --method percentile")

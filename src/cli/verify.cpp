@@ -7,6 +7,7 @@
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "data/class_names.h"
+#include "runtime/backends.h"
 #include "serve/golden.h"
 #include "serve/image_paths.h"
 
@@ -139,7 +140,7 @@ int run_verify(const Arguments& a) {
   if (!(a.tolerance >= 0) || !std::isfinite(a.tolerance)) {
     throw UserError("--tolerance: {}; expected a finite number, 0 or more", a.tolerance);
   }
-  if (a.threads < 0 || a.threads > 1024) throw UserError("--threads: {}; expected 0 (all) to 1024", a.threads);
+  require_thread_count(a.threads);
   Classifier classifier(a.model, {.threads = static_cast<int>(a.threads), .max_batch = 1, .backend = a.backend});
   return a.write.empty() ? hold_against(a, classifier) : write(a, classifier);
 }

@@ -42,10 +42,7 @@ int most_threads(int cpus) { return std::max(32, 4 * cpus); }
 
 /// The OpenMP runtime ends the process when it gets no thread: ask for as many before it does.
 void require_threads(int count) {
-  const int cpus = allowed_cpus();
-  if (count > most_threads(cpus))
-    throw UserError("--threads: {}; expected 0 (all {} CPUs that this process may use) to {}", count, cpus,
-                    most_threads(cpus));
+  require_thread_count(count);
   std::latch all_asked(1);
   std::vector<std::jthread> threads;
   try {
@@ -59,6 +56,13 @@ void require_threads(int count) {
 }
 
 }  // namespace
+
+void require_thread_count(int64_t count) {
+  const int cpus = allowed_cpus();
+  if (count < 0 || count > most_threads(cpus))
+    throw UserError("--threads: {}; expected 0 (all {} CPUs that this process may use) to {}", count, cpus,
+                    most_threads(cpus));
+}
 
 Precision parse_precision(const std::string& name) {
   if (name == "f32") return Precision::f32;

@@ -39,6 +39,10 @@ double fma_peak(int threads);
 /// bytes both counted; measured now (about 0.1 s).
 double memory_bandwidth(int threads);
 
+/// Throws UserError naming --threads for a negative number, and for more than four times the CPUs this process may use
+/// and more than 32. 0 stands for available_threads().
+void require_thread_count(int64_t count);
+
 /// Threads to compute with when nobody says how many: the CPUs this process may use (its affinity, its control groups'
 /// quotas), or fewer where OMP_NUM_THREADS or OMP_THREAD_LIMIT say so.
 int available_threads();

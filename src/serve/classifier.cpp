@@ -54,9 +54,17 @@ std::optional<Quantization> checked(std::optional<Quantization> quantization, co
   return quantization;
 }
 
+bool worth_measuring(const ClassifierOptions& options, const ModelDescription& d) {
+  if (!options.measure || options.expected_images == 0) return options.measure;
+  constexpr double kLeastFlops = 0.9e12;
+  const int64_t size = d.preprocessing.image_size;
+  const InferenceOptions one{.model = d.options, .images = {1, d.channels, size, size}, .passes = {}};
+  return static_cast<double>(options.expected_images) * inference_flops(find_model(d.architecture), one) >= kLeastFlops;
+}
+
 /// What a damaged quantised file holds is said before kernels are measured for it.
 ModelDescription checked(const OpenModel& model, const ClassifierOptions& options) {
-  if (options.measure && model.quantization()) model.values();
+  if (model.quantization() && worth_measuring(options, model.description())) model.values();
   return model.description();
 }
 
@@ -84,11 +92,13 @@ Classifier::Classifier(ModelDescription description, std::optional<Quantization>
       dtype_(dtype),
       threads_(threads_of(options)),
       session_(make_backend(options.backend, threads_,
-                            options.measure ? AlgorithmChoice::measured : AlgorithmChoice::usual, options.precision)) {
+                            worth_measuring(options, description_) ? AlgorithmChoice::measured : AlgorithmChoice::usual,
+                            options.precision)),
+      progress_(options.progress) {
   if (dtype_ == DType::f64 && options.backend == "cpu")
     throw UserError("{}: f64 weights; the cpu backend computes in f32; take the backend reference",
                     escape_control(description_.architecture));
-  const int64_t together = measure_micro_batch(session_, spec_, inference_options(options.max_batch));
+  const int64_t together = measure_micro_batch(session_, spec_, inference_options(options.max_batch), progress_);
   save_memory_ = saves_memory(together, options.max_batch);
   batches_ = batch_sizes(together);
   for (const int64_t batch : batches_) {
@@ -127,7 +137,7 @@ InferenceProgram& Classifier::program(int64_t batch) {
   auto& program = programs_[batch];
   if (!program) {
     try {
-      program = std::make_unique<InferenceProgram>(session_, spec_, inference_options(batch));
+      program = std::make_unique<InferenceProgram>(session_, spec_, inference_options(batch), progress_);
     } catch (...) {
       programs_.erase(batch);
       throw;

@@ -22,6 +22,10 @@ struct ClassifierOptions {
   /// Take this machine's fastest algorithms, measuring what its cache does not know (seconds, once for a machine): more
   /// images a second. Without it the usual ones, at once (AlgorithmChoice): the sooner first answer.
   bool measure = false;
+  /// Images that will come, where that is known: so few of a small network are done before anything is measured, and
+  /// `measure` is ignored for less than 0.9 TFLOP (256 images of ResNet-18). 0: many.
+  int64_t expected_images = 0;
+  PlanProgress progress = {};            ///< called while algorithms are measured
   Precision precision = Precision::f32;  ///< of convolutions; f16 needs the cpu backend and AVX512-FP16
 };
 
@@ -98,6 +102,7 @@ class Classifier {
   bool save_memory_ = false;      ///< whether the largest batch is a part of `max_batch` for memory's sake
   std::vector<int64_t> batches_;  ///< that may be compiled, in order of size
   Session session_;
+  PlanProgress progress_;
   std::map<int64_t, std::unique_ptr<InferenceProgram>> programs_;  ///< by batch; all read the same weights
   bool answered_ = false;
   PreprocessScratch scratch_;

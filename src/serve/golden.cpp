@@ -82,7 +82,12 @@ void write_golden(const std::string& path, const Golden& golden) {
                       {"std", p.std},
                       {"exif_orientation", p.exif_orientation}}},
                     {"images", images}};
-  atomic_write_file(path, all.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+  const std::string text = all.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
+  if (text.size() > kMaxGoldenBytes) {
+    throw ResourceError(ExitCode::limit, "{}: {} images make {} bytes; at most {} are read; expected fewer images",
+                        escape_control(path), golden.images.size(), text.size(), kMaxGoldenBytes);
+  }
+  atomic_write_file(path, text);
 }
 
 std::vector<GoldenImage> read_golden(const std::string& path, size_t classes) {

@@ -215,6 +215,19 @@ std::unique_ptr<Graph> make_inference_graph(const ModelSpec& model, const Infere
   return graph;
 }
 
+double inference_flops(const ModelSpec& model, const InferenceOptions& options) {
+  const auto graph = make_inference_graph(model, options);
+  double flops = 0;
+  for (const int32_t id : graph->live_nodes()) {
+    const Node& node = graph->node(id);
+    if (node.kind != NodeKind::op) continue;
+    std::vector<TensorType> inputs;
+    for (const Value& input : node.inputs) inputs.push_back(input.type());
+    flops += node.op->cost(node.attributes, inputs, node.outputs).flops;
+  }
+  return flops;
+}
+
 InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, const InferenceOptions& options,
                                    const PlanProgress& progress)
     : session_(session),

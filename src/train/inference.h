@@ -134,4 +134,7 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
 /// The forward graph alone, input "images", output "logits"; inference statistics.
 std::unique_ptr<Graph> make_inference_graph(const ModelSpec& model, const InferenceOptions& options);
 
+/// Of that graph: floating-point operations, a multiply-add counting two.
+double inference_flops(const ModelSpec& model, const InferenceOptions& options);
+
 }  // namespace resnet

@@ -189,6 +189,15 @@ class Calibration {
         options_(options),
         count_(std::min(options.images, images.count)),
         values_(model.values) {
+    // ReLUs would make an ordinary number of what is none, and nothing in 8 bits can stand for it.
+    for (const auto& [name, tensor] : values_) {
+      if (tensor.dtype() != DType::f32) continue;
+      for (const float v : tensor.as<float>()) {
+        if (!std::isfinite(v))
+          throw UserError(ExitCode::bad_data, "quantize: tensor '{}': holds {}; expected finite numbers",
+                          escape_control(name), v);
+      }
+    }
     const int64_t size = model.description.preprocessing.image_size;
     spec_.input = {model.description.channels, size, size};
     quantization_.mean = model.description.preprocessing.mean;
@@ -196,7 +205,6 @@ class Calibration {
     const auto channels = static_cast<size_t>(model.description.channels);
     if (quantization_.mean.empty()) quantization_.mean.assign(channels, 0);
     if (quantization_.std.empty()) quantization_.std.assign(channels, 1);
-    quantization_.images = count_;
     quantization_.method = options.method == ClipMethod::minimum_error
                                ? "minimum error"
                                : fmt::format("percentile {}", options.percentile);
@@ -235,6 +243,8 @@ class Calibration {
       check(result.tensors.at(name).type() == type, "quantize: a tensor of another type than the graph wants");
     }
     result.quantization = quantization_;
+    result.unreadable = taken_.unreadable;
+    result.first_unreadable = taken_.first_unreadable;
     return result;
   }
 
@@ -254,35 +264,45 @@ class Calibration {
     return std::clamp<int64_t>(static_cast<int64_t>(kMostBytes / bytes), 1, std::min<int64_t>(32, count_));
   }
 
-  /// Compiles and calls f(program, images in the batch) over the first `count` images.
+  struct Taken {
+    int64_t images = 0, unreadable = 0;
+    std::string first_unreadable;
+  };
+
+  /// Calls f(program, images in the batch) over `count` images that can be read, drawn from all there are: folders give
+  /// them class by class.
   template <class F>
-  void over_images(Session& session, Program& program, int64_t batch, int64_t count, const char* what, F&& f) {
+  Taken over_images(Session& session, Program& program, int64_t batch, int64_t count, const char* what, F&& f) {
     for (const int state : program.plan().states) {
       const std::string& name = program.plan().buffers[static_cast<size_t>(state)].state;
       session.write_state(name, state_value(name));
     }
     Loader loader(images_, {.batch_size = batch,
-                            .shuffle = false,
-                            .limit = count,
+                            .shuffle = true,
                             .workers = options_.workers,
                             .preprocessing = model_.description.preprocessing,
                             .on_bad_sample = BadSample::leave_out});
     Tensor whole(DType::f32, Shape{batch, spec_.input[0], spec_.input[1], spec_.input[2]});
-    int64_t done = 0;
-    while (const Batch* part = loader.next()) {
-      done += part->size() + static_cast<int64_t>(part->bad.size());
-      if (options_.progress) options_.progress(what, done, count);
-      if (part->size() == 0) continue;
+    Taken taken;
+    while (taken.images < count) {
+      const Batch* part = loader.next();
+      if (!part) break;
+      if (taken.unreadable == 0 && !part->bad.empty()) taken.first_unreadable = part->bad[0].reason;
+      taken.unreadable += static_cast<int64_t>(part->bad.size());
+      const int64_t n = std::min(part->size(), count - taken.images);
+      taken.images += n;
+      if (options_.progress) options_.progress(what, taken.images, count);
+      if (n == 0) continue;
       std::memcpy(whole.data(), part->images.data(), part->images.size_bytes());
       program.set_input("images", whole);
       program.run();
-      f(program, part->size());
-      used_ += part->size();
+      f(program, n);
     }
-    if (used_ == 0) {
-      throw UserError(ExitCode::bad_data, "{}: none of the first {} images can be read; expected at least one",
-                      escape_control(images_.name), count);
+    if (taken.images == 0) {
+      throw UserError(ExitCode::bad_data, "{}: none of the {} images can be read; expected at least one: {}",
+                      escape_control(images_.name), taken.unreadable, taken.first_unreadable);
     }
+    return taken;
   }
 
   const Tensor& state_value(const std::string& name) {
@@ -309,13 +329,14 @@ class Calibration {
     Session session(make_backend("cpu", options_.threads, AlgorithmChoice::usual));
     Program& program = session.compile(std::move(graph));
     for (const bool counting : {false, true}) {
-      over_images(session, program, batch, count_, counting ? "distributions" : "ranges",
-                  [&](const Program& p, int64_t n) {
-                    for (const std::string& name : names) {
-                      if (name != images_name_) observe(p.output("tap:" + name), n, counting, name);
-                    }
-                  });
+      taken_ = over_images(session, program, batch, count_, counting ? "distributions" : "ranges",
+                           [&](const Program& p, int64_t n) {
+                             for (const std::string& name : names) {
+                               if (name != images_name_) observe(p.output("tap:" + name), n, counting, name);
+                             }
+                           });
     }
+    quantization_.images = taken_.images;
   }
 
   void observe(const Tensor& value, int64_t n, bool counting, const std::string& name) {
@@ -464,7 +485,7 @@ class Calibration {
   const Dataset& images_;
   const QuantizeOptions& options_;
   int64_t count_;
-  int64_t used_ = 0;
+  Taken taken_;                           ///< by look()
   std::map<std::string, Tensor> values_;  ///< the model's and the folded ones
   std::vector<FoldedConvolution> folded_;
   std::vector<std::string> layers_;  ///< that can be quantised

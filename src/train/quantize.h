@@ -21,7 +21,7 @@ enum class ClipMethod {
 struct QuantizeOptions {
   ClipMethod method = ClipMethod::minimum_error;
   double percentile = 99.99;
-  int64_t images = 256;  ///< the first of the data set; fewer where it has fewer
+  int64_t images = 256;  ///< drawn from all of the data set, the same each time; fewer where it has fewer
   /// A convolution whose result alone has less signal over error, in decibels, stays in f32. 10 dB: the error is a
   /// third of the signal.
   double min_sqnr = 10;
@@ -41,13 +41,16 @@ struct QuantizedModel {
   Quantization quantization;
   std::map<std::string, Tensor> tensors;  ///< of the file
   std::vector<LayerError> layers;         ///< in the order of work
+  int64_t unreadable = 0;                 ///< images that were passed over
+  std::string first_unreadable;           ///< the first of them, and what was wrong with it
 };
 
 /// Quantises a model in f32. Weights: symmetric, a scale for each filter, found as the one with the least squared
 /// error. Activations: a scale for each value, by options.method, from the images (no labels). Biases take up what
 /// rounding the weights adds to each filter's mean over the images (Nagel et al. 2019, arXiv:1906.04721, Sec. 4.2). The
 /// result is a pure function of the model, the images and the options. Throws UserError (refused) for a model without a
-/// convolution, or when every layer's error is too large; (bad_data) when a layer's results are not finite.
+/// convolution, or when every layer's error is too large; (bad_data) when a weight or a layer's results are not finite,
+/// or when no image can be read.
 QuantizedModel quantize_model(const LoadedModel& model, const Dataset& images, const QuantizeOptions& options);
 
 }  // namespace resnet

@@ -1,6 +1,9 @@
 #include "backends/cpu/tuning_cache.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <filesystem>
 
 #include "runtime/on_backend.h"
 
@@ -26,6 +29,23 @@ TEST_F(TuningCacheTest, TellsALaterProcessOfTheSameMachine) {
   EXPECT_EQ(TuningCache("one").find("p"), "direct");
   EXPECT_EQ(TuningCache("one").find("q"), std::nullopt);
   EXPECT_EQ(TuningCache("two").find("p"), std::nullopt);
+}
+
+TEST_F(TuningCacheTest, WhatIsNoFileIsNotReadAndSaysSoWhenItIsInTheWay) {
+  TuningCache("m").remember("p", "direct");
+  const std::string path = file();
+  std::filesystem::remove(path);
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);  // which nobody writes to: reading it would never end
+  EXPECT_EQ(TuningCache("m").find("p"), std::nullopt);
+  std::filesystem::remove(path);
+  std::filesystem::create_directories(path + "/x");
+  TuningCache cache("m");
+  EXPECT_EQ(cache.find("p"), std::nullopt);
+  cache.remember("p", "direct");
+  EXPECT_EQ(cache.find("p"), "direct");
+  const std::vector<std::string> warnings = cache.take_warnings();
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_NE(warnings[0].find(path + ": cannot write"), std::string::npos) << warnings[0];
 }
 
 TEST_F(TuningCacheTest, ADamagedFileOnlyMeansMeasuringAgain) {

@@ -113,6 +113,36 @@ class Quantize(quantized_net.QuantizedNetTest):
         self.assertIn("kept in f32", r.out)
         self.ok("evaluate", "kept.safetensors", "--data", FASHION, "--limit", "50")
 
+    def test_calibration_images_that_cannot_be_read_are_told_and_others_taken(self):
+        rng = np.random.default_rng(5)
+        metadata = program.read_model(self.folder / self.model)[0]["__metadata__"]
+        names = [name for name in json.loads(metadata["class_names"]) if "/" not in name][:2]
+        for split, count in (("train", 6), ("test", 2)):
+            for name in names:
+                folder = self.folder / "photos" / split / name
+                folder.mkdir(parents=True)
+                for i in range(count):
+                    PIL.Image.fromarray(rng.integers(0, 256, (28, 28), np.uint8)).save(folder / f"{i}.png")
+        whole = sorted((self.folder / "photos/train").glob("*/*.png"))
+        for path in whole[:6]:
+            path.write_bytes(path.read_bytes()[:100])
+        flags = ("quantize", self.model, "--data", "photos", "--output", "photos.safetensors", "--force", "--max-drop", "100", "--json")
+        for wanted, got in (("12", 6), ("3", 3)):
+            result = self.ok(*flags, "--calibration-images", wanted)
+            self.assertEqual(result.json()["calibration_images"], got)
+        self.assertIn("resnet: warning: 6 calibration images cannot be read, others were taken: photos/train/", self.ok(*flags).err)
+        for path in whole[6:]:
+            path.write_bytes(b"")
+        refused = self.call(*flags)
+        self.assertEqual(refused.code, 3, refused.err)
+        self.assertIn("none of the 12 images can be read", refused.err)
+
+    def test_a_weight_that_is_no_number_is_refused(self):
+        header, data = program.read_model(self.folder / self.model)
+        at = header["1.0.conv1.weight"]["data_offsets"][0]
+        program.write_model(self.folder / "nan.safetensors", header, data[:at] + struct.pack("<f", float("nan")) + data[at + 4:])
+        self.refused(3, ("tensor '1.0.conv1.weight': holds nan",), "quantize", "nan.safetensors", "--data", FASHION, "--output", "new.safetensors")
+
     def test_a_hostile_file_is_refused_at_once(self):
         header, data = program.read_model(self.folder / "int8.safetensors")
         scale = header["0.0.output_scale"]["data_offsets"][0]

@@ -133,6 +133,21 @@ TEST_F(ClassifierTest, NothingIsMeasuredUnlessAskedFor) {
   EXPECT_EQ(later.logits(images.views()), before) << "the usual way depends on no cache";
 }
 
+TEST_F(ClassifierTest, NothingIsMeasuredForAFewImagesOfASmallNet) {
+  const std::filesystem::path cache = std::filesystem::path(getenv("XDG_CACHE_HOME")) / "resnet";
+  int reports = 0;
+  const PlanProgress progress = [&](int, int) { ++reports; };
+  const Images images(2);
+  const Tensor usual = Classifier(path_, {.threads = 1}).logits(images.views());
+  Classifier few(path_, {.threads = 1, .max_batch = 2, .measure = true, .expected_images = 300, .progress = progress});
+  EXPECT_EQ(few.logits(images.views()), usual);
+  EXPECT_FALSE(std::filesystem::exists(cache));
+  reports = 0;
+  Classifier(path_, {.threads = 1, .max_batch = 2, .measure = true, .expected_images = 1 << 30, .progress = progress});
+  EXPECT_TRUE(std::filesystem::exists(cache));
+  EXPECT_GT(reports, 5) << "measuring is told";
+}
+
 TEST_F(ClassifierTest, TwoThreadsUseTwoClassifiersAtOnce) {
   const Images images(9);
   const std::string other = folder_ / "other.safetensors";

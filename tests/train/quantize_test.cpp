@@ -186,6 +186,41 @@ TEST(Quantize, ANetWithoutConvolutionsIsRefused) {
   }
 }
 
+TEST(Quantize, AWeightThatIsNoNumberIsRefusedByName) {
+  for (const char* name : {"layer2.1.conv1.weight", "bn1.running_var", "linear.bias"}) {
+    for (const float value : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+      LoadedModel model = model_of("resnet20_cifar_a", 16);
+      ASSERT_TRUE(model.values.contains(name)) << name;
+      model.values.at(name).as<float>().back() = value;
+      try {
+        quantize_model(model, random_images(4, 16, 3, 5), {.images = 4});
+        ADD_FAILURE() << "nothing was thrown for " << name;
+      } catch (const UserError& error) {
+        EXPECT_EQ(error.code(), ExitCode::bad_data);
+        EXPECT_NE(std::string(error.what()).find(fmt::format("tensor '{}': holds ", name)), std::string::npos)
+            << error.what();
+      }
+    }
+  }
+}
+
+/// Folders give images class by class: the first of them say nothing about the others.
+TEST(Quantize, CalibrationImagesAreDrawnFromAllThereAre) {
+  const LoadedModel model = model_of("resnet20_cifar_a", 16);
+  Dataset dark_first = random_images(64, 16, 3, 5), dark = random_images(32, 16, 3, 5);
+  const size_t half = dark_first.pixels.size() / 2;
+  std::fill_n(dark_first.pixels.begin(), half, uint8_t{115});
+  std::fill(dark.pixels.begin(), dark.pixels.end(), uint8_t{115});
+  const auto scale = [&](const Dataset& images, int64_t count) {
+    const QuantizedModel quantized = quantize_model(model, images, {.images = count});
+    EXPECT_EQ(quantized.quantization.images, count);
+    return quantized.tensors.at("layer1.0.conv1.output_scale").as<float>()[0];
+  };
+  const float of_all = scale(dark_first, 64), drawn = scale(dark_first, 16), of_the_dark = scale(dark, 32);
+  EXPECT_GT(of_all, 1.5 * of_the_dark) << "the images must differ";
+  EXPECT_NEAR(drawn, of_all, 0.2 * of_all);
+}
+
 /// The f32 convolution's mean over the images is the 8-bit one's: what biases are corrected for.
 TEST(Quantize, WeightsAreRoundedWithTheLeastErrorAndBiasesFollow) {
   const LoadedModel model = model_of("resnet20_cifar_a", 16);

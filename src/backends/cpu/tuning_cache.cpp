@@ -17,6 +17,8 @@ namespace resnet::cpu {
 namespace {
 
 std::map<std::string, std::string> read_choices(const std::string& path) {
+  std::error_code unknown;
+  if (!std::filesystem::is_regular_file(path, unknown)) return {};  // a pipe would be waited for
   std::ifstream file(path);
   const auto json = nlohmann::json::parse(file, nullptr, false);
   std::map<std::string, std::string> choices;
