@@ -72,7 +72,7 @@ class WeightsCache(ProgramTest):
         self.assertEqual(self.files.read_text(), "a file in the folder's place")
 
     def test_benchmark_says_where_the_weights_came_from_and_packs_nothing_the_second_time(self):
-        env = {"XDG_CACHE_HOME": str(self.cache), "RESNET_CONV_ALGORITHM": "winograd"}
+        env = {"XDG_CACHE_HOME": str(self.cache), "RESNET_CONV_ALGORITHM": "winograd", "RESNET_CONV_WITHOUT": ""}
         command = ("benchmark", self.model, "--batch-size", 1, "--runs", 1, "--threads", 1)
         first = self.ok(*command, "--json", env=env).json()["weights"]
         self.assertEqual((first["from"], first["adopted_bytes"]), ("file (kept for the next start)", 0))

@@ -166,7 +166,7 @@ TEST_F(Inference, SmallPartsOfABatchAloneTakeKernelsThatSaveMemory) {
 }
 
 TEST_F(Inference, AStateThatIsReadPackedAloneIsNotKept) {
-  ScopedEnvironment environment("RESNET_CONV_ALGORITHM", "winograd");
+  ScopedEnvironment environment("RESNET_CONV_ALGORITHM", "winograd"), without("RESNET_CONV_WITHOUT", "");
   const ModelSpec model = find_model("resnet18");
   const InferenceOptions options{.model = {}, .images = {1, 3, kSide, kSide}, .passes = {}, .keep_model_states = false};
   Session chosen(make_backend("cpu", 2));
@@ -211,7 +211,7 @@ class CachedWeights : public ::testing::Test {
   Start start(
       const char* algorithm, KeepStates keep, int threads = 1, const std::set<std::string>& disabled = {},
       const std::function<void()>& before_keeping = [] {}) {
-    ScopedEnvironment environment("RESNET_CONV_ALGORITHM", algorithm);
+    ScopedEnvironment environment("RESNET_CONV_ALGORITHM", algorithm), without("RESNET_CONV_WITHOUT", "");
     const auto model = std::make_shared<const OpenModel>(path_);
     Session session(make_backend("cpu", threads));
     InferenceProgram program(session, find_model("resnet18"),

@@ -145,7 +145,8 @@ TEST_F(Trainer, AStoppedAndResumedRunDropsTheSameBranches) {
 }
 
 TEST_F(Trainer, AResumedRunFollowsItsCheckpointsAlgorithmsWhateverTheCacheSays) {
-  ScopedEnvironment tiles("RESNET_CONV_ALGORITHM", "winograd");  // of which there are several to choose from
+  // Of which there are several to choose from.
+  ScopedEnvironment tiles("RESNET_CONV_ALGORITHM", "winograd"), without("RESNET_CONV_WITHOUT", "");
   train(request("whole"), {});
   TrainRequest part = request("part");
   std::atomic<int> signal = 0;
