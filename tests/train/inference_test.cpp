@@ -211,7 +211,7 @@ class CachedWeights : public ::testing::Test {
   Start start(
       const char* algorithm, KeepStates keep, int threads = 1, const std::set<std::string>& disabled = {},
       const std::function<void()>& before_keeping = [] {}) {
-    ScopedEnvironment environment("RESNET_CONV_ALGORITHM", algorithm), without("RESNET_CONV_WITHOUT", "");
+    ScopedEnvironment environment("RESNET_CONV_ALGORITHM", algorithm);
     const auto model = std::make_shared<const OpenModel>(path_);
     Session session(make_backend("cpu", threads));
     InferenceProgram program(session, find_model("resnet18"),
@@ -236,6 +236,7 @@ class CachedWeights : public ::testing::Test {
   }
 
   PrivateTuningCache tuning_;
+  ScopedEnvironment without_{"RESNET_CONV_WITHOUT", ""};  // Winograd's packed weights are what most tests look for
   TemporaryDirectory directory_;
   std::string path_ = directory_ / "model.safetensors";
   std::filesystem::path folder_ = std::filesystem::path(directory_ / "weights");
