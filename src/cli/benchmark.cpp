@@ -222,7 +222,7 @@ int run_benchmark(const Arguments& a) {
     throw UserError("--image-size: {}; the weights of {} are for images of {} pixels; leave it out", a.image_size,
                     escape_control(a.model), file->description().preprocessing.image_size);
   }
-  const int threads = a.threads > 0 ? static_cast<int>(a.threads) : available_threads();
+  const int threads = compute_threads(a.threads);
   Session session(make_backend(a.backend, threads, AlgorithmChoice::measured, precision));
   const double peak = fma_peak(threads);
   const Shape images{a.batch_size, model.input[0], model.input[1], model.input[2]};

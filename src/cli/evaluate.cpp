@@ -163,7 +163,7 @@ int run_evaluate(const Arguments& a) {
     throw UserError("--precision: {}; {} computes in 8 bits; leave it out", a.precision, escape_control(a.model));
   validate(views, d.preprocessing);
   const ModelSpec spec = find_model(d.architecture);
-  const int threads = a.threads > 0 ? static_cast<int>(a.threads) : available_threads();
+  const int threads = compute_threads(a.threads);
   Session session(make_backend(a.backend, threads, AlgorithmChoice::measured, precision));
   const int64_t images = a.limit > 0 ? a.limit : data.count;
   // The batch is of what the network sees: an image's views count each, and are never torn apart.

@@ -166,7 +166,7 @@ void validate(const Arguments& a) {
 int run_predict(const Arguments& a) {
   validate(a);
   parse_precision(a.precision);  // before any file is looked at
-  const int64_t threads = a.threads > 0 ? a.threads : available_threads();
+  const int64_t threads = compute_threads(a.threads);
   const int64_t workers = a.workers.value_or(threads / 4);
   if (workers < 0 || workers >= threads) {
     throw UserError("--workers: {}; expected 0 or more, and fewer than the {} threads, of which they are part", workers,

@@ -208,7 +208,7 @@ int run_quantize(const Arguments& a) {
   Progress progress;
   const Dataset data = load(a, split, model.description, progress);
   warn_of_names(model.description, a.data, data, progress);
-  const int threads = a.threads > 0 ? static_cast<int>(a.threads) : available_threads();
+  const int threads = compute_threads(a.threads);
   const std::atomic<int>& stop = install_stop_signals();
   try {
     const Dataset calibration = load_calibration(a, model.description, progress);

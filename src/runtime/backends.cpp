@@ -64,6 +64,14 @@ void require_thread_count(int64_t count) {
                     most_threads(cpus));
 }
 
+int compute_threads(int64_t count) {
+  require_thread_count(count);
+  if (count == 0) return available_threads();
+  const char* limit = std::getenv("OMP_THREAD_LIMIT");
+  const auto given = static_cast<int>(count);
+  return limit ? std::min(given, openmp_threads(limit).value_or(given)) : given;
+}
+
 Precision parse_precision(const std::string& name) {
   if (name == "f32") return Precision::f32;
   if (name == "f16") return Precision::f16;

@@ -43,6 +43,10 @@ double memory_bandwidth(int threads);
 /// and more than 32. 0 stands for available_threads().
 void require_thread_count(int64_t count);
 
+/// The threads that `count`, --threads, comes to: available_threads() for 0, and no more than OMP_THREAD_LIMIT, beyond
+/// which OpenMP gives none. Throws as require_thread_count().
+int compute_threads(int64_t count);
+
 /// Threads to compute with when nobody says how many: the CPUs this process may use (its affinity, its control groups'
 /// quotas), or fewer where OMP_NUM_THREADS or OMP_THREAD_LIMIT say so.
 int available_threads();

@@ -24,11 +24,9 @@ std::vector<int64_t> batch_sizes(int64_t max_batch) {
 }
 
 int threads_of(const ClassifierOptions& options) {
-  if (options.threads < 0 || options.threads > 1024)
-    throw UserError("threads: {}; expected 0 (all) to 1024", options.threads);
   if (options.max_batch < 1 || options.max_batch > kLargestBatch)
     throw UserError("max_batch: {}; expected 1 to {} images", options.max_batch, kLargestBatch);
-  return options.threads > 0 ? options.threads : available_threads();
+  return compute_threads(options.threads);
 }
 
 /// Images from `first` on, at least of one element, as no images still have a shape.

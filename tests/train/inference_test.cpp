@@ -4,6 +4,7 @@
 #include "train/inference.h"
 
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -78,6 +79,20 @@ TEST_F(Inference, MicroBatchesAgreeWithTheWholeBatch) {
   for (const int64_t together : {1, 2, 3, 7}) {
     expect_close(logits_of("resnet18", images, together), whole, fmt::format("{} together", together));
   }
+}
+
+/// oneDNN's kernels leave parts of a result unwritten where OpenMP gives fewer threads than they were made for.
+TEST_F(Inference, ACallersParallelRegionAndDynamicTeamsChangeNothing) {
+  const Tensor images = random_images(2);
+  const Tensor expected = logits_of("resnet18", images, 0);
+  Tensor inside;
+#pragma omp parallel num_threads(2)
+#pragma omp master
+  inside = logits_of("resnet18", images, 0);
+  EXPECT_EQ(inside, expected);
+  omp_set_dynamic(1);
+  EXPECT_EQ(logits_of("resnet18", images, 0), expected);
+  omp_set_dynamic(0);
 }
 
 TEST_F(Inference, TwoProgramsOfOneBuildGiveTheSameBytes) {

@@ -297,7 +297,10 @@ class CpuBackend : public Backend {
     return entry->make(request, context_);
   }
 
-  void before_run() override { crowd_.look(); }
+  void before_run() override {
+    crowd_.look();
+    require_team(context_.threads);
+  }
 
   std::map<std::string, std::string> choices() const override { return tuning_.used(); }
   void adopt(const std::map<std::string, std::string>& choices) override { tuning_.adopt(choices); }
@@ -332,6 +335,7 @@ class CpuBackend : public Backend {
 
 std::unique_ptr<Backend> make_cpu_backend(CpuBackendOptions options) {
   check(options.threads >= 1, "make_cpu_backend: threads < 1");
+  options.threads = std::min(options.threads, omp_get_thread_limit());  // OMP_THREAD_LIMIT
   return std::make_unique<cpu::CpuBackend>(options);
 }
 

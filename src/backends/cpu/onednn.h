@@ -31,7 +31,25 @@ inline dnnl::primitive_attr scratchpad_from_user() {
 /// A primitive takes as many threads as OpenMP would give the calling thread, both when it is made and when it runs:
 /// its scratch holds a part for each. To be called before either, as another backend or thread may have set another
 /// number.
-inline void use_threads(int threads) { omp_set_num_threads(threads); }
+inline void use_threads(int threads) {
+  omp_set_dynamic(0);
+  if (omp_in_parallel()) omp_set_max_active_levels(omp_get_active_level() + 1);  // a region within a caller's
+  omp_set_num_threads(threads);
+}
+
+/// A primitive that runs on fewer threads than it was made for leaves parts of its result unwritten (seen of 2.6.3's
+/// inner product for AVX-512): throws ResourceError when OpenMP does not give as many.
+inline void require_team(int threads) {
+  use_threads(threads);
+  int team = 1;
+#pragma omp parallel num_threads(threads)
+#pragma omp master
+  team = omp_get_num_threads();
+  if (team < threads) {
+    throw ResourceError(ExitCode::limit, "OpenMP gives {} of {} threads; expected all of them; look at OMP_THREAD_LIMIT",
+                        team, threads);
+  }
+}
 
 /// What a primitive runs on. The C++ interface makes a map and a vector of it at every call; this is made once. The
 /// memories must outlive it.
