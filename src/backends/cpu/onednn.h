@@ -46,8 +46,8 @@ inline void require_team(int threads) {
 #pragma omp master
   team = omp_get_num_threads();
   if (team < threads) {
-    throw ResourceError(ExitCode::limit, "OpenMP gives {} of {} threads; expected all of them; look at OMP_THREAD_LIMIT",
-                        team, threads);
+    throw ResourceError(ExitCode::limit,
+                        "OpenMP gives {} of {} threads; expected all of them; look at OMP_THREAD_LIMIT", team, threads);
   }
 }
 
