@@ -6,57 +6,43 @@
 #include <limits>
 #include <numeric>
 
-#include "base/align.h"
+#include "base/aligned_memory.h"
 
 namespace resnet::cpu {
 namespace {
 
-/// Aligned memory.
-struct TestBuffer {
-  explicit TestBuffer(size_t bytes)
-      : size(align_up(bytes)),
-        data(static_cast<std::byte*>(std::aligned_alloc(kAlignment, std::max(size, kAlignment)))) {
-    if (!data)
-      throw ResourceError(ExitCode::limit, "choosing convolution algorithms: {} bytes are not to be had", bytes);
-  }
-  ~TestBuffer() { std::free(data); }
-  TestBuffer(const TestBuffer&) = delete;
-  TestBuffer& operator=(const TestBuffer&) = delete;
-  size_t size;
-  std::byte* data;
-};
-
-/// Filled with small values of both signs, so that no kernel meets denormals.
-struct TestTensor : TestBuffer {
-  explicit TestTensor(size_t bytes) : TestBuffer(bytes) {
-    float* values = reinterpret_cast<float*>(data);
-    for (size_t i = 0; i < size / sizeof(float); ++i)
-      values[i] = static_cast<float>(static_cast<int>(static_cast<uint32_t>(i) * 2654435761u >> 24) - 128) / 256.0f;
-  }
-};
+/// Memory as a session's tensors have it: large ones on large pages, which decide how fast weights are read. Filled
+/// with small values of both signs, so that no kernel meets denormals.
+AlignedMemory test_tensor(size_t bytes) {
+  AlignedMemory memory(bytes);
+  float* values = reinterpret_cast<float*>(memory.data());
+  for (size_t i = 0; i < bytes / sizeof(float); ++i)
+    values[i] = static_cast<float>(static_cast<int>(static_cast<uint32_t>(i) * 2654435761u >> 24) - 128) / 256.0f;
+  return memory;
+}
 
 /// Leaves nothing of what was read before in the caches, but the image, which in a net comes from the layer before.
 /// A net's weights are as a rule more than a cache holds: a kernel that reads four times as many must be seen to.
 class ColdCaches {
  public:
-  ColdCaches(const TestBuffer& image, int threads) : image_(image), other_(kBytes), threads_(threads) {}
+  ColdCaches(const AlignedMemory& image, int threads) : image_(image), other_(test_tensor(kBytes)), threads_(threads) {}
   void cool() {
-    write(other_, other_.size);
-    write(image_, std::min(image_.size, kBytes / 8));
+    write(other_, other_.size());
+    write(image_, std::min(image_.size(), kBytes / 8));
   }
 
  private:
   static constexpr size_t kBytes = size_t{48} << 20;  ///< a last-level cache's
 
-  void write(const TestBuffer& buffer, size_t bytes) const {
-    auto* lines = reinterpret_cast<volatile float*>(buffer.data);
+  void write(const AlignedMemory& buffer, size_t bytes) const {
+    auto* lines = reinterpret_cast<volatile float*>(buffer.data());
     constexpr int64_t kLine = 64 / sizeof(float);
 #pragma omp parallel for num_threads(threads_) schedule(static)
     for (int64_t i = 0; i < static_cast<int64_t>(bytes / sizeof(float)); i += kLine) lines[i] = lines[i];
   }
 
-  const TestBuffer& image_;
-  TestTensor other_;
+  const AlignedMemory& image_;
+  AlignedMemory other_;
   int threads_;
 };
 
@@ -64,45 +50,45 @@ class ColdCaches {
 std::vector<size_t> by_measured_cost(const std::vector<std::unique_ptr<Kernel>>& kernels, const ConvProblem& p,
                                      const ConvAim& aim) {
   if (kernels.size() < 2) return std::vector<size_t>(kernels.size(), 0);
-  TestTensor x(storage_bytes(p.x_info.type, p.x_info.layout));
-  TestTensor w(storage_bytes(p.w_info.type, p.w_info.layout));
-  TestTensor y(storage_bytes(p.y_info.type, p.y_info.layout));
-  TestTensor bias(static_cast<size_t>(p.w[0]) * sizeof(float));
-  TestTensor residual(p.plain_residual ? storage_bytes(p.y_info.type, Layout{}) : 0);
+  const AlignedMemory x = test_tensor(storage_bytes(p.x_info.type, p.x_info.layout));
+  const AlignedMemory w = test_tensor(storage_bytes(p.w_info.type, p.w_info.layout));
+  const AlignedMemory y = test_tensor(storage_bytes(p.y_info.type, p.y_info.layout));
+  const AlignedMemory bias = test_tensor(static_cast<size_t>(p.w[0]) * sizeof(float));
+  const AlignedMemory residual = test_tensor(p.plain_residual ? storage_bytes(p.y_info.type, Layout{}) : 0);
   size_t scratch_bytes = 0;
   for (const auto& kernel : kernels) scratch_bytes = std::max(scratch_bytes, kernel->scratch_bytes());
-  TestBuffer scratch(scratch_bytes);
+  const AlignedMemory scratch(scratch_bytes);
   std::vector<const void*> in;
   std::vector<void*> out;
   switch (p.pass) {
     case ConvPass::forward:
-      in = {x.data, w.data};
-      if (p.attrs.bias) in.push_back(bias.data);
-      if (p.attrs.residual) in.push_back(p.plain_residual ? residual.data : y.data);
-      out = {y.data};
+      in = {x.data(), w.data()};
+      if (p.attrs.bias) in.push_back(bias.data());
+      if (p.attrs.residual) in.push_back(p.plain_residual ? residual.data() : y.data());
+      out = {y.data()};
       break;
     case ConvPass::input_grad:
-      in = {y.data, w.data};
-      out = {x.data};
+      in = {y.data(), w.data()};
+      out = {x.data()};
       break;
     case ConvPass::weight_grad:
-      in = {x.data, y.data};
-      out = {w.data};
+      in = {x.data(), y.data()};
+      out = {w.data()};
       break;
   }
-  std::vector<std::unique_ptr<TestBuffer>> packed(kernels.size());  // weights in each kernel's own form
+  std::vector<AlignedMemory> packed(kernels.size());  // weights in each kernel's own form
   for (size_t i = 0; i < kernels.size(); ++i) {
     const auto packing = kernels[i]->packing();
     if (!packing) continue;
-    packed[i] = std::make_unique<TestBuffer>(packing->bytes);
-    kernels[i]->pack(in[packing->input], packed[i]->data);
+    packed[i] = AlignedMemory(packing->bytes);
+    kernels[i]->pack(in[packing->input], packed[i].data());
   }
   std::vector<double> best(kernels.size(), std::numeric_limits<double>::infinity());
   ColdCaches caches(p.pass == ConvPass::input_grad ? y : x, aim.threads);
   constexpr int kRounds = 4;  // the first makes code and touches pages
   for (int round = 0; round < kRounds; ++round) {
     for (size_t i = 0; i < kernels.size(); ++i) {
-      const KernelCall call{in, out, scratch.data, packed[i] ? packed[i]->data : nullptr};
+      const KernelCall call{in, out, scratch.data(), packed[i].data()};
       caches.cool();
       const auto start = std::chrono::steady_clock::now();
       kernels[i]->run(call);
