@@ -241,6 +241,7 @@ struct HalfConv {
   // ---- the three steps --------------------------------------------------------------------------
 
   /// P for output blocks [k0, k1), whose panels start at u, and `tiles` items; between points it calls between(xi).
+  /// While one piece of the weights is used, the next one comes.
   template <class Between>
   static void products(const Plan& plan, const Buffers& buffers, const Half* u, int64_t k0, int64_t k1, int64_t tiles,
                        const Between& between) {
@@ -252,8 +253,13 @@ struct HalfConv {
           const Half* weights = u + (k - k0) / 2 * panel_pitch(plan) + xi * point_pitch(plan) + d * B * kPanel;
           const Half* values = buffers.v + xi * plan.v_plane + d * kRows * B;
           float* to = buffers.p + xi * plan.p_plane + (k - k0) * plan.pitch;
+          const Half* next = k + 2 < k1 ? weights + panel_pitch(plan)
+                             : d + Gemm::kFlushBlocks < plan.depth
+                                 ? u + xi * point_pitch(plan) + (d + Gemm::kFlushBlocks) * B * kPanel
+                             : xi + 1 < plan.points ? u + (xi + 1) * point_pitch(plan)
+                                                    : nullptr;
           Gemm::product_panel(tiles, values, plan.run_pitch, blocks, weights, buffers.inverse_scales, to, plan.pitch,
-                              d > 0);
+                              d > 0, next);
         }
       }
     }

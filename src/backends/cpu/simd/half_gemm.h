@@ -2,6 +2,7 @@
 // The small matrix products of convolutions in half precision: products of halves, summed in half over at most
 // kFlush channels, then in f32.
 
+#include "backends/cpu/simd/ahead.h"
 #include "backends/cpu/simd/half_vec.h"
 
 namespace resnet::simd::RESNET_ISA {
@@ -23,11 +24,12 @@ struct HalfGemm {
   /// (tests/backends/codegen_test.py).
   template <int R>
   static __attribute__((noinline)) void product(const Half* v, int64_t blocks, const Half* u, float scale, float* p,
-                                                int64_t p_pitch, bool accumulate) {
+                                                int64_t p_pitch, bool accumulate, Ahead& ahead) {
     HalfPairs<B> sum[R][2];
     RESNET_UNROLL
     for (int i = 0; i < R; ++i) sum[i][0] = sum[i][1] = half_zero<B>();
     for (; blocks > 0; --blocks, v += kRows * B, u += B * kPanel) {
+      ahead.fetch();
       for (int c = 0; c < B; c += 2) {
         const HalfPairs<B> even = half_load<B>(u + c * kPanel), odd = half_load<B>(u + c * kPanel + kPanel);
         RESNET_UNROLL
@@ -58,20 +60,22 @@ struct HalfGemm {
 
   template <int R>
   static void product_tail(int64_t rows, const Half* v, int64_t blocks, const Half* u, float scale, float* p,
-                           int64_t p_pitch, bool accumulate) {
+                           int64_t p_pitch, bool accumulate, Ahead& ahead) {
     if constexpr (R > 0) {
-      if (rows == R) return product<R>(v, blocks, u, scale, p, p_pitch, accumulate);
-      product_tail<R - 1>(rows, v, blocks, u, scale, p, p_pitch, accumulate);
+      if (rows == R) return product<R>(v, blocks, u, scale, p, p_pitch, accumulate, ahead);
+      product_tail<R - 1>(rows, v, blocks, u, scale, p, p_pitch, accumulate, ahead);
     }
   }
 
   /// The above for any number of rows, in runs of kRows that lie `run_pitch` apart in v and have a scale each.
+  /// Meanwhile as much as there is at u comes from `next`, unless that is null.
   static void product_panel(int64_t rows, const Half* v, int64_t run_pitch, int64_t blocks, const Half* u,
-                            const float* scales, float* p, int64_t p_pitch, bool accumulate) {
+                            const float* scales, float* p, int64_t p_pitch, bool accumulate, const Half* next) {
+    Ahead ahead(next, blocks * B * kPanel * 2, ceil_div(rows, kRows) * blocks);
     for (; rows >= kRows; rows -= kRows, v += run_pitch, p += kRows * B) {
-      product<kRows>(v, blocks, u, *scales++, p, p_pitch, accumulate);
+      product<kRows>(v, blocks, u, *scales++, p, p_pitch, accumulate, ahead);
     }
-    if (rows > 0) product_tail<kRows - 1>(rows, v, blocks, u, *scales, p, p_pitch, accumulate);
+    if (rows > 0) product_tail<kRows - 1>(rows, v, blocks, u, *scales, p, p_pitch, accumulate, ahead);
   }
 };
 

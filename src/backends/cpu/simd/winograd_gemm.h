@@ -1,6 +1,7 @@
 #pragma once
 // The small matrix products between Winograd's transforms, for rows of B channels.
 
+#include "backends/cpu/simd/ahead.h"
 #include "backends/cpu/simd/vec.h"
 
 namespace resnet::simd::RESNET_ISA {
@@ -21,7 +22,8 @@ struct WinogradGemm {
   /// and the first W of a panel's two vectors. v is [block][kRows][B], so that all a micro kernel
   /// reads is contiguous: no two of its lines share an L1 set. m's rows lie `m_pitch` floats apart.
   template <int R, int W>
-  static void product(const float* v, int64_t blocks, const float* u, float* m, int64_t m_pitch, bool accumulate) {
+  static void product(const float* v, int64_t blocks, const float* u, float* m, int64_t m_pitch, bool accumulate,
+                      Ahead& ahead) {
     V sum[R][W];
     RESNET_UNROLL
     for (int i = 0; i < R; ++i) {
@@ -29,6 +31,7 @@ struct WinogradGemm {
       for (int j = 0; j < W; ++j) sum[i][j] = zero<B>();
     }
     for (int64_t block = 0; block < blocks; ++block, v += kRows * B, u += B * kPanel) {
+      ahead.fetch();
       for (int c = 0; c < B; ++c) {
         V weight[W];
         RESNET_UNROLL
@@ -50,22 +53,24 @@ struct WinogradGemm {
 
   template <int R, int W>
   static void product_tail(int64_t rows, const float* v, int64_t blocks, const float* u, float* m, int64_t m_pitch,
-                           bool accumulate) {
+                           bool accumulate, Ahead& ahead) {
     if constexpr (R > 0) {
-      if (rows == R) return product<R, W>(v, blocks, u, m, m_pitch, accumulate);
-      product_tail<R - 1, W>(rows, v, blocks, u, m, m_pitch, accumulate);
+      if (rows == R) return product<R, W>(v, blocks, u, m, m_pitch, accumulate, ahead);
+      product_tail<R - 1, W>(rows, v, blocks, u, m, m_pitch, accumulate, ahead);
     }
   }
 
-  /// The above for any number of tiles; groups of kRows tiles lie `group_pitch` floats apart in v.
+  /// The above for any number of tiles; groups of kRows tiles lie `group_pitch` floats apart in v. Meanwhile as much as
+  /// there is at u comes from `next`, unless that is null.
   template <int W>
   static void product_panel(int64_t tiles, const float* v, int64_t group_pitch, int64_t blocks, const float* u,
-                            float* m, int64_t m_pitch, bool accumulate) {
+                            float* m, int64_t m_pitch, bool accumulate, const float* next) {
+    Ahead ahead(next, blocks * B * kPanel * 4, ceil_div(tiles, kRows) * blocks);
     int64_t t = 0;
     for (; t + kRows <= tiles; t += kRows, v += group_pitch, m += kRows * B) {
-      product<kRows, W>(v, blocks, u, m, m_pitch, accumulate);
+      product<kRows, W>(v, blocks, u, m, m_pitch, accumulate, ahead);
     }
-    product_tail<kRows - 1, W>(tiles - t, v, blocks, u, m, m_pitch, accumulate);
+    product_tail<kRows - 1, W>(tiles - t, v, blocks, u, m, m_pitch, accumulate, ahead);
   }
 
   /// du[c][k] (+)= sum over tiles of v[t][c] * z[t][k]: R0 channels from the row at v, then R1 from the

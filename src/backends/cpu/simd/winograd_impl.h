@@ -434,7 +434,7 @@ struct Winograd {
   };
 
   /// P (+)= V U for output blocks [k0, k1), whose panels these are, and `tiles` tiles; between points it calls
-  /// between(xi).
+  /// between(xi). While one piece of U is used, the next one comes.
   template <class Between>
   static void products(const ForwardPlan& plan, const float* v, const Panels& panels, int64_t k0, int64_t k1,
                        int64_t tiles, float* p, const Between& between) {
@@ -448,10 +448,14 @@ struct Winograd {
           const float* weights = point + (k - k0) / 2 * panel_pitch(depth) + (d - panels.first) * B * kPanel;
           const float* values = v + xi * plan.v_plane + d * Gemm::kRows * B;
           float* to = p + xi * plan.p_plane + (k - k0) * plan.pitch;
+          const float* next = k + 2 < k1                 ? weights + panel_pitch(depth)
+                              : d + kDepth < panels.last ? point + (d + kDepth - panels.first) * B * kPanel
+                              : xi + 1 < kPoints         ? panels.u + weight_point(xi + 1) * point_pitch(depth)
+                                                         : nullptr;
           if (k + 1 < k1) {
-            Gemm::template product_panel<2>(tiles, values, run, blocks, weights, to, plan.pitch, d > 0);
+            Gemm::template product_panel<2>(tiles, values, run, blocks, weights, to, plan.pitch, d > 0, next);
           } else {
-            Gemm::template product_panel<1>(tiles, values, run, blocks, weights, to, plan.pitch, d > 0);
+            Gemm::template product_panel<1>(tiles, values, run, blocks, weights, to, plan.pitch, d > 0, next);
           }
         }
       }
