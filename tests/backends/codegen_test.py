@@ -11,6 +11,7 @@ import sys
 import unittest
 
 ROWS = 12  # of a register tile: WinogradGemm<16>::kRows, HalfGemm<16>::kRows, kRows of quantized_vec.h, kColumns of conv2d_max_pool.cpp
+GEMM_ROWS = 14  # GemmConvolution<16>::kRows
 
 
 def functions(text):
@@ -74,6 +75,10 @@ class Codegen(unittest.TestCase):
     def test_products_of_winograds_weight_gradient(self):
         (body,) = self.loops_with("winograd", "avx512", "WinogradGemm<16>::outer<8, 0, 2>", r"vfmadd\w+ps")
         self.check_tile(body, r"vfmadd\w+ps", 2 * 8, 8 + 2)
+
+    def test_products_of_direct_convolutions(self):
+        (body,) = self.loops_with("conv2d_gemm", "avx512", f"GemmConvolution<16>::product<{GEMM_ROWS}, 2>", r"vfmadd\w+ps")
+        self.check_tile(body, r"vfmadd\w+ps", 2 * GEMM_ROWS, GEMM_ROWS + 2)
 
     def test_the_stem(self):
         for stride in (1, 2):

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/blocked_buffer.h"
 #include "backends/cpu/simd/isa_kernels.h"
 #include "runtime/backends.h"
 
@@ -110,42 +111,6 @@ TEST(HalfArithmetic, EveryHalfIsReadAndWrittenExactlyAndEveryFloatRoundsToTheNea
     lowered::store<8>(rounded, lowered::round_to_half<8>(lowered::load<8>(values)));
     for (int i = 0; i < 8; ++i) ASSERT_EQ(rounded[i], nearest_half(Exact{values[i]})) << values[i];
   }
-}
-
-/// 64-byte aligned floats between two guard lines that a kernel must leave alone.
-class Buffer {
- public:
-  explicit Buffer(size_t floats, float fill = 0)
-      : size_(floats), all_(static_cast<float*>(std::aligned_alloc(64, (floats + 32 + 15) / 16 * 64)), &std::free) {
-    std::fill(all_.get(), all_.get() + 16, kGuard);
-    std::fill(data(), data() + floats, fill);
-    std::fill(data() + floats, data() + floats + 16, kGuard);
-  }
-  float* data() { return all_.get() + 16; }
-  const float* data() const { return all_.get() + 16; }
-  size_t size() const { return size_; }
-  float& operator[](int64_t i) { return data()[i]; }
-  float operator[](int64_t i) const { return data()[i]; }
-  bool guards_intact() const {
-    for (int i = 0; i < 16; ++i) {
-      if (all_.get()[i] != kGuard || data()[size_ + static_cast<size_t>(i)] != kGuard) return false;
-    }
-    return true;
-  }
-
- private:
-  static constexpr float kGuard = -12345.5f;
-  size_t size_;
-  std::unique_ptr<float, void (*)(void*)> all_;
-};
-
-bool same_bits(const Buffer& a, const Buffer& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
-int64_t blocks(int64_t channels, int b) { return (channels + b - 1) / b; }
-int64_t map_at(int64_t channels, int64_t h, int64_t w, int b, int64_t n, int64_t c, int64_t y, int64_t x) {
-  return (((n * blocks(channels, b) + c / b) * h + y) * w + x) * b + c % b;
 }
 
 /// A problem with random data and its exact (double) answer, without bias, residual and ReLU.

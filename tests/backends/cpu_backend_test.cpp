@@ -234,7 +234,7 @@ class CpuConvolution : public ::testing::Test {
 };
 
 TEST_F(CpuConvolution, DirectIsExactOnWholeNumbersForwardBackwardAndFused) {
-  ScopedEnvironment direct("RESNET_CONV_ALGORITHM", "direct");
+  ScopedEnvironment direct("RESNET_CONV_ALGORITHM", "direct"), onednn("RESNET_CONV_WITHOUT", "gemm");
   Comparison compare;
   for (uint64_t seed = 0; seed < 60; ++seed) {
     Rng rng(mix(seed));
@@ -274,7 +274,7 @@ double error_of_direct(const ConvCase& c, const Tensors& leaves, const Tensor& y
 }
 
 TEST_F(CpuConvolution, DirectStaysWithinItsErrorOnMapsOfOneTo57PixelsInBatchesOfOneToNine) {
-  ScopedEnvironment direct("RESNET_CONV_ALGORITHM", "direct");
+  ScopedEnvironment direct("RESNET_CONV_ALGORITHM", "direct"), onednn("RESNET_CONV_WITHOUT", "gemm");
   constexpr double kBound = 8e-7;  // twice what was measured for direct convolutions of normal values
   const std::vector<int64_t> sides = {1, 2, 3, 5, 7, 14, 28, 29, 56, 57}, channels = {5, 17, 3, 23, 9};
   const std::vector<int64_t> sizes = {1, 3, 7, 5};
@@ -317,6 +317,30 @@ int steps_with(const Program& program, const std::string& algorithm) {
   int count = 0;
   for (const Step& step : program.plan().steps) count += step.kernel->algorithm().find(algorithm) != std::string::npos;
   return count;
+}
+
+TEST_F(CpuConvolution, TheMatrixProductIsExactOnWholeNumbersFusedAndInTraining) {
+  Comparison compare;
+  for (uint64_t seed = 0; seed < 10; ++seed) {
+    Rng rng(mix(seed + 3000));
+    ConvCase c = draw_conv(rng);
+    c.attrs.groups = 1;
+    c.x[1] = c.w[1] = pick(rng, {16, 17, 33});  // one block or more on every processor
+    c.fed = false;
+    const bool residual = c.w[0] >= 16;  // of fewer channels it would lie row-major, as it was fed
+    const BuildGraph build = seed % 2 == 0 ? training_conv(c) : fused_conv(c, residual, rng.below(2) == 0);
+    const Tensors leaves = conv_leaves(c, rng);
+    Session session(make_backend("cpu", threads_of(seed / 2)));
+    session.backend().adopt(everywhere(problems_of(build), "gemm"));
+    Program& program = compile(session, build);
+    const std::string what = fmt::format("seed {}: {}", seed, c.str());
+    // The gradients are oneDNN's, some by a "gemm:jit" of its own.
+    const auto& steps = program.plan().steps;
+    EXPECT_EQ(std::count_if(steps.begin(), steps.end(), [](const Step& s) { return s.kernel->algorithm() == "gemm"; }),
+              1)
+        << what;
+    compare.expect(run(session, program, leaves), run_on("reference", 1, build, leaves), what);
+  }
 }
 
 /// Winograd's rounding: the transforms mix all inputs of a tile, so an element's error goes with the largest sum of
@@ -543,6 +567,8 @@ TEST_F(CpuConvolution, AFamilyLeftOutByItsNameIsNotTaken) {
     EXPECT_EQ(steps("on the fly", fresh), 0);
     EXPECT_EQ(steps("stem,winograd", fresh), 0);
   }
+  EXPECT_EQ(steps("stem", "gemm"), 1);
+  EXPECT_EQ(steps("gemm", "gemm"), 0);
   const auto onednn = [&](const std::string& without) {
     ScopedEnvironment environment("RESNET_CONV_WITHOUT", without);
     Session session(make_backend("cpu", 1));

@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "backends/blocked_buffer.h"
+
 // The 16-wide kernels, lowered to whatever this test is compiled for, so that the code AVX-512 runs
 // is checked on every CPU.
 #if defined(__GNUC__)
@@ -26,44 +28,12 @@
 namespace resnet {
 namespace {
 
-/// 64-byte aligned floats between two guard lines that a kernel must leave alone.
-class Buffer {
- public:
-  explicit Buffer(size_t floats, float fill = 0)
-      : size_(floats), all_(static_cast<float*>(std::aligned_alloc(64, (floats + 32 + 15) / 16 * 64)), &std::free) {
-    std::fill(all_.get(), all_.get() + 16, kGuard);
-    std::fill(data(), data() + floats, fill);
-    std::fill(data() + floats, data() + floats + 16, kGuard);
-  }
-  float* data() { return all_.get() + 16; }
-  const float* data() const { return all_.get() + 16; }
-  size_t size() const { return size_; }
-  float& operator[](int64_t i) { return data()[i]; }
-  float operator[](int64_t i) const { return data()[i]; }
-  bool guards_intact() const {
-    for (int i = 0; i < 16; ++i) {
-      if (all_.get()[i] != kGuard || data()[size_ + static_cast<size_t>(i)] != kGuard) return false;
-    }
-    return true;
-  }
-
- private:
-  static constexpr float kGuard = -12345.5f;
-  size_t size_;
-  std::unique_ptr<float, void (*)(void*)> all_;
-};
-
-bool same_bits(const Buffer& a, const Buffer& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 struct Maps {
   int64_t n, c, h, w;
   int64_t size() const { return n * c * h * w; }
   int64_t at(int64_t i, int64_t j, int64_t y, int64_t x) const { return ((i * c + j) * h + y) * w + x; }
 };
 
-int64_t blocks(int64_t channels, int block) { return (channels + block - 1) / block; }
 int64_t blocked_at(const Maps& m, int b, int64_t i, int64_t j, int64_t y, int64_t x) {
   return (((i * blocks(m.c, b) + j / b) * m.h + y) * m.w + x) * b + j % b;
 }

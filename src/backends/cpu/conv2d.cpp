@@ -1,8 +1,9 @@
-// Convolution and its gradients: the candidates (oneDNN direct, oneDNN Winograd, our stem's, our Winograd with each
-// tile) among which conv2d_choice.cpp chooses.
+// Convolution and its gradients: the candidates (oneDNN direct, oneDNN Winograd, our matrix product, our stem's, our
+// Winograd with each tile) among which conv2d_choice.cpp chooses.
 
 #include "ops/conv2d.h"
 #include "backends/cpu/conv2d_choice.h"
+#include "backends/cpu/conv2d_gemm.h"
 #include "backends/cpu/conv2d_half.h"
 #include "backends/cpu/conv2d_stem.h"
 #include "backends/cpu/winograd.h"
@@ -212,6 +213,7 @@ std::vector<ConvCandidate> f32_candidates(const ConvProblem& problem, const CpuC
                       return make_onednn_convolution(p, OnednnAlgorithm::winograd, context);
                     }});
   }
+  list.push_back({"gemm", false, [&context](const ConvProblem& p) { return make_gemm_convolution(p, context); }});
   if (is_stem(problem, context)) {
     list.push_back({"stem", false, [&context](const ConvProblem& p) { return make_stem_weight_grad(p, context); }});
   }

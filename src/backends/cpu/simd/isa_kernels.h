@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "backends/cpu/simd/conv2d_gemm.h"
 #include "backends/cpu/simd/conv2d_half.h"
 #include "backends/cpu/simd/conv2d_max_pool.h"
 #include "backends/cpu/simd/conv2d_stem.h"
@@ -16,6 +17,7 @@ namespace resnet::simd {
 struct IsaKernels {
   const SimdKernels& (*table)(int64_t block);  ///< for blocks of 8 or 16 channels
   const WinogradKernels& winograd;
+  const GemmConvKernels& gemm_convolution;
   const HalfConvKernels& half_convolution;  ///< emulated
   const QuantizedKernels& quantized;
   void (*stem_weight_grad)(const StemWeightGrad&);

@@ -28,6 +28,7 @@ const SimdKernels& kernel_table(int64_t block) {
 }  // namespace
 
 extern const WinogradKernels winograd;            // winograd.cpp
+extern const GemmConvKernels gemm_convolution;    // conv2d_gemm.cpp
 extern const HalfConvKernels half_convolution;    // conv2d_half.cpp
 extern const QuantizedKernels quantized_kernels;  // quantized.cpp
 void stem_weight_grad(const StemWeightGrad& p);   // conv2d_stem.cpp
@@ -36,7 +37,7 @@ double fma_loop(int64_t iterations);              // fma_peak.cpp
 
 extern const IsaKernels kernels;
 // Constant, so that no code compiled for this instruction set runs before it is chosen.
-constinit const IsaKernels kernels = {kernel_table,     winograd,     half_convolution, quantized_kernels,
-                                      stem_weight_grad, stem_forward, fma_loop};
+constinit const IsaKernels kernels = {kernel_table,      winograd,         gemm_convolution, half_convolution,
+                                      quantized_kernels, stem_weight_grad, stem_forward,     fma_loop};
 
 }  // namespace resnet::simd::RESNET_ISA
