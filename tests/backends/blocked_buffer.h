@@ -7,7 +7,7 @@
 #include <cstring>
 #include <memory>
 
-namespace resnet {
+namespace resnet::testing {
 
 /// 64-byte aligned floats between two guard lines that a kernel must leave alone.
 class Buffer {
@@ -46,4 +46,4 @@ inline int64_t map_at(int64_t channels, int64_t h, int64_t w, int block, int64_t
   return (((n * blocks(channels, block) + c / block) * h + y) * w + x) * block + c % block;
 }
 
-}  // namespace resnet
+}  // namespace resnet::testing

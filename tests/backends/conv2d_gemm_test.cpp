@@ -25,6 +25,8 @@
 namespace resnet {
 namespace {
 
+using namespace testing;
+
 namespace lowered = simd::lowered_gemm;
 
 /// A problem with random data and its answer in double, without bias, residual and ReLU.
@@ -68,7 +70,7 @@ struct Example {
 };
 
 struct Results {
-  Buffer plain, full;  ///< y alone; and with bias, residual and ReLU
+  Buffer plain, full, apart;  ///< y alone; with bias, residual and ReLU; the same, the residual elsewhere
 };
 
 Buffer to_blocked(const std::vector<float>& plain, int64_t n, int64_t c, int64_t h, int64_t w, int b) {
@@ -97,14 +99,18 @@ Results run(const GemmConvKernels& kernels, const Example& e, int threads) {
   const size_t scratch_bytes = kernels.scratch_bytes(p);
   EXPECT_EQ(scratch_bytes % sizeof(float), 0u);
   Buffer scratch(scratch_bytes / sizeof(float), NAN);
-  Results results{Buffer(residual.size(), NAN), Buffer(residual.size(), NAN)};
+  Results results{Buffer(residual.size(), NAN), Buffer(residual.size(), NAN), Buffer(residual.size(), NAN)};
   p.x = x.data(), p.weights = w.data(), p.scratch = scratch.data(), p.y = results.plain.data();
   kernels.forward(p);
   // The residual lies where the result goes, as the planner may put it.
   std::copy(residual.data(), residual.data() + residual.size(), results.full.data());
   p.y = results.full.data(), p.bias = bias.data(), p.residual = results.full.data(), p.relu = true;
   kernels.forward(p);
-  EXPECT_TRUE(scratch.guards_intact() && results.plain.guards_intact() && results.full.guards_intact());
+  p.y = results.apart.data(), p.residual = residual.data();
+  kernels.forward(p);
+  EXPECT_TRUE(same_bits(results.full, results.apart));
+  EXPECT_TRUE(scratch.guards_intact() && results.apart.guards_intact() && results.plain.guards_intact() &&
+              results.full.guards_intact());
   return results;
 }
 
@@ -229,7 +235,7 @@ TEST(GemmConvolution, LargeShapesTakeEveryPathWithTheSameBitsForEveryNumberOfThr
   std::mt19937 random(7);
   const std::vector<GemmConv> problems = {
       {.n = 1, .c = 520, .k = 136, .h = 7, .w = 7},
-      {.n = 1, .c = 300, .k = 72, .h = 8, .w = 7, .r = 3, .s = 3, .pad_h = 1, .pad_w = 1},
+      {.n = 4, .c = 300, .k = 136, .h = 8, .w = 7, .r = 3, .s = 3, .pad_h = 1, .pad_w = 1},
       {.n = 2, .c = 260, .k = 40, .h = 14, .w = 13, .stride_h = 2, .stride_w = 2},
       {.n = 30, .c = 72, .k = 24, .h = 28, .w = 9},
       {.n = 5,
@@ -244,6 +250,8 @@ TEST(GemmConvolution, LargeShapesTakeEveryPathWithTheSameBitsForEveryNumberOfThr
        .pad_h = 1,
        .pad_w = 1},
       {.n = 3, .c = 1100, .k = 16, .h = 9, .w = 9},
+      // One group of pixels: shared by outputs, although the images are more than the weights.
+      {.n = 1, .c = 40, .k = 160, .h = 14, .w = 14, .stride_h = 13, .stride_w = 13},
   };
   for (GemmConv p : problems) {
     ASSERT_TRUE(set_output(p));

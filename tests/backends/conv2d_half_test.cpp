@@ -4,9 +4,7 @@
 
 #include <cmath>
 #include <cstdlib>
-#include <cstring>
 #include <map>
-#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -28,6 +26,8 @@
 
 namespace resnet {
 namespace {
+
+using namespace testing;
 
 __extension__ typedef __float128 Exact;  // sums of a product of halves and a half are exact
 

@@ -234,7 +234,7 @@ class CpuConvolution : public ::testing::Test {
 };
 
 TEST_F(CpuConvolution, DirectIsExactOnWholeNumbersForwardBackwardAndFused) {
-  ScopedEnvironment direct("RESNET_CONV_ALGORITHM", "direct"), onednn("RESNET_CONV_WITHOUT", "gemm");
+  ScopedEnvironment direct("RESNET_CONV_ALGORITHM", "direct");
   Comparison compare;
   for (uint64_t seed = 0; seed < 60; ++seed) {
     Rng rng(mix(seed));
@@ -274,7 +274,7 @@ double error_of_direct(const ConvCase& c, const Tensors& leaves, const Tensor& y
 }
 
 TEST_F(CpuConvolution, DirectStaysWithinItsErrorOnMapsOfOneTo57PixelsInBatchesOfOneToNine) {
-  ScopedEnvironment direct("RESNET_CONV_ALGORITHM", "direct"), onednn("RESNET_CONV_WITHOUT", "gemm");
+  ScopedEnvironment direct("RESNET_CONV_ALGORITHM", "direct");
   constexpr double kBound = 8e-7;  // twice what was measured for direct convolutions of normal values
   const std::vector<int64_t> sides = {1, 2, 3, 5, 7, 14, 28, 29, 56, 57}, channels = {5, 17, 3, 23, 9};
   const std::vector<int64_t> sizes = {1, 3, 7, 5};
@@ -319,6 +319,12 @@ int steps_with(const Program& program, const std::string& algorithm) {
   return count;
 }
 
+/// oneDNN has a "gemm:jit" of its own.
+int64_t steps_of_gemm(const Program& program) {
+  const auto& steps = program.plan().steps;
+  return std::count_if(steps.begin(), steps.end(), [](const Step& s) { return s.kernel->algorithm() == "gemm"; });
+}
+
 TEST_F(CpuConvolution, TheMatrixProductIsExactOnWholeNumbersFusedAndInTraining) {
   Comparison compare;
   for (uint64_t seed = 0; seed < 10; ++seed) {
@@ -334,11 +340,7 @@ TEST_F(CpuConvolution, TheMatrixProductIsExactOnWholeNumbersFusedAndInTraining) 
     session.backend().adopt(everywhere(problems_of(build), "gemm"));
     Program& program = compile(session, build);
     const std::string what = fmt::format("seed {}: {}", seed, c.str());
-    // The gradients are oneDNN's, some by a "gemm:jit" of its own.
-    const auto& steps = program.plan().steps;
-    EXPECT_EQ(std::count_if(steps.begin(), steps.end(), [](const Step& s) { return s.kernel->algorithm() == "gemm"; }),
-              1)
-        << what;
+    EXPECT_EQ(steps_of_gemm(program), 1) << what;  // the gradients are oneDNN's
     compare.expect(run(session, program, leaves), run_on("reference", 1, build, leaves), what);
   }
 }
@@ -567,8 +569,15 @@ TEST_F(CpuConvolution, AFamilyLeftOutByItsNameIsNotTaken) {
     EXPECT_EQ(steps("on the fly", fresh), 0);
     EXPECT_EQ(steps("stem,winograd", fresh), 0);
   }
-  EXPECT_EQ(steps("stem", "gemm"), 1);
-  EXPECT_EQ(steps("gemm", "gemm"), 0);
+  const auto gemm = [&](const char* algorithms, const char* without) {
+    ScopedEnvironment allowed("RESNET_CONV_ALGORITHM", algorithms), environment("RESNET_CONV_WITHOUT", without);
+    Session session(make_backend("cpu", 1));
+    session.backend().adopt(everywhere(problems_of(build), "gemm"));
+    return steps_of_gemm(compile(session, build));
+  };
+  EXPECT_EQ(gemm("auto", "stem"), 1);
+  EXPECT_EQ(gemm("auto", "gemm"), 0);
+  EXPECT_EQ(gemm("direct", ""), 0) << "its choice would be one of time";
   const auto onednn = [&](const std::string& without) {
     ScopedEnvironment environment("RESNET_CONV_WITHOUT", without);
     Session session(make_backend("cpu", 1));

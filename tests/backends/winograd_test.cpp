@@ -4,9 +4,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <memory>
 #include <random>
 #include <set>
 #include <string>
@@ -27,6 +24,8 @@
 
 namespace resnet {
 namespace {
+
+using namespace testing;
 
 struct Maps {
   int64_t n, c, h, w;

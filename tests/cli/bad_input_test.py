@@ -196,7 +196,7 @@ class CommandLine(BadInput):
 
     def test_wrong_environment(self):
         for name, parts in [("RESNET_CONV_ALGORITHM", ("auto", "direct", "winograd")), ("RESNET_MAX_ISA", ("generic", "avx2", "avx512")),
-                            ("RESNET_CONV_WITHOUT", ("winograd", "on the fly", "stem", "int8 pairs"))]:
+                            ("RESNET_CONV_WITHOUT", ("gemm", "winograd", "on the fly", "stem", "int8 pairs"))]:
             for arguments in (self.train(), ("evaluate", "run/last/model.safetensors", "--data", "data"), ("benchmark", "lecture_resnet18")):
                 with self.subTest(name=name, arguments=arguments):
                     self.assert_refused(USAGE, (name, "'foo'", *parts), *arguments, env={name: "foo"})

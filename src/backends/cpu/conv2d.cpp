@@ -213,7 +213,9 @@ std::vector<ConvCandidate> f32_candidates(const ConvProblem& problem, const CpuC
                       return make_onednn_convolution(p, OnednnAlgorithm::winograd, context);
                     }});
   }
-  list.push_back({"gemm", false, [&context](const ConvProblem& p) { return make_gemm_convolution(p, context); }});
+  // `direct` is one kernel, so that no timing changes what it computes.
+  if (context.algorithms != ConvAlgorithms::direct)
+    list.push_back({"gemm", false, [&context](const ConvProblem& p) { return make_gemm_convolution(p, context); }});
   if (is_stem(problem, context)) {
     list.push_back({"stem", false, [&context](const ConvProblem& p) { return make_stem_weight_grad(p, context); }});
   }

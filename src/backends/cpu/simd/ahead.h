@@ -17,7 +17,7 @@ struct Ahead {
   RESNET_INLINE Ahead(const void* from, int64_t bytes, int64_t parts)
       : next(static_cast<const char*>(from)),
         end(from == nullptr ? next : next + bytes),
-        step(round_up(ceil_div(bytes, parts), 64)) {}
+        step(round_up(ceil_div(bytes, larger(parts, 1)), 64)) {}
 
   /// The next part.
   RESNET_INLINE void fetch() {

@@ -22,7 +22,7 @@ struct GemmConv {
   void* scratch = nullptr;  ///< scratch_bytes, 64-byte aligned
 };
 
-/// One instruction set's kernels; neither allocates or throws.
+/// One instruction set's kernels; neither allocates nor throws.
 struct GemmConvKernels {
   int block;  ///< B of the layouts
   size_t (*scratch_bytes)(const GemmConv& p);

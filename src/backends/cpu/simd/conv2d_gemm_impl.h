@@ -9,8 +9,9 @@
 //       for each kDepth blocks of the depth (their weights stay in L1)
 //         for each group of kRows pixels: y (+)= x w, with bias and residual at the first, the ReLU at the last
 //
-// Threads share the pixels; where the weights are more than the images ("team") they share the outputs, so that each
-// weight is read from memory by one core only. A sum's order follows from the depth alone.
+// Threads share the pixels or, as a "team", the outputs, so that each weight is read from memory by one core only:
+// where the weights are more than the images, unless the other deals out much more evenly. A sum's order follows from
+// the depth alone.
 
 #include <omp.h>
 
@@ -54,8 +55,8 @@ struct GemmConvolution {
       RESNET_UNROLL
       for (int j = 0; j < W; ++j) sum[i][j] = zero<B>();
     }
-    const float *x = p.x, *w = p.w;
-    for (int64_t block = 0; block < p.blocks; ++block, x += p.x_pitch, w += kTile) {
+    for (int64_t block = 0; block < p.blocks; ++block) {
+      const float *x = p.x + block * p.x_pitch, *w = p.w + block * kTile;
       for (Ahead& ahead : p.next_w) ahead.fetch();
       if (p.next_x != 0) {
         for (int i = 0; i < R * B; i += 16) __builtin_prefetch(x + p.next_x + i, 0, 2);
@@ -169,28 +170,34 @@ struct GemmConvolution {
         for (int64_t i = 0; i < count; ++i) bias[i] = p.bias[panel * 2 * B + i];
       }
       for (int64_t d = 0; d < plan.depth; d += kDepth) {
-        call.w = p.weights + (2 * panel * plan.depth + d) * kTile;
+        const auto weights = [&](int64_t at_panel, int64_t at_depth) {
+          return p.weights + (2 * at_panel * plan.depth + at_depth) * kTile;
+        };
+        call.w = weights(panel, d);
         call.blocks = smaller(kDepth, plan.depth - d);
         call.bias = p.bias != nullptr && d == 0 ? bias : nullptr;
         call.relu = p.relu && d + kDepth >= plan.depth;
-        const float* next = d + kDepth < plan.depth ? call.w + kDepth * kTile
-                            : panel + 1 < p1        ? p.weights + 2 * (panel + 1) * plan.depth * kTile
-                                                    : nullptr;
-        for (int j = 0; j < 2; ++j) {
-          const bool there = next != nullptr && (j == 0 || whole);
-          call.next_w[j] =
-              Ahead(there ? next + j * call.w_pitch : nullptr, call.blocks * kTile * 4, (last - first) * call.blocks);
+        const bool deeper = d + kDepth < plan.depth, more = deeper || panel + 1 < p1;
+        const int64_t next_panel = deeper ? panel : panel + 1, next_depth = deeper ? d + kDepth : 0;
+        for (int64_t j = 0; j < 2; ++j) {
+          const bool there = more && 2 * next_panel + j < plan.out_blocks;
+          call.next_w[j] = Ahead(there ? weights(next_panel, next_depth) + j * call.w_pitch : nullptr,
+                                 smaller(kDepth, plan.depth - next_depth) * kTile * 4, (last - first) * call.blocks);
         }
         for (int64_t g = first; g < last; ++g) {
           const Group group = plan.group(g);
           const int64_t map = group.image * plan.out_blocks + 2 * panel;
           call.x = plan.copies ? v + (g - first) * plan.group_floats() + d * kRows * B
                                : p.x + ((group.image * plan.in_blocks + d) * plan.pixels + group.pixel) * B;
-          call.next_x = !plan.copies && panel == p0 && group.pixel + kRows < plan.pixels ? kRows * B : 0;
+          call.next_x = !plan.copies && panel == p0 && group.pixel + 2 * kRows <= plan.pixels ? kRows * B : 0;
           const int64_t at = (map * plan.pixels + group.pixel) * B;
           call.y = p.y + at;
           call.add = d > 0 ? call.y : p.residual != nullptr ? p.residual + at : nullptr;
-          whole ? product_of<kRows, 2>(group.rows, call) : product_of<kRows, 1>(group.rows, call);
+          if (whole) {
+            product_of<kRows, 2>(group.rows, call);
+          } else {
+            product_of<kRows, 1>(group.rows, call);
+          }
         }
       }
     }

@@ -253,13 +253,15 @@ struct HalfConv {
           const Half* weights = u + (k - k0) / 2 * panel_pitch(plan) + xi * point_pitch(plan) + d * B * kPanel;
           const Half* values = buffers.v + xi * plan.v_plane + d * kRows * B;
           float* to = buffers.p + xi * plan.p_plane + (k - k0) * plan.pitch;
-          const Half* next = k + 2 < k1 ? weights + panel_pitch(plan)
-                             : d + Gemm::kFlushBlocks < plan.depth
-                                 ? u + xi * point_pitch(plan) + (d + Gemm::kFlushBlocks) * B * kPanel
-                             : xi + 1 < plan.points ? u + (xi + 1) * point_pitch(plan)
-                                                    : nullptr;
+          const bool wider = k + 2 < k1, deeper = !wider && d + Gemm::kFlushBlocks < plan.depth;
+          const int64_t next_d = wider ? d : deeper ? d + Gemm::kFlushBlocks : 0;
+          const int64_t next_xi = wider || deeper ? xi : xi + 1, next_panel = wider ? (k + 2 - k0) / 2 : 0;
+          const Half* next = u + next_panel * panel_pitch(plan) + next_xi * point_pitch(plan) + next_d * B * kPanel;
+          const Ahead ahead(next_xi < plan.points ? next : nullptr,
+                            smaller(Gemm::kFlushBlocks, plan.depth - next_d) * B * kPanel * 2,
+                            ceil_div(tiles, kRows) * blocks);
           Gemm::product_panel(tiles, values, plan.run_pitch, blocks, weights, buffers.inverse_scales, to, plan.pitch,
-                              d > 0, next);
+                              d > 0, ahead);
         }
       }
     }

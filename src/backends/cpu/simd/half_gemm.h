@@ -68,10 +68,9 @@ struct HalfGemm {
   }
 
   /// The above for any number of rows, in runs of kRows that lie `run_pitch` apart in v and have a scale each.
-  /// Meanwhile as much as there is at u comes from `next`, unless that is null.
+  /// Meanwhile `ahead` is fetched.
   static void product_panel(int64_t rows, const Half* v, int64_t run_pitch, int64_t blocks, const Half* u,
-                            const float* scales, float* p, int64_t p_pitch, bool accumulate, const Half* next) {
-    Ahead ahead(next, blocks * B * kPanel * 2, ceil_div(rows, kRows) * blocks);
+                            const float* scales, float* p, int64_t p_pitch, bool accumulate, Ahead ahead) {
     for (; rows >= kRows; rows -= kRows, v += run_pitch, p += kRows * B) {
       product<kRows>(v, blocks, u, *scales++, p, p_pitch, accumulate, ahead);
     }

@@ -60,12 +60,11 @@ struct WinogradGemm {
     }
   }
 
-  /// The above for any number of tiles; groups of kRows tiles lie `group_pitch` floats apart in v. Meanwhile as much as
-  /// there is at u comes from `next`, unless that is null.
+  /// The above for any number of tiles; groups of kRows tiles lie `group_pitch` floats apart in v. Meanwhile `ahead`
+  /// is fetched.
   template <int W>
   static void product_panel(int64_t tiles, const float* v, int64_t group_pitch, int64_t blocks, const float* u,
-                            float* m, int64_t m_pitch, bool accumulate, const float* next) {
-    Ahead ahead(next, blocks * B * kPanel * 4, ceil_div(tiles, kRows) * blocks);
+                            float* m, int64_t m_pitch, bool accumulate, Ahead ahead) {
     int64_t t = 0;
     for (; t + kRows <= tiles; t += kRows, v += group_pitch, m += kRows * B) {
       product<kRows, W>(v, blocks, u, m, m_pitch, accumulate, ahead);

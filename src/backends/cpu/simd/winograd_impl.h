@@ -448,14 +448,17 @@ struct Winograd {
           const float* weights = point + (k - k0) / 2 * panel_pitch(depth) + (d - panels.first) * B * kPanel;
           const float* values = v + xi * plan.v_plane + d * Gemm::kRows * B;
           float* to = p + xi * plan.p_plane + (k - k0) * plan.pitch;
-          const float* next = k + 2 < k1                 ? weights + panel_pitch(depth)
-                              : d + kDepth < panels.last ? point + (d + kDepth - panels.first) * B * kPanel
-                              : xi + 1 < kPoints         ? panels.u + weight_point(xi + 1) * point_pitch(depth)
-                                                         : nullptr;
+          const bool wider = k + 2 < k1, deeper = !wider && d + kDepth < panels.last;
+          const int64_t next_d = wider ? d : deeper ? d + kDepth : panels.first;
+          const int64_t next_xi = wider || deeper ? xi : xi + 1, next_panel = wider ? (k + 2 - k0) / 2 : 0;
+          const float* next = panels.u + next_panel * panel_pitch(depth) + weight_point(next_xi) * point_pitch(depth) +
+                              (next_d - panels.first) * B * kPanel;
+          const Ahead ahead(next_xi < kPoints ? next : nullptr, smaller(kDepth, panels.last - next_d) * B * kPanel * 4,
+                            ceil_div(tiles, Gemm::kRows) * blocks);
           if (k + 1 < k1) {
-            Gemm::template product_panel<2>(tiles, values, run, blocks, weights, to, plan.pitch, d > 0, next);
+            Gemm::template product_panel<2>(tiles, values, run, blocks, weights, to, plan.pitch, d > 0, ahead);
           } else {
-            Gemm::template product_panel<1>(tiles, values, run, blocks, weights, to, plan.pitch, d > 0, next);
+            Gemm::template product_panel<1>(tiles, values, run, blocks, weights, to, plan.pitch, d > 0, ahead);
           }
         }
       }
