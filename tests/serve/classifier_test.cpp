@@ -138,7 +138,7 @@ TEST_F(ClassifierTest, NothingIsMeasuredForAFewImagesOfASmallNet) {
   int reports = 0;
   const PlanProgress progress = [&](int, int) { ++reports; };
   const Images images(2);
-  const Tensor usual = Classifier(path_, {.threads = 1}).logits(images.views());
+  const Tensor usual = Classifier(path_, {.threads = 1, .max_batch = 2}).logits(images.views());
   Classifier few(path_, {.threads = 1, .max_batch = 2, .measure = true, .expected_images = 300, .progress = progress});
   EXPECT_EQ(few.logits(images.views()), usual);
   EXPECT_FALSE(std::filesystem::exists(cache));
