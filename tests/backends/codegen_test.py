@@ -90,7 +90,7 @@ class Codegen(unittest.TestCase):
         for multiply in ("vpdpbusd", "vpdpwssd"):
             loops = self.loops_with("quantized", "avx512", "", multiply)
             self.assertTrue(loops)
-            for body in loops:
+            for body in loops:  # all rows by one sliver, half of them by two: as many sums
                 self.check_tile(body, multiply, 2 * ROWS, ROWS + 2)
 
 

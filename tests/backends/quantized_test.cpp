@@ -181,8 +181,9 @@ TEST(QuantizedOps, AndOnEveryInstructionSet) {
   }
 }
 
-/// Channels and filters that fill AMX's registers, as most of a network's do: pixels that are read where they lie, from
-/// a copy with padding and from a panel; weights that go over them in several parts; every kind of residual and result.
+/// Channels and filters that fill AMX's or VNNI's registers, as most of a network's do: pixels that are read where they
+/// lie, from a copy with padding and from a panel; weights that go over them in several parts; every kind of residual
+/// and result.
 TEST(QuantizedOps, WholeTilesGiveTheReferenceBytes) {
   for (uint64_t seed = 1; seed <= 120; ++seed) {
     Rng rng(mix(1000 + seed));
@@ -202,8 +203,11 @@ TEST(QuantizedOps, WholeTilesGiveTheReferenceBytes) {
     c.y = {c.x[0], c.w[0], (h + 2 * pad - kernel) / stride + 1, (w + 2 * c.attrs.conv.pad.w - across) / stride + 1};
     const Tensors leaves = leaves_of(c, rng);
     const Tensors want = run_on("reference", 1, graph_of(c), leaves);
-    const Tensors got = run_on("cpu", 1 + static_cast<int>(seed % 3), graph_of(c), leaves);
-    ASSERT_EQ(got.at("y"), want.at("y")) << "seed " << seed << ": " << c.str();
+    for (const char* without : {"", "int8 tiles", "int8 tiles,int8 winograd"}) {
+      const ScopedEnvironment families("RESNET_CONV_WITHOUT", without);
+      const Tensors got = run_on("cpu", 1 + static_cast<int>(seed % 3), graph_of(c), leaves);
+      ASSERT_EQ(got.at("y"), want.at("y")) << "seed " << seed << ": " << c.str() << " without " << without;
+    }
   }
 }
 

@@ -49,20 +49,28 @@ const char* name_of(QuantizedAlgorithm algorithm) {
   throw InternalError("unknown algorithm of an int8 convolution");
 }
 
+/// Products of F(mxm, 3x3) for each pair of channels of an image: tiles at the border may hang over.
+int64_t winograd_products(const simd::QuantizedConvSize& size, int64_t m) {
+  const auto tiles = [m](int64_t pixels) { return (pixels + m - 1) / m; };
+  return (m + 2) * (m + 2) * tiles(size.Ho) * tiles(size.Wo);
+}
+
 /// F(4x4) has fewer products where tiles of four do not waste more of the map than tiles of two; a tenth is the price
 /// of its longer transforms.
 QuantizedAlgorithm winograd_for(const simd::QuantizedConvSize& size) {
-  const auto products = [&](int64_t m) {
-    const auto tiles = [m](int64_t pixels) { return (pixels + m - 1) / m; };
-    return (m + 2) * (m + 2) * tiles(size.Ho) * tiles(size.Wo);
-  };
-  return products(4) * 10 < products(2) * 9 ? QuantizedAlgorithm::winograd4 : QuantizedAlgorithm::winograd2;
+  return winograd_products(size, 4) * 10 < winograd_products(size, 2) * 9 ? QuantizedAlgorithm::winograd4
+                                                                          : QuantizedAlgorithm::winograd2;
+}
+
+/// Whether Winograd pays where bytes are multiplied twice as fast as the 16-bit words that it needs, which leaves half
+/// of what it saves: with many of both kinds of channels, and where few of its tiles hang over (not on maps of 14x14 or
+/// 7x7).
+bool winograd_beats_bytes(const simd::QuantizedConvSize& size) {
+  return std::min(size.C, size.K) >= 128 && 2 * 9 * size.Ho * size.Wo >= 7 * winograd_products(size, 4);
 }
 
 /// By sizes alone; results are the same bytes whichever is taken. AMX's tiles where there are any. Else Winograd, where
-/// there are channels enough to pay for its transforms. The processor's byte products, where it has them, are twice as
-/// fast as its products of 16-bit words, so that half of Winograd's saving is left: there it takes more of both kinds
-/// of channels.
+/// it pays for its transforms, and the fastest direct kind.
 QuantizedAlgorithm choose(const simd::QuantizedKernels& kernels, const simd::QuantizedConvSize& size,
                           const CpuContext& context) {
   const auto can = [&](QuantizedAlgorithm algorithm) {
@@ -73,9 +81,7 @@ QuantizedAlgorithm choose(const simd::QuantizedKernels& kernels, const simd::Qua
   if (can_winograd && context.algorithms == ConvAlgorithms::winograd) return winograd;
   if (can(QuantizedAlgorithm::tiles)) return QuantizedAlgorithm::tiles;
   const bool bytes = can(QuantizedAlgorithm::bytes);
-  const bool worth =
-      bytes ? winograd == QuantizedAlgorithm::winograd4 && std::min(size.C, size.K) >= 128 : size.C >= 16;
-  if (can_winograd && worth) return winograd;
+  if (can_winograd && (bytes ? winograd_beats_bytes(size) : size.C >= 16)) return winograd;
   if (bytes) return QuantizedAlgorithm::bytes;
   return can(QuantizedAlgorithm::pairs) ? QuantizedAlgorithm::pairs : QuantizedAlgorithm::words;
 }

@@ -1,7 +1,7 @@
 #include "backends/cpu/simd/quantized.h"
 
 #include "backends/cpu/simd/quantized_amx.h"
-#include "backends/cpu/simd/quantized_direct.h"
+#include "backends/cpu/simd/quantized_vnni.h"
 #include "backends/cpu/simd/quantized_winograd.h"
 
 namespace resnet::simd::RESNET_ISA {
@@ -59,10 +59,10 @@ RESNET_INLINE void with_algorithm(QuantizedAlgorithm algorithm, const QuantizedC
   if (algorithm == QuantizedAlgorithm::pairs) return f(Direct<Pairs>(p), static_cast<int8_t*>(nullptr));
 #endif
 #if defined(RESNET_AVX512)
-  if (algorithm == QuantizedAlgorithm::bytes) return f(Direct<Bytes>(p), static_cast<int8_t*>(nullptr));
+  if (algorithm == QuantizedAlgorithm::bytes) return f(Tiled<Vnni>(p), static_cast<int8_t*>(nullptr));
 #endif
 #ifdef RESNET_AMX
-  if (algorithm == QuantizedAlgorithm::tiles) return f(Tiled(p), static_cast<int8_t*>(nullptr));
+  if (algorithm == QuantizedAlgorithm::tiles) return f(Tiled<Amx>(p), static_cast<int8_t*>(nullptr));
 #endif
   f(Direct<Words>(p), static_cast<int16_t*>(nullptr));
 }

@@ -106,10 +106,13 @@ struct Winograd {
         tiles(size.N * tiles_h * tiles_w),
         stride(panel_stride<Words>(pairs * 2)) {
     // Filters that do not fit the second cache come from the third once for each panel: larger panels, and sums of so
-    // many slivers that a position's pixels, which are in the first cache, meet several of them.
+    // many slivers that a position's pixels, which are in the first cache, meet several of them. VNNI takes two slivers
+    // at once, whose sums leave less of the cache to the panel.
     const bool streamed = packed_bytes() > kMostFilters;
-    panel = panel_rows(streamed ? kStreamedPanel : kPanel, kPositions * stride * 2, 96, tiles, p.threads);
-    group = streamed ? larger(1, smaller(slivers, kSums / (kPositions * sums_stride() * 4))) : 1;
+    const int64_t streamed_panel = has_vnni() ? kStreamedPanel / 2 : kStreamedPanel, least = has_vnni() ? 2 : 1;
+    panel = panel_rows(streamed ? streamed_panel : kPanel, kPositions * stride * 2, 96, tiles, p.threads);
+    const int64_t fit = streamed ? kSums / (kPositions * sums_stride() * 4) : 1;
+    group = smaller(slivers, larger(least, fit));
   }
   static constexpr size_t kMostFilters = 512 << 10;
   static constexpr int64_t kPanel = 256 << 10, kStreamedPanel = 1 << 20, kSums = 512 << 10;
@@ -258,11 +261,19 @@ struct Winograd {
       return sums + ((sliver - part.first) * kPositions + position) * sums_stride();
     };
     for (int64_t position = 0; position < kPositions; ++position) {
-      for (int64_t sliver = part.first; sliver < part.last; ++sliver) {
-        const int16_t* b = packed + (sliver * kPositions + position) * sliver_elements();
+      const int16_t* rows = a + position * position_stride();
+      const auto weights = [&](int64_t sliver) {
+        return packed + (sliver * kPositions + position) * sliver_elements();
+      };
+      int64_t sliver = part.first;
+      for (; sliver + 1 < part.last; sliver += 2) {
         for (int64_t row = 0; row < count; row += kRows)
-          Words::tile(a + position * position_stride() + row * stride, stride, b, pairs,
-                      sums_of(sliver, position) + row * kColumns);
+          Words::tile(rows + row * stride, stride, weights(sliver), weights(sliver + 1), pairs,
+                      sums_of(sliver, position) + row * kColumns, sums_of(sliver + 1, position) + row * kColumns);
+      }
+      if (sliver < part.last) {
+        for (int64_t row = 0; row < count; row += kRows)
+          Words::tile(rows + row * stride, stride, weights(sliver), pairs, sums_of(sliver, position) + row * kColumns);
       }
     }
     for (int64_t sliver = part.first; sliver < part.last; ++sliver) {
