@@ -211,6 +211,29 @@ TEST(QuantizedOps, WholeTilesGiveTheReferenceBytes) {
   }
 }
 
+/// Weights that fill the second cache, in an odd number of slivers: pairs of them, what is left over, several groups.
+TEST(QuantizedOps, WinogradOfManyFiltersGivesTheReferenceBytes) {
+  uint64_t seed = 7000;
+  for (const Shape& x : {Shape{1, 128, 12, 12}, {2, 256, 8, 8}, {1, 64, 9, 13}, {3, 130, 16, 5}}) {
+    for (const int64_t filters : {160, 72}) {
+      Rng rng(mix(++seed));
+      Case c;
+      c.x = x;
+      c.w = {filters, x[1], 3, 3};
+      c.y = {x[0], filters, x[2], x[3]};
+      c.attrs.conv = {.pad = {1, 1}};
+      c.attrs.conv.residual = seed % 2 == 0;
+      const Tensors leaves = leaves_of(c, rng);
+      const Tensors want = run_on("reference", 1, graph_of(c), leaves);
+      const ScopedEnvironment algorithm("RESNET_CONV_ALGORITHM", "winograd");
+      for (const char* isa : {"avx512fp16", "avx2", "generic"}) {
+        const ScopedEnvironment limit("RESNET_MAX_ISA", isa);
+        ASSERT_EQ(run_on("cpu", 2, graph_of(c), leaves).at("y"), want.at("y")) << c.str() << " on " << isa;
+      }
+    }
+  }
+}
+
 TEST(QuantizedOps, MapsOfOneTo57PixelsInBatchesOfOneToNineGiveTheReferenceBytes) {
   const std::vector<int64_t> sides = {1, 2, 3, 5, 7, 14, 28, 29, 56, 57}, channels = {5, 64, 3, 23, 9};
   const std::vector<int64_t> kernels = {1, 3, 7, 3, 5};
@@ -250,23 +273,30 @@ TEST(QuantizedOps, WhatFitsNoByteIsCutOffAlike) {
                                   3e9f,      -3e9f,      1e38f,
                                   -1e38f,    255.5f,     -128.5f,
                                   127.5f,    0.5f,       -0.5f};
+  const auto expect_alike = [&](DType output, bool residual, int64_t filters, const char* without) {
+    Case c;
+    c.x = {1, 64, 6, 7};
+    c.w = {filters, 64, 1, 1};
+    c.y = {1, filters, 6, 7};
+    c.attrs.output = output;
+    c.attrs.conv.residual = residual;
+    c.attrs.conv.relu = !residual;
+    Rng rng(3);
+    Tensors leaves = leaves_of(c, rng);
+    for (size_t k = 0; k < static_cast<size_t>(filters); ++k) {
+      leaves["offset"].as<float>()[k] = odd[k % odd.size()];
+      if (k >= odd.size()) leaves["multiplier"].as<float>()[k] = odd[(k + 5) % odd.size()];
+    }
+    const ScopedEnvironment families("RESNET_CONV_WITHOUT", without);
+    EXPECT_EQ(run_on("cpu", 2, graph_of(c), leaves).at("y"), run_on("reference", 1, graph_of(c), leaves).at("y"))
+        << name_of(output) << (residual ? " with a residual" : "") << ", " << filters << " without " << without;
+  };
   for (const DType output : {DType::u8, DType::i8}) {
     for (const bool residual : {false, true}) {
-      Case c;
-      c.x = {1, 64, 6, 7};
-      c.w = {32, 64, 1, 1};
-      c.y = {1, 32, 6, 7};
-      c.attrs.output = output;
-      c.attrs.conv.residual = residual;
-      c.attrs.conv.relu = !residual;
-      Rng rng(3);
-      Tensors leaves = leaves_of(c, rng);
-      for (size_t k = 0; k < 32; ++k) {
-        leaves["offset"].as<float>()[k] = odd[k % odd.size()];
-        if (k >= odd.size()) leaves["multiplier"].as<float>()[k] = odd[(k + 5) % odd.size()];
+      for (const int64_t filters : {32, 64, 96}) {
+        for (const char* without : {"", "int8 tiles", "int8 tiles,int8 bytes"})
+          expect_alike(output, residual, filters, without);
       }
-      EXPECT_EQ(run_on("cpu", 2, graph_of(c), leaves).at("y"), run_on("reference", 1, graph_of(c), leaves).at("y"))
-          << name_of(output) << (residual ? " with a residual" : "");
     }
   }
 }

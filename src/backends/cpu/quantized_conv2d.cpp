@@ -49,24 +49,25 @@ const char* name_of(QuantizedAlgorithm algorithm) {
   throw InternalError("unknown algorithm of an int8 convolution");
 }
 
-/// Products of F(mxm, 3x3) for each pair of channels of an image: tiles at the border may hang over.
-int64_t winograd_products(const simd::QuantizedConvSize& size, int64_t m) {
-  const auto tiles = [m](int64_t pixels) { return (pixels + m - 1) / m; };
-  return (m + 2) * (m + 2) * tiles(size.Ho) * tiles(size.Wo);
+/// Tiles of mxm pixels of one image: those at the border may hang over.
+int64_t winograd_tiles(const simd::QuantizedConvSize& size, int64_t m) {
+  return ((size.Ho + m - 1) / m) * ((size.Wo + m - 1) / m);
 }
 
 /// F(4x4) has fewer products where tiles of four do not waste more of the map than tiles of two; a tenth is the price
 /// of its longer transforms.
 QuantizedAlgorithm winograd_for(const simd::QuantizedConvSize& size) {
-  return winograd_products(size, 4) * 10 < winograd_products(size, 2) * 9 ? QuantizedAlgorithm::winograd4
-                                                                          : QuantizedAlgorithm::winograd2;
+  const int64_t products4 = 36 * winograd_tiles(size, 4), products2 = 16 * winograd_tiles(size, 2);
+  return products4 * 10 < products2 * 9 ? QuantizedAlgorithm::winograd4 : QuantizedAlgorithm::winograd2;
 }
 
-/// Whether Winograd pays where bytes are multiplied twice as fast as the 16-bit words that it needs, which leaves half
-/// of what it saves: with many of both kinds of channels, and where few of its tiles hang over (not on maps of 14x14 or
-/// 7x7).
+/// Whether F(4x4) pays where bytes are multiplied twice as fast as the 16-bit words that it needs, which leaves half of
+/// what it saves: with many of both kinds of channels, and where few of its tiles hang over (not on maps of 14x14 or
+/// 7x7). Rows, its tiles or pixels, are multiplied a dozen at a time, however few there are.
 bool winograd_beats_bytes(const simd::QuantizedConvSize& size) {
-  return std::min(size.C, size.K) >= 128 && 2 * 9 * size.Ho * size.Wo >= 7 * winograd_products(size, 4);
+  const auto products = [](int64_t rows, int64_t of_each) { return (rows + 11) / 12 * 12 * of_each; };
+  return std::min(size.C, size.K) >= 128 &&
+         2 * products(size.N * size.Ho * size.Wo, 9) >= 7 * products(size.N * winograd_tiles(size, 4), 36);
 }
 
 /// By sizes alone; results are the same bytes whichever is taken. AMX's tiles where there are any. Else Winograd, where

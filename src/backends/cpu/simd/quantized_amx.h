@@ -17,7 +17,7 @@ class AmxPipe;
 /// Two by two registers of sums.
 struct Amx {
   static constexpr int64_t kRows = 32, kStep = 64, kSlivers = 1;
-  static constexpr int64_t kWeightBytes = 384 << 10;  // of a thread's second cache
+  static constexpr int64_t kPanelBytes = 1 << 20, kWeightBytes = 384 << 10;  // of a thread's second cache
   static constexpr int64_t kGatherFilters = 40;
   /// Whether rows and weights of so many bytes are more than the first cache holds.
   static bool streams(int64_t bytes) { return bytes > 40 << 10; }
@@ -27,10 +27,7 @@ struct Amx {
   using Pipe = AmxPipe<kResidual, kRange>;
 
 #ifdef RESNET_EMULATE_AVX512
-  struct InUse {
-    InUse() {}
-    ~InUse() {}
-  };
+  struct InUse {};
 
   template <class Meanwhile>
   static void multiply(const uint8_t* a, const Taps& taps, const int8_t* b, uint32_t* sums,

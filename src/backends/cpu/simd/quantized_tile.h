@@ -68,7 +68,7 @@ struct VnniRows {
 };
 
 /// kTileRows rows times kSlivers slivers; out(first + row, its sums) has the results. Two slivers and half the rows
-/// take a fourth fewer loads than one and all (a loop of either alone starts 87 and 81 % of the multiplications that it
+/// take 10 loads for 14 than one and all (a loop of either alone starts 87 and 81 % of the multiplications that it
 /// could).
 template <bool kBytes, int kTileRows, int kSlivers, class Out>
 RESNET_TARGET_VNNI void vnni_tile(const uint8_t* a, const VnniRows& rows, const void* const (&slivers)[kSlivers],
@@ -177,17 +177,6 @@ struct Words {
       store_u32(c + i * kColumns + kLanes, sum[i][1]);
     }
 #endif
-  }
-
-  /// The same with two slivers.
-  static void tile(const Pixel* a, int64_t stride, const Weight* b0, const Weight* b1, int64_t groups, uint32_t* c0,
-                   uint32_t* c1) {
-#if defined(RESNET_AVX512)
-    if (has_vnni())
-      return vnni_multiply<false>(a, {.stride = stride * 2, .groups = groups}, b0, b1, VnniStore{{c0, c1}});
-#endif
-    tile(a, stride, b0, groups, c0);
-    tile(a, stride, b1, groups, c1);
   }
 };
 

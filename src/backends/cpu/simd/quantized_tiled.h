@@ -54,8 +54,8 @@ struct Tiled : Direct<TileBytes<Engine::kStep>> {
   using Base::gather, Base::in_place, Base::packed_bytes, Base::sliver_elements;
   using Base::p, Base::channels, Base::filters, Base::groups, Base::slivers, Base::stride, Base::rows;
 
-  /// Of a thread's second cache: a panel or band, and the weights that go over it.
-  static constexpr int64_t kPanelBytes = 1 << 20, kLeastPanel = 24 << 10, kBandBytes = 96 << 10;
+  /// Of a thread's second cache: the least panel, and a band.
+  static constexpr int64_t kLeastPanel = 24 << 10, kBandBytes = 96 << 10;
 
   int64_t blocks;                  ///< of Engine::kRows pixels
   int64_t panel_blocks;            ///< of them
@@ -74,13 +74,13 @@ struct Tiled : Direct<TileBytes<Engine::kStep>> {
 
   /// A panel is read as often as the weights are, so it may be as large.
   int64_t panel_limit() const {
-    return larger(kLeastPanel, smaller(kPanelBytes, static_cast<int64_t>(packed_bytes()) / p.groups));
+    return larger(kLeastPanel, smaller(Engine::kPanelBytes, static_cast<int64_t>(packed_bytes()) / p.groups));
   }
   /// Whether to pad. The tiles then compute columns between one row's end and the next one's begin, too; gathering
   /// costs as much as the products of kGatherFilters.
   bool pads() const {
     return p.R * p.S > 1 && p.stride_h == 1 && p.stride_w == 1 && p.dilation_h == 1 && p.dilation_w == 1 &&
-           p.groups == 1 && p.C % Engine::kStep == 0 && p.R * padded_bytes <= kPanelBytes &&
+           p.groups == 1 && p.C % Engine::kStep == 0 && p.R * padded_bytes <= Engine::kPanelBytes &&
            (padded_w - p.Wo) * p.K < Engine::kGatherFilters * p.Wo;
   }
   int64_t band_bytes() const { return (band_rows + p.R - 1) * padded_bytes + (Engine::kRows + p.S) * p.C; }
@@ -164,7 +164,8 @@ struct Tiled : Direct<TileBytes<Engine::kStep>> {
 
   template <Residual kResidual, Saturation kRange>
   void run_panels(const QuantizedConvArgs& args, int thread, int team, uint8_t* gathered) const {
-    // By pixels, or where these are few by filters.
+    // By pixels, or where these are few by filters; where both are alike, by what there is more of: threads that share
+    // filters each read all pixels.
     const int64_t by_pixels = ceil_div(blocks, team) * slivers, by_filters = ceil_div(slivers, team) * blocks;
     const bool alike = larger(by_pixels - by_filters, by_filters - by_pixels) * 64 <= by_filters;
     const bool pixels = alike ? blocks >= slivers : by_pixels < by_filters;

@@ -14,6 +14,7 @@ class VnniPipe;
 struct Vnni {
   static constexpr int64_t kRows = simd::RESNET_ISA::kRows, kStep = 4;
   static constexpr int64_t kSlivers = 2;             // at once
+  static constexpr int64_t kPanelBytes = 512 << 10;  // of a thread's second cache
   static constexpr int64_t kWeightBytes = 24 << 10;  // of the first cache: each tile reads them all
   static constexpr int64_t kGatherFilters = 8;
 
@@ -24,7 +25,8 @@ struct Vnni {
 };
 
 /// A thread's tiles. Twelve pixels times two slivers of filters are two tiles of registers, whose sums are rounded
-/// where they are: nothing of them goes through memory but what fills no sliver or is cut off elsewhere than a byte is.
+/// where they are: through memory go only pairs of which one is no whole sliver, and what is cut off elsewhere than a
+/// byte is.
 template <Residual kResidual, Saturation kRange>
 class VnniPipe {
  public:

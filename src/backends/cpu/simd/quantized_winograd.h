@@ -106,13 +106,14 @@ struct Winograd {
         tiles(size.N * tiles_h * tiles_w),
         stride(panel_stride<Words>(pairs * 2)) {
     // Filters that do not fit the second cache come from the third once for each panel: larger panels, and sums of so
-    // many slivers that a position's pixels, which are in the first cache, meet several of them. VNNI takes two slivers
-    // at once, whose sums leave less of the cache to the panel.
+    // many slivers that a position's pixels, which are in the first cache, meet several of them. With VNNI these are
+    // pairs, and half as large a panel is faster.
     const bool streamed = packed_bytes() > kMostFilters;
-    const int64_t streamed_panel = has_vnni() ? kStreamedPanel / 2 : kStreamedPanel, least = has_vnni() ? 2 : 1;
+    const int64_t streamed_panel = has_vnni() ? kStreamedPanel / 2 : kStreamedPanel;
     panel = panel_rows(streamed ? streamed_panel : kPanel, kPositions * stride * 2, 96, tiles, p.threads);
-    const int64_t fit = streamed ? kSums / (kPositions * sums_stride() * 4) : 1;
-    group = smaller(slivers, larger(least, fit));
+    int64_t fit = streamed ? kSums / (kPositions * sums_stride() * 4) : 1;
+    if (has_vnni()) fit = larger(2, fit / 2 * 2);
+    group = smaller(slivers, larger(1, fit));
   }
   static constexpr size_t kMostFilters = 512 << 10;
   static constexpr int64_t kPanel = 256 << 10, kStreamedPanel = 1 << 20, kSums = 512 << 10;
@@ -266,12 +267,15 @@ struct Winograd {
         return packed + (sliver * kPositions + position) * sliver_elements();
       };
       int64_t sliver = part.first;
-      for (; sliver + 1 < part.last; sliver += 2) {
+#if defined(RESNET_AVX512)
+      for (; has_vnni() && sliver + 1 < part.last; sliver += 2) {
         for (int64_t row = 0; row < count; row += kRows)
-          Words::tile(rows + row * stride, stride, weights(sliver), weights(sliver + 1), pairs,
-                      sums_of(sliver, position) + row * kColumns, sums_of(sliver + 1, position) + row * kColumns);
+          vnni_multiply<false>(
+              rows + row * stride, {.stride = stride * 2, .groups = pairs}, weights(sliver), weights(sliver + 1),
+              VnniStore{{sums_of(sliver, position) + row * kColumns, sums_of(sliver + 1, position) + row * kColumns}});
       }
-      if (sliver < part.last) {
+#endif
+      for (; sliver < part.last; ++sliver) {
         for (int64_t row = 0; row < count; row += kRows)
           Words::tile(rows + row * stride, stride, weights(sliver), pairs, sums_of(sliver, position) + row * kColumns);
       }
