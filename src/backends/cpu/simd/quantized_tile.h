@@ -68,8 +68,8 @@ struct VnniRows {
 };
 
 /// kTileRows rows times kSlivers slivers; out(first + row, its sums) has the results. Two slivers and half the rows
-/// take 10 loads for 14 than one and all (a loop of either alone starts 87 and 81 % of the multiplications that it
-/// could).
+/// take 10 loads where one sliver and all rows take 14 (a loop of either alone starts 87 and 81 % of the
+/// multiplications that it could).
 template <bool kBytes, int kTileRows, int kSlivers, class Out>
 RESNET_TARGET_VNNI void vnni_tile(const uint8_t* a, const VnniRows& rows, const void* const (&slivers)[kSlivers],
                                   int first, const Out& out) {
