@@ -1,9 +1,12 @@
 #include "train/inference.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <chrono>
 #include <cmath>
+#include <functional>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -144,13 +147,14 @@ int64_t micro_batch_of(Session& session, const ModelSpec& model, const Inference
 }
 
 constexpr int64_t kFewImages = 8;
+constexpr double kFreeBytes = 160e6;
 
 }  // namespace
 
 bool saves_memory(int64_t together, int64_t batch) { return together < batch && together <= kFewImages; }
 
 int64_t best_micro_batch(std::span<const MicroBatchTrial> trials) {
-  constexpr double kAsFast = 1.15, kFreeBytes = 160e6;
+  constexpr double kAsFast = 1.15;
   constexpr double kAlike = 1.01;  // what is closer than that is chance
   double fastest = std::numeric_limits<double>::infinity();
   for (const MicroBatchTrial& trial : trials) fastest = std::min(fastest, trial.seconds);
@@ -164,6 +168,20 @@ int64_t best_micro_batch(std::span<const MicroBatchTrial> trials) {
                                  [&](const MicroBatchTrial& trial) { return cost(trial) <= kAlike * least; });
   check(best != trials.end(), "best_micro_batch: nothing was tried");
   return best->count;
+}
+
+int64_t confirmed_micro_batch(std::span<const MicroBatchTrial> trials,
+                              const std::function<double(int64_t leaner, int64_t chosen)>& compare_again) {
+  const int64_t first_choice = best_micro_batch(trials);
+  auto chosen = std::find_if(trials.begin(), trials.end(),
+                             [&](const MicroBatchTrial& trial) { return trial.count == first_choice; });
+  for (; chosen != trials.begin() && chosen->bytes > kFreeBytes; --chosen) {
+    MicroBatchTrial leaner = *std::prev(chosen), again = *chosen;
+    leaner.seconds = 1;
+    again.seconds = compare_again(leaner.count, again.count);
+    if (best_micro_batch(std::array{leaner, again}) == again.count) break;
+  }
+  return chosen->count;
 }
 
 int64_t measure_micro_batch(Session& session, const ModelSpec& model, const InferenceOptions& options,
@@ -202,7 +220,11 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
     without_gain = seconds < fastest ? 0 : without_gain + 1;
     fastest = std::min(fastest, seconds);
   }
-  const int64_t best = best_micro_batch(trials);
+  last.reset();
+  const int64_t best = confirmed_micro_batch(trials, [&](int64_t leaner, int64_t chosen) {
+    MicroBatch a(session, model, options, leaner, progress), b(session, model, options, chosen, progress);
+    return paired_ratio(a, b);
+  });
   backend.remember(problem, std::to_string(best));
   return best;
 }

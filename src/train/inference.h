@@ -1,6 +1,7 @@
 #pragma once
 // A model compiled for inference: batch norm folded, sums and activations fused.
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -123,10 +124,17 @@ struct MicroBatchTrial {
 /// within 1 % of the least cost the first, so give ascending counts.
 int64_t best_micro_batch(std::span<const MicroBatchTrial> trials);
 
+/// The same, but memory beyond those 160 MB is spent only on a gain that shows twice: `compare_again` gives the time
+/// for an image with `chosen` by that with `leaner`, the count before it, measured once more in programs of their own;
+/// the leaner of the two is taken where it is the better one this time, and has to stand the same. Where programs
+/// happen to lie in memory makes one of them up to a tenth slower for as long as it lives.
+int64_t confirmed_micro_batch(std::span<const MicroBatchTrial> trials,
+                              const std::function<double(int64_t leaner, int64_t chosen)>& compare_again);
+
 /// Whether `together` images of a batch go together to save memory: few, as larger parts are faster.
 bool saves_memory(int64_t together, int64_t batch);
 
-/// The best_micro_batch of 1, 2, 4, ... and all `options.images`. Measured with random weights, each number
+/// The confirmed_micro_batch of 1, 2, 4, ... and all `options.images`. Measured with random weights, each number
 /// beside the one before it, by the way choosing the algorithms for each, and remembered by the backend.
 int64_t measure_micro_batch(Session& session, const ModelSpec& model, const InferenceOptions& options,
                             const PlanProgress& progress = {});

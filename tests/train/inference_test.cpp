@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -125,6 +126,33 @@ TEST(MicroBatch, MemoryCountsAmongThoseAboutAsFastAsTheFastest) {
   EXPECT_EQ(best_micro_batch(Trials{{1, 1.0, 1e6}, {2, 1.0, 1e6}}), 1) << "the smaller of two alike";
   EXPECT_EQ(best_micro_batch(Trials{{1, 1.005, 1e6}, {2, 1.0, 1e6}}), 1) << "alike: half a percent is chance";
   EXPECT_EQ(best_micro_batch(Trials{{1, 1.04, 1e6}, {2, 1.0, 1e6}}), 2);
+}
+
+TEST(MicroBatch, MemoryIsSpentOnAGainThatShowsTwice) {
+  using Trials = std::vector<MicroBatchTrial>;
+  using Pairs = std::vector<std::pair<int64_t, int64_t>>;
+  Pairs compared;
+  const auto confirmed = [&](const Trials& trials, const std::map<int64_t, double>& again) {
+    compared.clear();
+    return confirmed_micro_batch(trials, [&](int64_t leaner, int64_t chosen) {
+      compared.emplace_back(leaner, chosen);
+      return again.at(chosen);
+    });
+  };
+  const Trials disturbed = {{4, 1.0, 1.3e8}, {8, 0.97, 1.59e8}, {16, 0.8, 2.1e8}, {32, 0.8, 3.3e8}};
+  ASSERT_EQ(best_micro_batch(disturbed), 16);
+  EXPECT_EQ(confirmed(disturbed, {{16, 0.8}}), 16) << "a fifth faster, and so again";
+  EXPECT_EQ(compared, (Pairs{{8, 16}}));
+  EXPECT_EQ(confirmed(disturbed, {{16, 0.98}}), 8) << "it was chance";
+  EXPECT_EQ(compared, (Pairs{{8, 16}})) << "8 is small, nothing is left to save";
+  const Trials large = {{1, 1.0, 1.3e8}, {2, 0.7, 2.6e8}, {4, 0.5, 5.2e8}};
+  ASSERT_EQ(best_micro_batch(large), 4);
+  EXPECT_EQ(confirmed(large, {{4, 0.9}, {2, 0.9}}), 1) << "what takes the place of the first choice is looked at, too";
+  EXPECT_EQ(compared, (Pairs{{2, 4}, {1, 2}}));
+  EXPECT_EQ(confirmed(large, {{4, 0.9}, {2, 0.7}}), 2);
+  EXPECT_EQ(confirmed({{1, 1.0, 9e9}}, {}), 1) << "there is no leaner one";
+  EXPECT_EQ(confirmed({{1, 1.1, 1e6}, {2, 1.0, 1.5e8}}, {}), 2) << "small ones need no second look";
+  EXPECT_EQ(compared, Pairs{});
 }
 
 TEST_F(Inference, AMeasuredMicroBatchIsRememberedAndCanBeAnyNumberOfImages) {
