@@ -55,6 +55,7 @@ class Crowding : public ::testing::Test {
 
 TEST_F(Crowding, ATeamThatWaitsForCpusGetsSleepersUntilItNoLongerDoes) {
   if (omp_get_num_procs() > 8) GTEST_SKIP() << "a team of two leaves this machine CPUs to spare";
+  if (omp_get_thread_limit() < 2) GTEST_SKIP() << "OMP_THREAD_LIMIT leaves no team of two";
   CrowdWatch watch(omp_get_num_procs() + 1, file_);
   const int64_t before = settled_threads();
   look(watch, 0ms, 0ms);
