@@ -6,12 +6,17 @@
 // Every file in simd/ is compiled once per Isa with RESNET_ISA naming it. All code, this header
 // included, lives in namespace simd::RESNET_ISA and uses no std:: templates or inline functions:
 // the linker keeps one copy of those, perhaps the one compiled for a CPU this machine is not.
-// The arithmetic a*b + c is contracted to FMA (-ffp-contract=fast) where the instruction set has it.
+// The arithmetic a*b + c is contracted to FMA (-ffp-contract=fast) where the instruction set has it. Which product that
+// takes, and whether, the optimiser decides at each place by what lies around it: fmadd and its kin say it where two
+// places have to give the same bits.
 
 #include <cstddef>
 #include <cstdint>
 
 #include "backends/cpu/simd/isa_macros.h"
+#ifdef __FMA__
+#include <immintrin.h>
+#endif
 
 #ifndef RESNET_ISA
 #error "simd/ sources are compiled with RESNET_ISA=generic|avx2|avx512|avx512fp16"
@@ -74,6 +79,33 @@ constexpr int kNativeLanes = 16;
 #else
 constexpr int kNativeLanes = kRegisterLanes;
 #endif
+
+// Fused, rounded once, where V is a register of an instruction set with FMA.
+#if defined(__AVX512F__)
+#define RESNET_FUSED(NAME)                                                                      \
+  if constexpr (sizeof(V) == 64) return (V)_mm512_##NAME##_ps((__m512)a, (__m512)b, (__m512)c); \
+  if constexpr (sizeof(V) == 32) return (V)_mm256_##NAME##_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__FMA__)
+#define RESNET_FUSED(NAME) \
+  if constexpr (sizeof(V) == 32) return (V)_mm256_##NAME##_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+#define RESNET_FUSED(NAME)
+#endif
+/// factor * b + c; the factor is a V, or a float for every lane.
+template <class A, class V>
+RESNET_INLINE V fmadd(const A& factor, const V& b, const V& c) {
+  const V a = factor - V{};
+  RESNET_FUSED(fmadd)
+  return a * b + c;
+}
+/// c - factor * b.
+template <class A, class V>
+RESNET_INLINE V fnmadd(const A& factor, const V& b, const V& c) {
+  const V a = factor - V{};
+  RESNET_FUSED(fnmadd)
+  return c - a * b;
+}
+#undef RESNET_FUSED
 
 RESNET_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 RESNET_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }

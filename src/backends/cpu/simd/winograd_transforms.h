@@ -14,7 +14,8 @@
 // that is (2M+1)^2 products for M x M outputs, of (3M)^2: 1.44 (M = 2), 1.65 (M = 3) or 1.78 (M = 4) times fewer.
 // The points of F(M, 2) are those of F(M-1, 3), which has as many: 0, 1; 0, +-1; +-1/2, +-5/4; and infinity.
 //
-// V is a vector of floats; every function maps registers to registers.
+// V is a vector of floats; every function maps registers to registers. Products that are added to something are fused
+// with the sum by name, of two the larger, so that every caller gets the same bits whatever surrounds it.
 
 #include "backends/cpu/simd/vec.h"
 
@@ -74,39 +75,39 @@ struct WinogradTransform<3, 1> {
 
   template <class V>
   static RESNET_INLINE void input(const V (&d)[5], V (&o)[5]) {
-    const V a_odd = d[3] - bb * d[1], a_even = d[2] - bb * d[0];
-    const V b_odd = d[3] - aa * d[1], b_even = d[2] - aa * d[0];
-    o[0] = a_odd + a * a_even;
-    o[1] = a_odd - a * a_even;
-    o[2] = b_odd + b * b_even;
-    o[3] = b_odd - b * b_even;
-    o[4] = (d[4] - sum * d[2]) + product * d[0];
+    const V a_odd = fnmadd(bb, d[1], d[3]), a_even = fnmadd(bb, d[0], d[2]);
+    const V b_odd = fnmadd(aa, d[1], d[3]), b_even = fnmadd(aa, d[0], d[2]);
+    o[0] = fmadd(a, a_even, a_odd);
+    o[1] = fnmadd(a, a_even, a_odd);
+    o[2] = fmadd(b, b_even, b_odd);
+    o[3] = fnmadd(b, b_even, b_odd);
+    o[4] = fmadd(product, d[0], fnmadd(sum, d[2], d[4]));
   }
   template <class V>
   static RESNET_INLINE void output(const V (&m)[5], V (&y)[3]) {
     const V a_sum = m[0] + m[1], a_difference = m[0] - m[1];
     const V b_sum = m[2] + m[3], b_difference = m[2] - m[3];
     y[0] = a_sum + b_sum;
-    y[1] = a * a_difference + b * b_difference;
-    y[2] = (m[4] + aa * a_sum) + bb * b_sum;
+    y[1] = fmadd(b, b_difference, a * a_difference);
+    y[2] = fmadd(bb, b_sum, fmadd(aa, a_sum, m[4]));
   }
   template <class V>
   static RESNET_INLINE void output_gradient(const V (&y)[3], V (&o)[5]) {
-    const V a_even = y[0] + aa * y[2], b_even = y[0] + bb * y[2];
-    o[0] = a_even + a * y[1];
-    o[1] = a_even - a * y[1];
-    o[2] = b_even + b * y[1];
-    o[3] = b_even - b * y[1];
+    const V a_even = fmadd(aa, y[2], y[0]), b_even = fmadd(bb, y[2], y[0]);
+    o[0] = fmadd(a, y[1], a_even);
+    o[1] = fnmadd(a, y[1], a_even);
+    o[2] = fmadd(b, y[1], b_even);
+    o[3] = fnmadd(b, y[1], b_even);
     o[4] = y[2];
   }
   template <class V>
   static RESNET_INLINE void weight(const V (&g)[3], V (&o)[5]) {
-    const V a_even = (g[0] + aa * g[2]) * na, a_odd = g[1] * (a * na);
-    const V b_even = (g[0] + bb * g[2]) * nb, b_odd = g[1] * (b * nb);
-    o[0] = a_odd + a_even;
-    o[1] = a_odd - a_even;
-    o[2] = b_odd + b_even;
-    o[3] = b_odd - b_even;
+    const V a_odd = g[1] * (a * na), a_even = fmadd(aa, g[2], g[0]);
+    const V b_odd = g[1] * (b * nb), b_even = fmadd(bb, g[2], g[0]);
+    o[0] = fmadd(na, a_even, a_odd);
+    o[1] = fnmadd(na, a_even, a_odd);
+    o[2] = fmadd(nb, b_even, b_odd);
+    o[3] = fnmadd(nb, b_even, b_odd);
     o[4] = g[2];
   }
   template <class V>
@@ -115,7 +116,7 @@ struct WinogradTransform<3, 1> {
     const V b_even = (u[2] - u[3]) * nb, b_odd = (u[2] + u[3]) * (b * nb);
     g[0] = a_even + b_even;
     g[1] = a_odd + b_odd;
-    g[2] = (u[4] + aa * a_even) + bb * b_even;
+    g[2] = fmadd(bb, b_even, fmadd(aa, a_even, u[4]));
   }
 };
 
@@ -127,53 +128,52 @@ struct WinogradTransform<4, 1> {
 
   template <class V>
   static RESNET_INLINE void input(const V (&d)[6], V (&o)[6]) {
-    const V a_even = d[4] - bb * d[2], a_odd = d[3] - bb * d[1];
-    const V b_even = d[4] - aa * d[2], b_odd = d[3] - aa * d[1];
-    o[0] = (d[4] - sum * d[2]) + product * d[0];
-    o[1] = a_even + a * a_odd;
-    o[2] = a_even - a * a_odd;
-    o[3] = b_even + b * b_odd;
-    o[4] = b_even - b * b_odd;
-    o[5] = (d[5] - sum * d[3]) + product * d[1];
+    const V a_even = fnmadd(bb, d[2], d[4]), a_odd = fnmadd(bb, d[1], d[3]);
+    const V b_even = fnmadd(aa, d[2], d[4]), b_odd = fnmadd(aa, d[1], d[3]);
+    o[0] = fmadd(product, d[0], fnmadd(sum, d[2], d[4]));
+    o[1] = fmadd(a, a_odd, a_even);
+    o[2] = fnmadd(a, a_odd, a_even);
+    o[3] = fmadd(b, b_odd, b_even);
+    o[4] = fnmadd(b, b_odd, b_even);
+    o[5] = fmadd(product, d[1], fnmadd(sum, d[3], d[5]));
   }
   template <class V>
   static RESNET_INLINE void output(const V (&m)[6], V (&y)[4]) {
     const V a_sum = m[1] + m[2], a_difference = m[1] - m[2];
     const V b_sum = m[3] + m[4], b_difference = m[3] - m[4];
     y[0] = m[0] + (a_sum + b_sum);
-    y[1] = a * a_difference + b * b_difference;
-    y[2] = aa * a_sum + bb * b_sum;
-    y[3] = (m[5] + (aa * a) * a_difference) + (bb * b) * b_difference;
+    y[1] = fmadd(b, b_difference, a * a_difference);
+    y[2] = fmadd(bb, b_sum, aa * a_sum);
+    y[3] = fmadd(bb * b, b_difference, fmadd(aa * a, a_difference, m[5]));
   }
   template <class V>
   static RESNET_INLINE void output_gradient(const V (&y)[4], V (&o)[6]) {
-    const V a_even = y[0] + aa * y[2], a_odd = y[1] + aa * y[3];
-    const V b_even = y[0] + bb * y[2], b_odd = y[1] + bb * y[3];
+    const V a_even = fmadd(aa, y[2], y[0]), a_odd = fmadd(aa, y[3], y[1]);
+    const V b_even = fmadd(bb, y[2], y[0]), b_odd = fmadd(bb, y[3], y[1]);
     o[0] = y[0];
-    o[1] = a_even + a * a_odd;
-    o[2] = a_even - a * a_odd;
-    o[3] = b_even + b * b_odd;
-    o[4] = b_even - b * b_odd;
+    o[1] = fmadd(a, a_odd, a_even);
+    o[2] = fnmadd(a, a_odd, a_even);
+    o[3] = fmadd(b, b_odd, b_even);
+    o[4] = fnmadd(b, b_odd, b_even);
     o[5] = y[3];
   }
   template <class V>
   static RESNET_INLINE void weight(const V (&g)[3], V (&o)[6]) {
-    const V a_even = (g[0] + aa * g[2]) * na, a_odd = g[1] * (a * na);
-    const V b_even = (g[0] + bb * g[2]) * nb, b_odd = g[1] * (b * nb);
+    const V a_even = fmadd(aa, g[2], g[0]) * na, b_even = fmadd(bb, g[2], g[0]) * nb;
     o[0] = g[0] * n0;
-    o[1] = a_even + a_odd;
-    o[2] = a_even - a_odd;
-    o[3] = b_even + b_odd;
-    o[4] = b_even - b_odd;
+    o[1] = fmadd(a * na, g[1], a_even);
+    o[2] = fnmadd(a * na, g[1], a_even);
+    o[3] = fmadd(b * nb, g[1], b_even);
+    o[4] = fnmadd(b * nb, g[1], b_even);
     o[5] = g[2];
   }
   template <class V>
   static RESNET_INLINE void weight_gradient(const V (&u)[6], V (&g)[3]) {
     const V a_even = (u[1] + u[2]) * na, a_odd = (u[1] - u[2]) * (a * na);
     const V b_even = (u[3] + u[4]) * nb, b_odd = (u[3] - u[4]) * (b * nb);
-    g[0] = (u[0] * n0 + a_even) + b_even;
+    g[0] = fmadd(n0, u[0], a_even) + b_even;
     g[1] = a_odd + b_odd;
-    g[2] = (u[5] + aa * a_even) + bb * b_even;
+    g[2] = fmadd(bb, b_even, fmadd(aa, a_even, u[5]));
   }
 };
 
@@ -235,12 +235,11 @@ struct WinogradTwoTaps<4> {
   }
   template <class V>
   static RESNET_INLINE void weight(const V& g0, const V& g1, V (&o)[6]) {
-    const V a_even = g0 * na, a_odd = g1 * (a * na);
-    const V b_even = g0 * nb, b_odd = g1 * (b * nb);
-    o[0] = a_odd + a_even;
-    o[1] = a_odd - a_even;
-    o[2] = b_odd + b_even;
-    o[3] = b_odd - b_even;
+    const V a_odd = g1 * (a * na), b_odd = g1 * (b * nb);
+    o[0] = fmadd(na, g0, a_odd);
+    o[1] = fnmadd(na, g0, a_odd);
+    o[2] = fmadd(nb, g0, b_odd);
+    o[3] = fnmadd(nb, g0, b_odd);
     o[4] = g1;
   }
   template <class V>
@@ -248,9 +247,9 @@ struct WinogradTwoTaps<4> {
     const V a_sum = m[0] + m[1], a_difference = m[0] - m[1];
     const V b_sum = m[2] + m[3], b_difference = m[2] - m[3];
     y[0] = a_sum + b_sum;
-    y[1] = a * a_difference + b * b_difference;
-    y[2] = aa * a_sum + bb * b_sum;
-    y[3] = (m[4] + (aa * a) * a_difference) + (bb * b) * b_difference;
+    y[1] = fmadd(b, b_difference, a * a_difference);
+    y[2] = fmadd(bb, b_sum, aa * a_sum);
+    y[3] = fmadd(bb * b, b_difference, fmadd(aa * a, a_difference, m[4]));
   }
 };
 
