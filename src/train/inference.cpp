@@ -222,8 +222,12 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
   }
   last.reset();
   const int64_t best = confirmed_micro_batch(trials, [&](int64_t leaner, int64_t chosen) {
-    MicroBatch a(session, model, options, leaner, progress), b(session, model, options, chosen, progress);
-    return paired_ratio(a, b);
+    try {
+      MicroBatch a(session, model, options, leaner, progress), b(session, model, options, chosen, progress);
+      return paired_ratio(a, b);
+    } catch (const ResourceError&) {
+      return std::numeric_limits<double>::infinity();  // both fitted before: memory is short now
+    }
   });
   backend.remember(problem, std::to_string(best));
   return best;

@@ -125,9 +125,10 @@ struct MicroBatchTrial {
 int64_t best_micro_batch(std::span<const MicroBatchTrial> trials);
 
 /// The same, but memory beyond those 160 MB is spent only on a gain that shows twice: `compare_again` gives the time
-/// for an image with `chosen` by that with `leaner`, the count before it, measured once more in programs of their own;
-/// the leaner of the two is taken where it is the better one this time, and has to stand the same. One program
-/// can be up to a tenth slower than another of its kind for as long as it lives, which no pair shows.
+/// for an image with `chosen` by that with `leaner`, the count before it, measured once more in programs of their own
+/// (infinity: there was no room for them); the leaner of the two is taken where it is the better one this time, and has
+/// to stand the same. One program can be up to a tenth slower than another of its kind for as long as it lives, which
+/// no pair shows.
 int64_t confirmed_micro_batch(std::span<const MicroBatchTrial> trials,
                               const std::function<double(int64_t leaner, int64_t chosen)>& compare_again);
 
