@@ -221,15 +221,17 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
     fastest = std::min(fastest, seconds);
   }
   last.reset();
+  bool short_of_memory = false;
   const int64_t best = confirmed_micro_batch(trials, [&](int64_t leaner, int64_t chosen) {
     try {
       MicroBatch a(session, model, options, leaner, progress), b(session, model, options, chosen, progress);
       return paired_ratio(a, b);
     } catch (const ResourceError&) {
-      return std::numeric_limits<double>::infinity();  // both fitted before: memory is short now
+      short_of_memory = true;  // for now, as both fitted before: the next start looks again
+      return std::numeric_limits<double>::infinity();
     }
   });
-  backend.remember(problem, std::to_string(best));
+  if (!short_of_memory) backend.remember(problem, std::to_string(best));
   return best;
 }
 

@@ -136,7 +136,8 @@ int64_t confirmed_micro_batch(std::span<const MicroBatchTrial> trials,
 bool saves_memory(int64_t together, int64_t batch);
 
 /// The confirmed_micro_batch of 1, 2, 4, ... and all `options.images`. Measured with random weights, each number
-/// beside the one before it, by the way choosing the algorithms for each, and remembered by the backend.
+/// beside the one before it, by the way choosing the algorithms for each, and remembered by the backend, unless there
+/// was no room for the second look.
 int64_t measure_micro_batch(Session& session, const ModelSpec& model, const InferenceOptions& options,
                             const PlanProgress& progress = {});
 

@@ -80,8 +80,8 @@ constexpr int kNativeLanes = 16;
 constexpr int kNativeLanes = kRegisterLanes;
 #endif
 
-// Fused, rounded once, where V is a register of an instruction set with FMA.
-#if defined(__AVX512F__)
+// Fused, rounded once, where V is a register of an instruction set with FMA; else what the compiler makes of it.
+#if defined(__AVX512F__) && defined(__FMA__)
 #define RESNET_FUSED(NAME)                                                                      \
   if constexpr (sizeof(V) == 64) return (V)_mm512_##NAME##_ps((__m512)a, (__m512)b, (__m512)c); \
   if constexpr (sizeof(V) == 32) return (V)_mm256_##NAME##_ps((__m256)a, (__m256)b, (__m256)c);

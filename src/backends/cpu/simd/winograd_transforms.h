@@ -14,8 +14,9 @@
 // that is (2M+1)^2 products for M x M outputs, of (3M)^2: 1.44 (M = 2), 1.65 (M = 3) or 1.78 (M = 4) times fewer.
 // The points of F(M, 2) are those of F(M-1, 3), which has as many: 0, 1; 0, +-1; +-1/2, +-5/4; and infinity.
 //
-// V is a vector of floats; every function maps registers to registers. Products that are added to something are fused
-// with the sum by name, of two the larger, so that every caller gets the same bits whatever surrounds it.
+// V is a vector of floats; every function maps registers to registers. In input(), output() and weight() products are
+// fused with their sum by name, of two the larger: half precision has them beside the processor's arithmetic and beside
+// its emulation, and both have to give the same bits.
 
 #include "backends/cpu/simd/vec.h"
 
