@@ -120,8 +120,9 @@ class Predict(Predicting):
 
     def test_batches_threads_and_workers_change_no_order_and_numbers_only_by_rounding(self):
         expected = self.objects("photos", "--logits")
-        for more in (("-b", "1"), ("-b", "5"), ("--threads", "1"), ("--threads", "3", "--workers", "2", "-b", "2"),
-                     ("--threads", "2", "-j", "1", "-b", "3"), ("--backend", "reference")):
+        teams = (("--threads", "3", "--workers", "2", "-b", "2"), ("--threads", "2", "-j", "1", "-b", "3"))
+        for more in (("-b", "1"), ("-b", "5"), ("--threads", "1"), ("--backend", "reference"),
+                     *(teams if program.THREAD_LIMIT is None or program.THREAD_LIMIT >= 3 else ())):
             other = self.objects("photos", "--logits", *more)
             self.assertEqual([o["path"] for o in other], self.files, more)
             for a, b in zip(other, expected):
@@ -330,7 +331,7 @@ class Verify(Predicting):
             result = self.call("verify", "m.safetensors", "--against", "bad.json")
             self.assertEqual(result.code, BAD_DATA, f"{text[:200]}\n{result.err}")
             self.assertIn(f"bad.json: byte 0 ({part})", result.err)
-            self.assertLess(result.cpu_seconds, 8)
+            self.assertLess(result.cpu_seconds, 8 * program.PATIENCE)
             self.assertLess(result.peak_bytes, PEAK_MIB << 20)
         self.assertEqual(self.call("verify", "m.safetensors", "--against", "gone.json").code, IO)
         self.assertEqual(self.call("verify", "m.safetensors", "photos/01.png").code, USAGE)

@@ -18,7 +18,11 @@ import unittest
 
 import numpy as np
 
-HANG_SECONDS = 120  # longer than any run takes, even under a sanitizer
+# How many times as long as usual a run may take: under ThreadSanitizer, with one OpenMP thread, some take ten.
+PATIENCE = float(os.environ.get("RESNET_TEST_PATIENCE", "1"))
+HANG_SECONDS = 120 * PATIENCE  # longer than any run takes, even under another sanitizer
+# Threads that OpenMP gives; None: as many as are asked for.
+THREAD_LIMIT = int(os.environ["OMP_THREAD_LIMIT"]) if "OMP_THREAD_LIMIT" in os.environ else None
 
 
 @dataclasses.dataclass
