@@ -162,7 +162,8 @@ Command add_lab(CLI::App& app) {
   verb->add_option("--limit", c.limit, "use the first N training images; default the experiment's own");
   verb->add_option("--data", c.data, "fashion-mnist, or a folder of idx files")->capture_default_str();
   verb->add_option("--image-size", c.image_size, "side of the input, pixels")->capture_default_str();
-  verb->add_option("--threads", c.threads, "compute threads; 0: all CPUs there are")->capture_default_str();
+  verb->add_option("--threads", c.threads, "compute threads; 0: all CPUs there are, or OMP_NUM_THREADS if fewer")
+      ->capture_default_str();
   verb->add_option("--backend", c.backend, "cpu or reference")->capture_default_str();
   verb->add_flag("--json", arguments->json, "print the results as JSON");
   verb->footer("Example: resnet lab gradient-flow --depths 20,56\nEverything, in minutes: resnet lab all --quick");

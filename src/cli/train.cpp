@@ -169,9 +169,9 @@ TrainObserver make_observer(Progress& progress, const Arguments& arguments) {
   o.on_plan = [&](const TrainObserver::Planned& p) {
     if (arguments.dump_graph) std::fputs(print(p.program->graph()).c_str(), stderr);
     if (arguments.dump_plan) std::fputs(print(p.program->graph(), p.program->plan()).c_str(), stderr);
-    progress.print(fmt::format("{}: {} parameters, {} backend, {} threads; {} training and {} evaluation images",
-                               p.model, grouped(p.parameters), p.backend, p.threads, grouped(p.train_images),
-                               grouped(p.test_images)));
+    progress.print(fmt::format("{}: {} parameters, {} backend, {} {}; {} training and {} evaluation images", p.model,
+                               grouped(p.parameters), p.backend, p.threads, p.threads == 1 ? "thread" : "threads",
+                               grouped(p.train_images), grouped(p.test_images)));
     progress.print(fmt::format("one step: {:.1f} GFLOP; memory: arena {} + states {} = {}; steps {} to {}; run in {}",
                                p.gflop_per_step, bytes(p.arena_bytes), bytes(p.state_bytes),
                                bytes(p.arena_bytes + p.state_bytes), p.start_step, p.steps, p.output));
@@ -321,7 +321,8 @@ Command add_train(CLI::App& app) {
   verb->add_option("--hflip-prob", c.hflip_prob, "probability of mirroring an image left to right")
       ->capture_default_str();
   verb->add_option("--seed", c.seed, "of initial weights, shuffling, crops and flips")->capture_default_str();
-  verb->add_option("--threads", c.threads, "threads that compute; 0: all CPUs there are")->capture_default_str();
+  verb->add_option("--threads", c.threads, "threads that compute; 0: all CPUs there are, or OMP_NUM_THREADS if fewer")
+      ->capture_default_str();
   verb->add_option("-j,--workers", c.workers, "threads beside them that prepare batches ahead")->capture_default_str();
   verb->add_option("--output", a.output, "run directory; default runs/MODEL-N");
   verb->add_option("--resume", a.resume, "continue a run exactly: PATH, or --output's, or the newest in runs/")

@@ -158,7 +158,8 @@ Command add_verify(CLI::App& app) {
   verb->add_option("--write", a->write, "store what the model makes of the images here")->type_name("GOLDEN");
   verb->add_flag("--force", a->force, "with --write: replace GOLDEN if it is there");
   verb->add_option("--tolerance", a->tolerance, "of logits, as a share of an image's largest")->capture_default_str();
-  verb->add_option("--threads", a->threads, "compute threads; 0: all CPUs there are")->capture_default_str();
+  verb->add_option("--threads", a->threads, "compute threads; 0: all CPUs there are, or OMP_NUM_THREADS if fewer")
+      ->capture_default_str();
   verb->add_option("--backend", a->backend, "cpu or reference")->capture_default_str();
   verb->add_flag("--json", a->json, "print as JSON");
   verb->footer(

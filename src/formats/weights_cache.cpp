@@ -92,19 +92,25 @@ class Body {
   std::span<const std::span<const std::byte>> parts_;
 };
 
-/// The folder and what is above it; those that are new are the owner's alone.
-void make_folder(const std::filesystem::path& folder) {
+/// The folder and what is above it; those that are new are the owner's alone. Empty, or why it cannot be made.
+std::string why_not_made(const std::filesystem::path& folder) {
   std::error_code error;
-  if (std::filesystem::exists(folder, error)) return;
-  if (folder.has_parent_path() && folder.parent_path() != folder) make_folder(folder.parent_path());
-  ::mkdir(folder.c_str(), 0700);  // opening a file in it tells if it failed
+  if (std::filesystem::exists(folder, error)) return {};
+  if (folder.has_parent_path() && folder.parent_path() != folder) {
+    if (std::string why = why_not_made(folder.parent_path()); !why.empty()) return why;
+  }
+  if (::mkdir(folder.c_str(), 0700) == 0 || errno == EEXIST) return {};
+  return fmt::format("{}: {}", folder.string(), std::strerror(errno));
 }
 
-/// Nobody but the user may have put files there.
-bool is_own_folder(const std::filesystem::path& folder) {
+/// Empty for a folder in which nobody but the user may have put files; else what is wrong with it.
+std::string why_not_own_folder(const std::filesystem::path& folder) {
   struct stat status {};
-  return ::stat(folder.c_str(), &status) == 0 && S_ISDIR(status.st_mode) && status.st_uid == ::geteuid() &&
-         (status.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+  if (::stat(folder.c_str(), &status) != 0) return std::strerror(errno);
+  if (!S_ISDIR(status.st_mode)) return "is no folder";
+  if (status.st_uid != ::geteuid()) return "belongs to another user";
+  if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0) return "others may write to it";
+  return {};
 }
 
 /// By name; what else lies in the folder is not ours to remove.
@@ -173,8 +179,9 @@ std::string WeightsCache::store(std::string_view description, std::span<const st
   const Outline outline = outline_of(description, sizes);
   if (outline.bytes > limit_)
     return fmt::format("{} bytes are more than all that may be kept, {}", outline.bytes, limit_);
-  make_folder(folder_);
-  if (!is_own_folder(folder_)) return fmt::format("{}: not a folder of this user alone", folder_.string());
+  if (std::string why = why_not_made(folder_); !why.empty()) return why;
+  if (const std::string why = why_not_own_folder(folder_); !why.empty())
+    return fmt::format("{}: {}", folder_.string(), why);
   struct statvfs disk {};
   if (::statvfs(folder_.c_str(), &disk) != 0) return fmt::format("{}: {}", folder_.string(), std::strerror(errno));
   if (uint64_t{disk.f_bavail} * disk.f_frsize / 2 < outline.bytes) return "the disk is nearly full";

@@ -115,11 +115,11 @@ void tell_warnings(Specimen& net, const LabObserver& observer) {
 
 std::vector<std::string> notes_of(const LabConfig& config, double seconds, size_t peak_bytes) {
   const int64_t threads = config.threads > 0 ? config.threads : available_threads();
-  std::vector<std::string> notes = {
-      fmt::format("{}, {} threads, {}, {} backend", processor(), threads, instruction_set(), config.backend),
-      fmt::format("data: {} at {}x{} pixels; first seed {}", config.data, config.image_size, config.image_size,
-                  config.seed),
-      fmt::format("{:.0f} seconds in all", seconds)};
+  std::vector<std::string> notes = {fmt::format("{}, {} {}, {}, {} backend", processor(), threads,
+                                                threads == 1 ? "thread" : "threads", instruction_set(), config.backend),
+                                    fmt::format("data: {} at {}x{} pixels; first seed {}", config.data,
+                                                config.image_size, config.image_size, config.seed),
+                                    fmt::format("{:.0f} seconds in all", seconds)};
   if (peak_bytes > 0) {
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);

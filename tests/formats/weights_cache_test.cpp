@@ -145,11 +145,15 @@ TEST_F(WeightsCacheTest, WhereNothingCanBeWrittenThereIsNoCacheAndNoError) {
   const std::string file = directory_ / "file";
   std::ofstream(file) << "x";
   const WeightsCache inside_a_file(std::filesystem::path(file) / "weights", 64 * kMib);
-  EXPECT_NE(inside_a_file.store("a", parts_), "");
+  EXPECT_EQ(inside_a_file.store("a", parts_), file + "/weights: Not a directory");
   EXPECT_FALSE(holds(inside_a_file, "a"));
   EXPECT_EQ(WeightsCache("", 64 * kMib).store("a", parts_), "off");
   EXPECT_EQ(WeightsCache(folder_, 0).store("a", parts_), "off");
   EXPECT_NE(WeightsCache(folder_, 1000).store("a", parts_), "");
+  std::filesystem::create_directories(folder_);
+  ASSERT_EQ(chmod(folder_.c_str(), 0770), 0);
+  EXPECT_EQ(cache_.store("a", parts_), folder_.string() + ": others may write to it");
+  ASSERT_EQ(chmod(folder_.c_str(), 0700), 0);
   // As on a full disk, the file system stops in the middle.
   const rlimit whole = [] {
     rlimit limit{};

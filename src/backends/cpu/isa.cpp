@@ -87,7 +87,7 @@ Isa detected_isa() {
   for (const Isa isa : {Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512fp16}) {
     if (std::strcmp(limit, isa_name(isa)) == 0) return isa < best ? isa : best;
   }
-  throw UserError("RESNET_MAX_ISA is '{}'; accepted: generic, avx2, avx512, avx512fp16 (or leave it unset)",
+  throw UserError("environment RESNET_MAX_ISA: '{}'; expected generic, avx2, avx512 or avx512fp16",
                   escape_control(limit));
 }
 
