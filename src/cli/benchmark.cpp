@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -22,7 +23,8 @@ using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
 struct Arguments {
-  std::string model, mode = "inference", precision = "f32", backend = "cpu";
+  std::string model, mode = "inference", backend = "cpu";
+  std::optional<std::string> precision;
   int64_t batch_size = 32, micro_batch = 0, threads = 0, runs = 0, image_size = 0;
   double seconds = 10;
   bool json = false, profile = false, dump_plan = false;
@@ -174,13 +176,10 @@ void print_profile(const Program& program, int64_t runs, int64_t parts, double p
 int run_benchmark(const Arguments& a) {
   if (a.mode != "inference" && a.mode != "training")
     throw UserError("--mode: '{}'; expected inference or training", escape_control(a.mode));
-  const bool int8 = a.precision == "int8";  // the file's, where it is a quantised model
-  if (!int8 && a.precision != "f32" && a.precision != "f16")
-    throw UserError("--precision: '{}'; expected f32, f16 or int8", escape_control(a.precision));
-  const Precision precision = int8 ? Precision::f32 : parse_precision(a.precision);
-  if (precision != Precision::f32 && a.mode == "training")
+  const std::optional<Precision> asked = parse_precision(a.precision);
+  if (asked.value_or(Precision::f32) != Precision::f32 && a.mode == "training")
     throw UserError("--precision: {} with --mode training; expected f32, which is what training computes in",
-                    a.precision);
+                    name_of(*asked));
   if (a.batch_size < 1 || a.batch_size > 65536)
     throw UserError("--batch-size: {}; expected 1 to 65536 images", a.batch_size);
   require_thread_count(a.threads);
@@ -213,11 +212,7 @@ int run_benchmark(const Arguments& a) {
     throw UserError(ExitCode::refused,
                     "{}: holds 8-bit weights; expected --mode inference, or the f32 model it was made from",
                     escape_control(a.model));
-  if (int8 && !quantized)
-    throw UserError("--precision: int8; {} computes in f32; expected a file that `resnet quantize` wrote",
-                    escape_control(a.model));
-  if (quantized && precision != Precision::f32)
-    throw UserError("--precision: {}; {} computes in 8 bits; leave it out", a.precision, escape_control(a.model));
+  const Precision precision = precision_of(asked, quantized);
   if (file && !quantized && !fits(file->states(), model_states(model, options, DType::f32))) {
     throw UserError("--image-size: {}; the weights of {} are for images of {} pixels; leave it out", a.image_size,
                     escape_control(a.model), file->description().preprocessing.image_size);
@@ -227,9 +222,7 @@ int run_benchmark(const Arguments& a) {
   const double peak = fma_peak(threads);
   const Shape images{a.batch_size, model.input[0], model.input[1], model.input[2]};
   Progress progress;
-  const auto prepare = [&](int done, int total) {
-    progress.update(fmt::format("choosing kernels {}/{}", done, total));
-  };
+  const PlanProgress prepare = preparing(progress);
   const auto random_values = [&] {
     std::map<std::string, Tensor> values;
     for (const StateSpec& s : model_states(model, options, DType::f32)) values[s.name] = initial_value(s, 0);
@@ -274,6 +267,7 @@ int run_benchmark(const Arguments& a) {
   };
   run();  // code and caches warm, weights packed
   if (inference) inference->keep_for_next_start();
+  for (const std::string& text : session.backend().take_warnings()) progress.print("resnet: warning: " + text);
   program->profile(a.profile || a.dump_plan);
   std::vector<double> rates, run_seconds;
   const auto start = Clock::now();
@@ -312,7 +306,7 @@ int run_benchmark(const Arguments& a) {
       rates.size() % 2 ? rates[rates.size() / 2] : (rates[rates.size() / 2 - 1] + rates[rates.size() / 2]) / 2;
   // Above 1 is possible: FLOPs are counted as a direct convolution's, and Winograd does fewer.
   const double share = program->flops() * median / static_cast<double>(together) / peak;
-  const std::string computed_in = quantized ? "int8" : a.precision;
+  const std::string computed_in = name_of(precision);
   const size_t planned = session.arena_bytes() + session.state_bytes() + session.held_bytes();
   if (a.json) {
     json result = {{"model", a.model},
@@ -345,9 +339,9 @@ int run_benchmark(const Arguments& a) {
   }
   std::printf(
       "%s",
-      table({{"model", fmt::format("{}, {}{}, {} at batch {}, {} threads", a.model,
-                                   computed_in == "f32" ? "" : computed_in + " ", a.mode, model.input.str(),
-                                   a.batch_size, threads)},
+      table({{"model",
+              fmt::format("{}, {}{}, {} at batch {}, {} {}", a.model, computed_in == "f32" ? "" : computed_in + " ",
+                          a.mode, model.input.str(), a.batch_size, threads, threads == 1 ? "thread" : "threads")},
              {"speed", fmt::format("{:.1f} img/s (median of {}; {:.1f} to {:.1f})", median, rates.size(), rates.front(),
                                    rates.back())},
              {"FLOPs",
@@ -374,10 +368,10 @@ Command add_benchmark(CLI::App& app) {
   verb->add_option("--image-size", a->image_size, "side of the input, pixels; 0: the model's own")
       ->capture_default_str();
   verb->add_option("--precision", a->precision,
-                   "f32; f16: inference with products in half precision, on a processor with AVX512-FP16; int8: the "
-                   "file must be a quantised model, which computes so without the flag")
+                   "f32, or f16: inference with products in half precision, on a processor with AVX512-FP16; default "
+                   "f32, or int8 for a file that `resnet quantize` wrote, which computes in nothing else");
+  verb->add_option("--threads", a->threads, "compute threads; 0: all CPUs there are, or OMP_NUM_THREADS if fewer")
       ->capture_default_str();
-  verb->add_option("--threads", a->threads, "compute threads; 0: all CPUs there are")->capture_default_str();
   verb->add_option("--seconds", a->seconds, "how long to measure")->capture_default_str();
   verb->add_option("--runs", a->runs, "measure N runs instead; 0: by --seconds")->capture_default_str();
   verb->add_option("--backend", a->backend, "cpu or reference")->capture_default_str();

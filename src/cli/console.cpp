@@ -65,6 +65,12 @@ void Progress::print(const std::string& line) {
   std::fprintf(stderr, "%s\n", escape_control(line).c_str());
 }
 
+std::function<void(const std::string& what, int done, int total)> preparing(Progress& progress) {
+  return [&progress](const std::string& what, int done, int total) {
+    progress.update(fmt::format("{} {}/{}", what, done, total));
+  };
+}
+
 bool is_model_file(const std::string& model) {
   std::error_code unreadable;  // such as a name that is too long: then no architecture has it either
   return model.ends_with(".safetensors") || model.ends_with(".pth") || model.ends_with(".pt") ||

@@ -2,6 +2,7 @@
 // What goes to the terminal: one place for progress lines, tables and the rules about them.
 
 #include <chrono>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,9 @@ class Progress {
   bool shown_ = false;
   std::chrono::steady_clock::time_point next_;  ///< not before, a line
 };
+
+/// Shows on `progress`, which must outlive it, what goes on before a program can run: "WHAT DONE/TOTAL".
+std::function<void(const std::string& what, int done, int total)> preparing(Progress& progress);
 
 /// Code points of `text`, for aligning; a byte that is no UTF-8 counts as one.
 size_t characters(const std::string& text);

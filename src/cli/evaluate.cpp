@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/error.h"
 #include "cli/commands.h"
@@ -20,8 +21,9 @@ namespace {
 using nlohmann::json;
 
 struct Arguments {
-  std::string model, data = "fashion-mnist", split = "test", backend = "cpu", precision = "f32", dump_logits,
-                     tta = "none", plots, on_bad_sample = "stop";
+  std::string model, data = "fashion-mnist", split = "test", backend = "cpu", dump_logits, tta = "none", plots,
+                     on_bad_sample = "stop";
+  std::optional<std::string> precision;
   int64_t batch_size = 256, threads = 0, workers = 1, limit = 0;
   bool json = false;
 };
@@ -140,7 +142,7 @@ int run_evaluate(const Arguments& a) {
   if (a.on_bad_sample != "stop" && a.on_bad_sample != "skip")
     throw UserError("--on-bad-sample: '{}'; expected stop or skip", escape_control(a.on_bad_sample));
   const bool skips = a.on_bad_sample == "skip";
-  const Precision precision = parse_precision(a.precision);
+  const std::optional<Precision> asked = parse_precision(a.precision);
   const Views views = parse_views(a.tta);
   const LoadedModel model = load_model(a.model);
   const ModelDescription& d = model.description;
@@ -159,8 +161,7 @@ int run_evaluate(const Arguments& a) {
     throw UserError("--limit: {}; expected 0 (all) to {} images", a.limit, data.count);
   if (model.dtype == DType::f64 && a.backend == "cpu")
     throw UserError("{}: f64 weights; the cpu backend computes in f32; use --backend reference", a.model);
-  if (model.quantization && precision != Precision::f32)
-    throw UserError("--precision: {}; {} computes in 8 bits; leave it out", a.precision, escape_control(a.model));
+  const Precision precision = precision_of(asked, model.quantization.has_value());
   validate(views, d.preprocessing);
   const ModelSpec spec = find_model(d.architecture);
   const int threads = compute_threads(a.threads);
@@ -181,7 +182,7 @@ int run_evaluate(const Arguments& a) {
   // A lower precision is judged beside f32, on the same batches.
   std::optional<Session> full_session;
   std::optional<InferenceProgram> full;
-  if (precision != Precision::f32) {
+  if (precision == Precision::f16) {
     full_session.emplace(make_backend(a.backend, threads));
     full.emplace(
         *full_session, spec,
@@ -214,8 +215,7 @@ int run_evaluate(const Arguments& a) {
     throw UserError(ExitCode::bad_data, "{}: none of its {} images can be read; expected at least one", a.data, images);
   if (!a.dump_logits.empty()) write_logits(a.dump_logits, program, data, d.preprocessing, images);
   if (!a.plots.empty()) write_plots(e, a.plots);
-  const std::string computed_in = model.quantization ? "int8" : a.precision;
-  a.json ? print_json(e, data.split, a.tta, computed_in) : print_text(e, data.split, computed_in);
+  a.json ? print_json(e, data.split, a.tta, name_of(precision)) : print_text(e, data.split, name_of(precision));
   return 0;
 }
 
@@ -232,14 +232,15 @@ Command add_evaluate(CLI::App& app) {
       ->capture_default_str();
   verb->add_option("-b,--batch-size", a->batch_size, "images at a time")->capture_default_str();
   verb->add_option("--limit", a->limit, "the first N images; 0: all")->capture_default_str();
-  verb->add_option("--threads", a->threads, "compute threads; 0: all CPUs there are")->capture_default_str();
+  verb->add_option("--threads", a->threads, "compute threads; 0: all CPUs there are, or OMP_NUM_THREADS if fewer")
+      ->capture_default_str();
   verb->add_option("-j,--workers", a->workers, "threads that prepare batches ahead")->capture_default_str();
   verb->add_option("--backend", a->backend, "cpu or reference")->capture_default_str();
   verb->add_option(
-          "--precision", a->precision,
-          "f32, or f16: products in half precision, on a processor with AVX512-FP16; prints how far its logits "
-          "and classes agree with f32's, too")
-      ->capture_default_str();
+      "--precision", a->precision,
+      "f32, or f16: products in half precision, on a processor with AVX512-FP16; prints how far its logits "
+      "and classes agree with f32's, too; default f32, or int8 for a file that `resnet quantize` wrote, which computes "
+      "in nothing else");
   verb->add_option("--tta", a->tta,
                    "test-time augmentation, probabilities averaged: none, flip (and its mirror image) or ten-crop")
       ->capture_default_str();

@@ -20,10 +20,11 @@ namespace {
 using nlohmann::json;
 
 struct Arguments {
-  std::string model, backend = "cpu", precision = "f32", on_bad_sample = "report";
+  std::string model, backend = "cpu", on_bad_sample = "report";
   std::vector<std::string> images;
   int64_t top_k = 5, batch_size = 32, threads = 0;
   std::optional<int64_t> workers;
+  std::optional<std::string> precision;
   bool json = false, csv = false, logits = false;
 };
 
@@ -165,7 +166,7 @@ void validate(const Arguments& a) {
 
 int run_predict(const Arguments& a) {
   validate(a);
-  parse_precision(a.precision);  // before any file is looked at
+  const std::optional<Precision> precision = parse_precision(a.precision);  // before any file is looked at
   const int64_t threads = compute_threads(a.threads);
   const int64_t workers = a.workers.value_or(threads / 4);
   if (workers < 0 || workers >= threads) {
@@ -178,15 +179,13 @@ int run_predict(const Arguments& a) {
   const auto files = static_cast<int64_t>(paths.size());
   // Without a file too: the model is looked at, and a table has its header.
   const int64_t batch_size = std::clamp<int64_t>(files, 1, a.batch_size);
-  Classifier classifier(
-      a.model,
-      {.threads = static_cast<int>(threads - workers),
-       .max_batch = batch_size,
-       .backend = a.backend,
-       .measure = true,
-       .expected_images = std::max<int64_t>(files, 1),
-       .progress = [&](int done, int total) { progress.update(fmt::format("choosing kernels {}/{}", done, total)); },
-       .precision = parse_precision(a.precision)});
+  Classifier classifier(a.model, {.threads = static_cast<int>(threads - workers),
+                                  .max_batch = batch_size,
+                                  .backend = a.backend,
+                                  .measure = true,
+                                  .expected_images = std::max<int64_t>(files, 1),
+                                  .progress = preparing(progress),
+                                  .precision = precision});
   progress.clear();
   const ModelDescription& model = classifier.description();
   ImageFiles images(paths, {.batch_size = batch_size,
@@ -252,7 +251,8 @@ Command add_predict(CLI::App& app) {
   verb->add_flag("--csv", a->csv, "print a row for each image and class");
   verb->add_flag("--logits", a->logits, "all logits too (with --json), or those of the classes printed (with --csv)");
   verb->add_option("-b,--batch-size", a->batch_size, "images at a time")->capture_default_str();
-  verb->add_option("--threads", a->threads, "threads in all; 0: all CPUs there are")->capture_default_str();
+  verb->add_option("--threads", a->threads, "threads in all; 0: all CPUs there are, or OMP_NUM_THREADS if fewer")
+      ->capture_default_str();
   verb->add_option("-j,--workers", a->workers,
                    "of them, threads that decode while the others compute; 0: all decode, then all compute; default a "
                    "quarter");
@@ -262,8 +262,8 @@ Command add_predict(CLI::App& app) {
           "or stop")
       ->capture_default_str();
   verb->add_option("--precision", a->precision,
-                   "f32, or f16: products in half precision, on a processor with AVX512-FP16")
-      ->capture_default_str();
+                   "f32, or f16: products in half precision, on a processor with AVX512-FP16; default f32, or int8 for "
+                   "a file that `resnet quantize` wrote, which computes in nothing else");
   verb->add_option("--backend", a->backend, "cpu or reference")->capture_default_str();
   verb->footer(
       "Images come out in the order given; a folder's in the order of their paths.\n"

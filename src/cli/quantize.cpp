@@ -116,17 +116,18 @@ double speed_of(InferenceProgram& program) {
 Trial try_model(const LoadedModel& model, const Dataset& data, const Arguments& a, int threads, const char* what,
                 Progress& progress) {
   const ModelDescription& d = model.description;
-  const int64_t images = a.limit > 0 ? std::min(a.limit, data.count) : data.count;
+  const int64_t images = a.limit > 0 ? a.limit : data.count;
   const int64_t side = d.preprocessing.image_size;
   Session session(make_backend("cpu", threads));
-  InferenceProgram program(
-      session, find_model(d.architecture),
-      {.model = d.options,
-       .images = {std::min(a.batch_size, images), d.channels, side, side},
-       .passes = {},
-       .keep_model_states = false,
-       .quantization = model.quantization ? &*model.quantization : nullptr},
-      [&](int done, int total) { progress.update(fmt::format("{}: choosing kernels {}/{}", what, done, total)); });
+  InferenceProgram program(session, find_model(d.architecture),
+                           {.model = d.options,
+                            .images = {std::min(a.batch_size, images), d.channels, side, side},
+                            .passes = {},
+                            .keep_model_states = false,
+                            .quantization = model.quantization ? &*model.quantization : nullptr},
+                           [&](const std::string& step, int done, int total) {
+                             progress.update(fmt::format("{}: {} {}/{}", what, step, done, total));
+                           });
   program.load(model.values);
   const std::atomic<int>& stop = install_stop_signals();
   const Evaluation e =
@@ -208,6 +209,7 @@ int run_quantize(const Arguments& a) {
   Progress progress;
   const Dataset data = load(a, split, model.description, progress);
   warn_of_names(model.description, a.data, data, progress);
+  if (a.limit > data.count) throw UserError("--limit: {}; expected 0 (all) to {} images", a.limit, data.count);
   const int threads = compute_threads(a.threads);
   const std::atomic<int>& stop = install_stop_signals();
   try {
@@ -241,8 +243,9 @@ int run_quantize(const Arguments& a) {
       throw UserError(
           ExitCode::refused,
           "{}: top-1 falls by {:.2f} points in 8 bits, from {:.2f} to {:.2f} %; expected at most --max-drop "
-          "{}; try more --calibration-images, --method percentile, a higher --min-sqnr, or --force",
-          escape_control(a.model), drop, 100 * before.top1, 100 * after.top1, a.max_drop);
+          "{}; try more --calibration-images, --method {}, a higher --min-sqnr, or --force",
+          escape_control(a.model), drop, 100 * before.top1, 100 * after.top1, a.max_drop,
+          a.method == "percentile" ? "minimum-error" : "percentile");
     }
     if (!(drop <= a.max_drop)) {
       progress.print(
@@ -279,7 +282,8 @@ Command add_quantize(CLI::App& app) {
   verb->add_option("--limit", a->limit, "the first N of them; 0: all")->capture_default_str();
   verb->add_option("--calibration-split", a->calibration_split,
                    "images that ranges are found with; default train, or --split where there are none");
-  verb->add_option("--calibration-images", a->calibration_images, "N of them, drawn from all")->capture_default_str();
+  verb->add_option("--calibration-images", a->calibration_images, "N of them at most, drawn from all")
+      ->capture_default_str();
   verb->add_option("--method", a->method, "how a range is cut: minimum-error (squared) or percentile")
       ->capture_default_str();
   verb->add_option("--percentile", a->percentile, "per cent of the values inside, with --method percentile")
@@ -289,7 +293,8 @@ Command add_quantize(CLI::App& app) {
   verb->add_option("--max-drop", a->max_drop, "refuse when top-1 falls by more, percentage points")
       ->capture_default_str();
   verb->add_option("-b,--batch-size", a->batch_size, "images at a time, for accuracy and speed")->capture_default_str();
-  verb->add_option("--threads", a->threads, "compute threads; 0: all CPUs there are")->capture_default_str();
+  verb->add_option("--threads", a->threads, "compute threads; 0: all CPUs there are, or OMP_NUM_THREADS if fewer")
+      ->capture_default_str();
   verb->add_option("-j,--workers", a->workers, "threads that prepare batches ahead")->capture_default_str();
   verb->add_flag("--force", a->force, "write in spite of --max-drop, and replace FILE if it is there");
   verb->add_flag("--json", a->json, "print the result as JSON");

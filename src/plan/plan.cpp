@@ -215,7 +215,7 @@ class Planner {
         step.scratch = static_cast<int>(plan_.buffers.size() - 1);
       }
       plan_.steps.push_back(std::move(step));
-      if (progress) progress(step_index + 1, last_step + 1);
+      if (progress) progress("choosing kernels", step_index + 1, last_step + 1);
     }
     // An output is read after the run, so the last step must not write over it either.
     for (auto& [name, index] : plan_.outputs) touch(index, last_step + 1);

@@ -40,8 +40,9 @@ struct Plan {
   size_t arena_bytes = 0;
 };
 
-/// Progress while kernels are chosen: (done, total).
-using PlanProgress = std::function<void(int, int)>;
+/// Progress of what takes seconds before a program can run: what is done ("choosing kernels"), how many of it are done,
+/// and of how many.
+using PlanProgress = std::function<void(const std::string& what, int done, int total)>;
 
 /// Orders the work, picks layouts and kernels, and places every buffer. Throws UserError when the
 /// backend cannot run a node (with its reason), and ResourceError (limit) before any kernel is made when the values

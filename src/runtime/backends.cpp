@@ -72,10 +72,33 @@ int compute_threads(int64_t count) {
   return limit ? std::min(given, openmp_threads(limit).value_or(given)) : given;
 }
 
-Precision parse_precision(const std::string& name) {
-  if (name == "f32") return Precision::f32;
-  if (name == "f16") return Precision::f16;
-  throw UserError("--precision: '{}'; expected f32 or f16", escape_control(name));
+std::optional<Precision> parse_precision(const std::optional<std::string>& name) {
+  if (!name) return std::nullopt;
+  for (const Precision precision : {Precision::f32, Precision::f16, Precision::int8}) {
+    if (*name == name_of(precision)) return precision;
+  }
+  throw UserError("--precision: '{}'; expected f32, f16 or int8", escape_control(*name));
+}
+
+const char* name_of(Precision precision) {
+  switch (precision) {
+    case Precision::f32: return "f32";
+    case Precision::f16: return "f16";
+    case Precision::int8: return "int8";
+  }
+  return "?";
+}
+
+Precision precision_of(std::optional<Precision> asked, bool quantized) {
+  const Precision own = quantized ? Precision::int8 : Precision::f32;
+  if (!asked || *asked == own) return own;
+  if (quantized)
+    throw UserError(
+        "--precision: {}; the model computes in 8 bits; leave it out, or take the f32 model it was made from",
+        name_of(*asked));
+  if (*asked == Precision::int8)
+    throw UserError("--precision: int8; the model computes in f32; expected a file that `resnet quantize` wrote");
+  return *asked;
 }
 
 std::unique_ptr<Backend> make_backend(const std::string& name, int threads, AlgorithmChoice choice,

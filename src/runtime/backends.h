@@ -19,11 +19,17 @@ enum class AlgorithmChoice {
 /// What convolutions of constant weights compute with.
 enum class Precision {
   f32,
-  f16,  ///< products in half precision, sums in half over short runs of channels and then in f32; all else in f32
+  f16,   ///< products in half precision, sums in half over short runs of channels and then in f32; all else in f32
+  int8,  ///< a quantised model's own: its graph says so, and a backend made for it is one for f32
 };
 
-/// "f32" or "f16", the value of a flag --precision; throws UserError otherwise.
-Precision parse_precision(const std::string& name);
+/// "f32", "f16" or "int8", the value of a flag --precision, none where it was not given; throws UserError otherwise.
+std::optional<Precision> parse_precision(const std::optional<std::string>& name);
+const char* name_of(Precision precision);
+
+/// What a model computes with: what was asked for, else its own, int8 for a quantised one and f32 for another. Throws
+/// UserError naming --precision for f32 or f16 of a quantised model, and for int8 of another.
+Precision precision_of(std::optional<Precision> asked, bool quantized);
 
 /// "cpu" or "reference"; throws UserError with the nearest names otherwise, for a precision that the backend, or this
 /// processor, does not have, and when `threads` are more than four times the CPUs this process may use and more than

@@ -45,13 +45,6 @@ void put_rows(const Tensor& part, int64_t first, Tensor& all) {
   std::memcpy(all.data() + static_cast<size_t>(first) * row_bytes, rows.data(), rows.size_bytes());
 }
 
-/// Refuses another precision than the model's own before a backend is asked for it.
-std::optional<Quantization> checked(std::optional<Quantization> quantization, const ClassifierOptions& options) {
-  if (quantization && options.precision != Precision::f32)
-    throw UserError("--precision: f16; the model computes in 8 bits; leave it out");
-  return quantization;
-}
-
 bool worth_measuring(const ClassifierOptions& options, const ModelDescription& d) {
   if (!options.measure || options.expected_images == 0) return options.measure;
   constexpr double kLeastFlops = 0.9e12;
@@ -86,12 +79,12 @@ Classifier::Classifier(ModelDescription description, std::optional<Quantization>
                        const ClassifierOptions& options)
     : description_(std::move(description)),
       spec_(find_model(description_.architecture)),
-      quantization_(checked(std::move(quantization), options)),
+      quantization_(std::move(quantization)),
       dtype_(dtype),
       threads_(threads_of(options)),
       session_(make_backend(options.backend, threads_,
                             worth_measuring(options, description_) ? AlgorithmChoice::measured : AlgorithmChoice::usual,
-                            options.precision)),
+                            precision_of(options.precision, quantization_.has_value()))),
       progress_(options.progress) {
   if (dtype_ == DType::f64 && options.backend == "cpu")
     throw UserError("{}: f64 weights; the cpu backend computes in f32; take the backend reference",

@@ -25,8 +25,9 @@ struct ClassifierOptions {
   /// Images that will come, where that is known: so few of a small network are done before anything is measured, and
   /// `measure` is ignored for less than 0.9 TFLOP (256 images of ResNet-18). 0: many.
   int64_t expected_images = 0;
-  PlanProgress progress = {};            ///< called while algorithms are measured
-  Precision precision = Precision::f32;  ///< of convolutions; f16 needs the cpu backend and AVX512-FP16
+  PlanProgress progress = {};  ///< called while algorithms are measured
+  /// Of convolutions, precision_of() the model; f16 needs the cpu backend and AVX512-FP16.
+  std::optional<Precision> precision = {};
 };
 
 /// One of the best classes of an image.

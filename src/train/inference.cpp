@@ -92,6 +92,7 @@ class MicroBatch {
     }
   }
 
+  int64_t count() const { return images_.shape()[0]; }
   /// Of activations and plain weights: which of them are packed hangs on the chance of what was measured.
   double bytes() const { return bytes_; }
 
@@ -119,7 +120,7 @@ class MicroBatch {
 
 /// How much longer `b` takes for an image than `a`: the median of pairs. The rest of the machine makes both slower, and
 /// for seconds on end: only what is measured side by side can be compared.
-double paired_ratio(MicroBatch& a, MicroBatch& b) {
+double paired_ratio(MicroBatch& a, MicroBatch& b, const PlanProgress& progress) {
   constexpr size_t kFewest = 7, kMost = 41;
   constexpr double kEnough = 6;  // seconds
   std::vector<double> ratios;
@@ -129,6 +130,10 @@ double paired_ratio(MicroBatch& a, MicroBatch& b) {
     const double first = (a_first ? a : b).seconds_per_image();
     const double second = (a_first ? b : a).seconds_per_image();
     ratios.push_back(a_first ? second / first : first / second);
+    if (!progress) continue;
+    const double pairs = kEnough / seconds_since(start) * static_cast<double>(ratios.size());
+    progress(fmt::format("comparing {} and {} images at a time", a.count(), b.count()), static_cast<int>(ratios.size()),
+             static_cast<int>(std::clamp(std::ceil(pairs), double{kFewest}, double{kMost})));
   }
   const auto middle = ratios.begin() + static_cast<std::ptrdiff_t>(ratios.size() / 2);
   std::nth_element(ratios.begin(), middle, ratios.end());
@@ -214,7 +219,7 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
     } catch (const ResourceError&) {
       break;  // what fits has been tried
     }
-    const double seconds = trials.back().seconds * paired_ratio(*last, *next);
+    const double seconds = trials.back().seconds * paired_ratio(*last, *next, progress);
     trials.push_back({.count = count, .seconds = seconds, .bytes = next->bytes()});
     last = std::move(next);
     without_gain = seconds < fastest ? 0 : without_gain + 1;
@@ -225,7 +230,7 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
   const int64_t best = confirmed_micro_batch(trials, [&](int64_t leaner, int64_t chosen) {
     try {
       MicroBatch a(session, model, options, leaner, progress), b(session, model, options, chosen, progress);
-      return paired_ratio(a, b);
+      return paired_ratio(a, b, progress);
     } catch (const ResourceError&) {
       short_of_memory = true;  // for now, as both fitted before: the next start looks again
       return std::numeric_limits<double>::infinity();

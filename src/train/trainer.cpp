@@ -201,11 +201,8 @@ class Trainer {
   /// All programs of the run, before its first step: what does not fit is found at once, the arena has its final size,
   /// and a checkpoint holds every choice of algorithm.
   void compile() {
-    const auto progress = [&](int done, int total) {
-      if (observer_.on_prepare) observer_.on_prepare("choosing kernels", done, total);
-    };
     for (const int64_t batch : {std::min(config_.batch_size, images_per_epoch_), smaller_last_batch()}) {
-      if (batch > 0) programs_.push_back({&session_->compile(make_step(batch), progress), batch});
+      if (batch > 0) programs_.push_back({&session_->compile(make_step(batch), observer_.on_prepare), batch});
     }
     const bool evaluates = total_steps_ >= steps_per_epoch_ || !state_.metrics.empty() || state_.evaluation_pending;
     if (evaluates) {
@@ -215,7 +212,7 @@ class Trainer {
                                           .images = {std::min(config_.batch_size, test_set_.count),
                                                      description_.channels, config_.image_size, config_.image_size},
                                           .passes = {.disabled = disabled_passes(config_), .observer = {}}},
-                         progress);
+                         observer_.on_prepare);
     }
     for (const std::string& text : session_->backend().take_warnings()) {
       if (observer_.on_warning) observer_.on_warning(text);

@@ -314,6 +314,10 @@ class Benchmark(ProgramTest):
                 self.assertGreater(b["peak_bytes"], 0)
                 self.assertNotRegex(result.err, "[\x00-\x09\x0b-\x1f\x7f]")
 
+    def test_choices_that_cannot_be_kept_are_told(self):
+        result = self.ok("benchmark", "resnet20_cifar_a", "--batch-size", "1", "--runs", "1", env={"XDG_CACHE_HOME": "/dev/null"})
+        self.assertRegex(result.err, r"resnet: warning: /dev/null/.*cannot write")
+
     def test_the_plan_has_algorithm_bytes_and_both_times_of_each_step(self):
         flags = ("benchmark", "lecture_resnet18", "--batch-size", "4", "--micro-batch", "2", "--image-size", "32", "--runs", "3", "--dump-plan")
         b = self.ok(*flags, "--json").json()

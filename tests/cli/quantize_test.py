@@ -13,6 +13,12 @@ CPU_SECONDS = float(os.environ.get("RESNET_TEST_CPU_SECONDS", "1.5"))
 
 
 class Quantize(quantized_net.QuantizedNetTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        pixels = np.random.default_rng(3).integers(0, 256, (28, 28), np.uint8)
+        PIL.Image.fromarray(pixels).save(cls.folder / "image.png")
+
     def test_accuracy_stays_and_the_file_is_a_quarter(self):
         r = self.result
         self.assertGreater(r["top1"]["before"], 0.5, "the net has learnt nothing")
@@ -43,8 +49,6 @@ class Quantize(quantized_net.QuantizedNetTest):
         self.assertEqual((e["top1"], e["precision"]), (self.result["top1"]["after"], "int8"))
 
     def test_predict_and_verify_take_it(self):
-        rng = np.random.default_rng(3)
-        PIL.Image.fromarray(rng.integers(0, 256, (28, 28), np.uint8)).save(self.folder / "image.png")
         (ours,) = self.ok("predict", "int8.safetensors", "image.png", "--json", "--logits").out.splitlines()
         (theirs,) = self.ok("predict", self.model, "image.png", "--json", "--logits").out.splitlines()
         a, b = np.array(json.loads(ours)["logits"]), np.array(json.loads(theirs)["logits"])
@@ -90,7 +94,7 @@ class Quantize(quantized_net.QuantizedNetTest):
         self.refused(8, "quantised already", "quantize", "int8.safetensors", "--data", FASHION, "--output", "new.safetensors")
         for flags, part in ((("--method", "best"), "minimum-error or percentile"), (("--percentile", "20"), "above 50"),
                             (("--calibration-images", "0"), "1 or more"), (("--split", "all"), "test, validation or train"),
-                            (("--output", "new.pth"), ".safetensors"), (("--max-drop", "nan"), "percentage points")):
+                            (("--output", "new.pth"), ".safetensors"), (("--limit", "1000000"), "0 (all) to"), (("--max-drop", "nan"), "percentage points")):
             self.refused(2, part, *quantize, "--output", "new.safetensors", *flags)
         self.refused(2, "--method percentile", *quantize, "--output", "new.safetensors", "--percentile", "99")
         self.refused(4, "missing", "quantize", "missing.safetensors", "--data", FASHION, "--output", "new.safetensors")
@@ -104,7 +108,17 @@ class Quantize(quantized_net.QuantizedNetTest):
 
         self.refused(8, "8-bit weights", "export", "int8.safetensors", "x.onnx", "--no-fold-batch-norm")
         for verb in (("predict", "int8.safetensors", "image.png"), ("evaluate", "int8.safetensors", "--data", FASHION), ("benchmark", "int8.safetensors")):
-            self.refused(2, ("computes in 8 bits", "leave it out"), *verb, "--precision", "f16")
+            for precision in ("f16", "f32"):
+                self.refused(2, (f"--precision: {precision}", "computes in 8 bits", "leave it out"), *verb, "--precision", precision)
+
+    def test_int8_may_be_asked_for_by_name_of_a_model_in_8_bits_alone(self):
+        for verb, *rest in (("predict", "image.png"), ("evaluate", "--data", FASHION, "--limit", "3"), ("benchmark", "--batch-size", "1", "--runs", "1")):
+            self.refused(2, ("--precision: int8", "resnet quantize"), verb, self.model, *rest, "--precision", "int8")
+            asked = self.ok(verb, "int8.safetensors", *rest, "--json", "--precision", "int8")
+            if verb == "benchmark":
+                self.assertEqual(asked.json()["precision"], "int8")
+            else:
+                self.assertEqual(asked.out, self.ok(verb, "int8.safetensors", *rest, "--json").out)
 
     def test_a_forced_drop_and_a_kept_layer(self):
         worst = min(layer["sqnr_db"] for layer in self.result["layers"])

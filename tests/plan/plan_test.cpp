@@ -328,7 +328,10 @@ TEST(Plan, ReportsProgressOnceAStep) {
   g.set_output("y", relu(x + x));
   std::vector<std::pair<int, int>> heard;
   const auto backend = make_reference_backend();
-  make_plan(g, *backend, [&](int done, int total) { heard.emplace_back(done, total); });
+  make_plan(g, *backend, [&](const std::string& what, int done, int total) {
+    EXPECT_EQ(what, "choosing kernels");
+    heard.emplace_back(done, total);
+  });
   EXPECT_EQ(heard, (std::vector<std::pair<int, int>>{{1, 2}, {2, 2}}));
 }
 

@@ -136,7 +136,7 @@ TEST_F(ClassifierTest, NothingIsMeasuredUnlessAskedFor) {
 TEST_F(ClassifierTest, NothingIsMeasuredForAFewImagesOfASmallNet) {
   const std::filesystem::path cache = std::filesystem::path(getenv("XDG_CACHE_HOME")) / "resnet";
   int reports = 0;
-  const PlanProgress progress = [&](int, int) { ++reports; };
+  const PlanProgress progress = [&](const std::string&, int, int) { ++reports; };
   const Images images(2);
   const Tensor usual = Classifier(path_, {.threads = 1, .max_batch = 2}).logits(images.views());
   Classifier few(path_, {.threads = 1, .max_batch = 2, .measure = true, .expected_images = 300, .progress = progress});

@@ -162,19 +162,24 @@ TEST_F(Inference, AMeasuredMicroBatchIsRememberedAndCanBeAnyNumberOfImages) {
   int64_t chosen = 0;
   for (int round = 0; round < 2; ++round) {
     Session session(make_backend("cpu", 2));
-    int kernels = 0;
+    int kernels = 0, comparisons = 0;
     InferenceProgram program(session, model,
                              {.model = {},
                               .images = {3, 3, kSide, kSide},
                               .micro_batch = kMeasuredMicroBatch,
                               .passes = {},
                               .keep_model_states = false},
-                             [&](int, int) { ++kernels; });
+                             [&](const std::string& what, int done, int total) {
+                               ++(what == "choosing kernels" ? kernels : comparisons);
+                               EXPECT_TRUE(what == "choosing kernels" || what.find("images at a time") != what.npos);
+                               EXPECT_TRUE(1 <= done && done <= total) << what << ' ' << done << '/' << total;
+                             });
     if (round == 0) chosen = program.micro_batch();
     EXPECT_EQ(program.micro_batch(), chosen);
     EXPECT_TRUE(chosen == 1 || chosen == 2 || chosen == 3) << chosen;
     const int steps = static_cast<int>(program.program().plan().steps.size());
     EXPECT_EQ(kernels > steps, round == 0) << "the second time nothing is tried";
+    EXPECT_EQ(comparisons > 6, round == 0) << "measuring takes seconds, and tells of each pair";
   }
 }
 
