@@ -293,8 +293,9 @@ int run_benchmark(const Arguments& a) {
     if (!a.json) {
       print_plan(steps, program->plan(), together, limits);
       if (inference) {
-        std::fputs(fmt::format("weights: from {}; {} adopted, {} packed at this start\n", inference->weights_origin(),
-                               bytes(session.adopted_bytes()), session.packed_states())
+        std::fputs(fmt::format("weights: from {}; {} adopted, {} packed at this start\n",
+                               escape_control(inference->weights_origin()), bytes(session.adopted_bytes()),
+                               session.packed_states())
                        .c_str(),
                    stderr);
       }

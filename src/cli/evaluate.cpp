@@ -145,6 +145,7 @@ int run_evaluate(const Arguments& a) {
   const std::optional<Precision> asked = parse_precision(a.precision);
   const Views views = parse_views(a.tta);
   const LoadedModel model = load_model(a.model);
+  const Precision precision = precision_of(asked, model.quantization.has_value());
   const ModelDescription& d = model.description;
   Progress progress;
   const Dataset data = load_dataset(a.data, split,
@@ -161,7 +162,6 @@ int run_evaluate(const Arguments& a) {
     throw UserError("--limit: {}; expected 0 (all) to {} images", a.limit, data.count);
   if (model.dtype == DType::f64 && a.backend == "cpu")
     throw UserError("{}: f64 weights; the cpu backend computes in f32; use --backend reference", a.model);
-  const Precision precision = precision_of(asked, model.quantization.has_value());
   validate(views, d.preprocessing);
   const ModelSpec spec = find_model(d.architecture);
   const int threads = compute_threads(a.threads);
@@ -177,7 +177,8 @@ int run_evaluate(const Arguments& a) {
                             .images = {batch, d.channels, side, side},
                             .passes = {},
                             .keep_model_states = false,
-                            .quantization = model.quantization ? &*model.quantization : nullptr});
+                            .quantization = model.quantization ? &*model.quantization : nullptr},
+                           preparing(progress));
   program.load(model.values);
   // A lower precision is judged beside f32, on the same batches.
   std::optional<Session> full_session;
@@ -187,7 +188,8 @@ int run_evaluate(const Arguments& a) {
     full.emplace(
         *full_session, spec,
         InferenceOptions{
-            .model = d.options, .images = {batch, d.channels, side, side}, .passes = {}, .keep_model_states = false});
+            .model = d.options, .images = {batch, d.channels, side, side}, .passes = {}, .keep_model_states = false},
+        preparing(progress));
     full->load(model.values);
   }
   for (const std::string& text : session.backend().take_warnings()) progress.print("resnet: warning: " + text);

@@ -93,11 +93,10 @@ Precision precision_of(std::optional<Precision> asked, bool quantized) {
   const Precision own = quantized ? Precision::int8 : Precision::f32;
   if (!asked || *asked == own) return own;
   if (quantized)
-    throw UserError(
-        "--precision: {}; the model computes in 8 bits; leave it out, or take the f32 model it was made from",
-        name_of(*asked));
+    throw UserError("--precision: {}; the model computes in 8 bits; expected int8, or the f32 model it was made from",
+                    name_of(*asked));
   if (*asked == Precision::int8)
-    throw UserError("--precision: int8; the model computes in f32; expected a file that `resnet quantize` wrote");
+    throw UserError("--precision: int8; the model is not in 8 bits; expected a file that `resnet quantize` wrote");
   return *asked;
 }
 

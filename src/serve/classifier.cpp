@@ -53,8 +53,9 @@ bool worth_measuring(const ClassifierOptions& options, const ModelDescription& d
   return static_cast<double>(options.expected_images) * inference_flops(find_model(d.architecture), one) >= kLeastFlops;
 }
 
-/// What a damaged quantised file holds is said before kernels are measured for it.
+/// Another precision than the model has, and what a damaged quantised file holds, are said before kernels are measured.
 ModelDescription checked(const OpenModel& model, const ClassifierOptions& options) {
+  precision_of(options.precision, model.quantization().has_value());
   if (model.quantization() && worth_measuring(options, model.description())) model.values();
   return model.description();
 }

@@ -131,9 +131,10 @@ double paired_ratio(MicroBatch& a, MicroBatch& b, const PlanProgress& progress) 
     const double second = (a_first ? b : a).seconds_per_image();
     ratios.push_back(a_first ? second / first : first / second);
     if (!progress) continue;
-    const double pairs = kEnough / seconds_since(start) * static_cast<double>(ratios.size());
-    progress(fmt::format("comparing {} and {} images at a time", a.count(), b.count()), static_cast<int>(ratios.size()),
-             static_cast<int>(std::clamp(std::ceil(pairs), double{kFewest}, double{kMost})));
+    const auto done = static_cast<double>(ratios.size());
+    const double pairs = std::clamp(std::ceil(kEnough / seconds_since(start) * done), double{kFewest}, double{kMost});
+    progress(fmt::format("comparing {} and {} images at a time", a.count(), b.count()), static_cast<int>(done),
+             static_cast<int>(std::max(pairs, done)));
   }
   const auto middle = ratios.begin() + static_cast<std::ptrdiff_t>(ratios.size() / 2);
   std::nth_element(ratios.begin(), middle, ratios.end());

@@ -61,6 +61,7 @@ class Quantize(quantized_net.QuantizedNetTest):
         b = self.ok("benchmark", "int8.safetensors", "--batch-size", "4", "--runs", "2", "--json").json()
         self.assertEqual((b["precision"], b["batch_size"]), ("int8", 4))
         self.assertEqual(self.call("benchmark", "int8.safetensors", "--mode", "training").code, 8)
+        self.refused(2, "training computes in", "benchmark", self.model, "--mode", "training", "--precision", "int8")
         self.refused(2, "--mode inference", "benchmark", self.model, "--mode", "training", "--micro-batch", "2")
         self.refused(2, "f32, f16 or int8", "benchmark", self.model, "--precision", "f64")
 
@@ -109,7 +110,7 @@ class Quantize(quantized_net.QuantizedNetTest):
         self.refused(8, "8-bit weights", "export", "int8.safetensors", "x.onnx", "--no-fold-batch-norm")
         for verb in (("predict", "int8.safetensors", "image.png"), ("evaluate", "int8.safetensors", "--data", FASHION), ("benchmark", "int8.safetensors")):
             for precision in ("f16", "f32"):
-                self.refused(2, (f"--precision: {precision}", "computes in 8 bits", "leave it out"), *verb, "--precision", precision)
+                self.refused(2, (f"--precision: {precision}", "computes in 8 bits", "expected int8"), *verb, "--precision", precision)
 
     def test_int8_may_be_asked_for_by_name_of_a_model_in_8_bits_alone(self):
         for verb, *rest in (("predict", "image.png"), ("evaluate", "--data", FASHION, "--limit", "3"), ("benchmark", "--batch-size", "1", "--runs", "1")):

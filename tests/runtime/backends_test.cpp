@@ -46,5 +46,19 @@ TEST(MakeBackend, RefusesThreadsThatCouldOnlyWaitForOneAnother) {
   }
 }
 
+TEST(PrecisionOf, AModelInEightBitsHasNoOtherAndNoOtherModelHasIt) {
+  EXPECT_EQ(precision_of({}, false), Precision::f32);
+  EXPECT_EQ(precision_of({}, true), Precision::int8);
+  EXPECT_EQ(precision_of(Precision::f16, false), Precision::f16);
+  EXPECT_EQ(precision_of(Precision::int8, true), Precision::int8);
+  EXPECT_THROW(precision_of(Precision::int8, false), UserError);
+  EXPECT_THROW(precision_of(Precision::f32, true), UserError);
+  EXPECT_THROW(precision_of(Precision::f16, true), UserError);
+  EXPECT_EQ(parse_precision({}), std::nullopt);
+  EXPECT_EQ(parse_precision("int8"), Precision::int8);
+  EXPECT_THROW(parse_precision("f64"), UserError);
+  EXPECT_THROW(parse_precision(""), UserError);
+}
+
 }  // namespace
 }  // namespace resnet

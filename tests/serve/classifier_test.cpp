@@ -120,6 +120,12 @@ TEST_F(ClassifierTest, TheSessionHoldsTheFoldedWeightsOnly) {
   expect_near(row, one.run(first), 1e-5);
 }
 
+TEST_F(ClassifierTest, AModelThatIsNotInEightBitsIsNotTakenForOne) {
+  EXPECT_THROW(Classifier(path_, {.precision = Precision::int8}), UserError);
+  EXPECT_THROW(Classifier(load_model(path_), {.precision = Precision::int8}), UserError);
+  EXPECT_NO_THROW(Classifier(path_, {.precision = Precision::f32}));
+}
+
 TEST_F(ClassifierTest, NothingIsMeasuredUnlessAskedFor) {
   const Images images(2);
   const std::filesystem::path cache = std::filesystem::path(getenv("XDG_CACHE_HOME")) / "resnet";
