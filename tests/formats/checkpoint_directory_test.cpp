@@ -378,10 +378,14 @@ TEST_P(CheckpointCommit, a_kill_before_any_system_call_leaves_the_old_or_the_new
   ASSERT_GT(all.size(), 30u);
   for (const auto& [name, ordinal] : all) {
     const std::string where = fmt::format("{} #{}", name, ordinal);
-    ASSERT_EQ(run_helper(fmt::format("strace -o /dev/null -e trace={} -e inject={}:signal=SIGKILL:when={}", name, name,
-                                     ordinal)),
-              128 + SIGKILL)
-        << where;
+    // How often ThreadSanitizer reads its memory map before main() hangs on where things were loaded: a run may have
+    // fewer calls than the one that was traced, and then is not killed.
+    int status = 0;
+    for (int attempt = 0; attempt < 5 && status == 0; ++attempt) {
+      status = run_helper(
+          fmt::format("strace -o /dev/null -e trace={} -e inject={}:signal=SIGKILL:when={}", name, name, ordinal));
+    }
+    ASSERT_EQ(status, 128 + SIGKILL) << where;
     const std::string left = survivor();
     ++survivors[left];
     ASSERT_TRUE(left == "old" || left == "new") << "killed before " << where << ": " << left;
