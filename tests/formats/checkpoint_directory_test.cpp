@@ -378,8 +378,8 @@ TEST_P(CheckpointCommit, a_kill_before_any_system_call_leaves_the_old_or_the_new
   ASSERT_GT(all.size(), 30u);
   for (const auto& [name, ordinal] : all) {
     const std::string where = fmt::format("{} #{}", name, ordinal);
-    // How often ThreadSanitizer reads its memory map before main() hangs on where things were loaded: a run may have
-    // fewer calls than the one that was traced, and then is not killed.
+    // How often a sanitizer reads /proc/self/maps before main() hangs on where things were loaded (28 or 30 times): a
+    // run may have fewer calls than the one that was traced, and then is not killed.
     int status = 0;
     for (int attempt = 0; attempt < 5 && status == 0; ++attempt) {
       status = run_helper(
