@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <fstream>
 #include <iterator>
+#include <string>
 
+#include "base/control_groups.h"
 #include "base/error.h"
 
 namespace resnet {
@@ -50,41 +52,26 @@ std::optional<size_t> machine_memory(std::string_view meminfo) {
   return *kib * 1024;
 }
 
-std::optional<std::string> control_group(std::string_view cgroup) {
-  const auto path = line_after(cgroup, "0::");
-  if (!path || path->empty() || path->front() != '/') return std::nullopt;
-  return std::string(*path);
-}
-
-std::optional<size_t> group_memory(std::string_view max, std::string_view current, std::string_view stat) {
-  const auto limit = number(max);  // "max" is no number
-  const auto taken = number(current);
-  if (!limit || !taken) return std::nullopt;
+std::optional<size_t> group_memory(std::string_view limit, std::string_view held, std::string_view stat) {
+  const auto most = number(limit);  // "max" is no number
+  const auto taken = number(held);
+  if (!most || !taken) return std::nullopt;
   size_t cache = 0;
-  for (const char* kind : {"active_file ", "inactive_file "}) {
-    if (const auto value = line_after(stat, kind)) cache += number(*value).value_or(0);
+  for (const std::string kind : {"active_file ", "inactive_file "}) {
+    auto value = line_after(stat, "total_" + kind);  // version 1 tells of the group alone beside it
+    if (!value) value = line_after(stat, kind);
+    if (value) cache += number(*value).value_or(0);
   }
-  const size_t held = *taken - std::min(*taken, cache);
-  return *limit - std::min(*limit, held);
-}
-
-std::vector<std::string> control_group_folders() {
-  std::vector<std::string> folders;
-  std::optional<std::string> group = control_group(content_of("/proc/self/cgroup"));
-  while (group) {
-    if (*group == "/") group->clear();
-    folders.push_back("/sys/fs/cgroup" + *group);
-    if (group->empty()) break;
-    group->resize(group->rfind('/'));
-  }
-  return folders;
+  return *most - std::min(*most, *taken - std::min(*taken, cache));
 }
 
 size_t available_memory() {
   size_t available = machine_memory(content_of("/proc/meminfo")).value_or(SIZE_MAX);
-  for (const std::string& folder : control_group_folders()) {
-    const auto room = group_memory(content_of(folder + "/memory.max"), content_of(folder + "/memory.current"),
-                                   content_of(folder + "/memory.stat"));
+  for (const ControlGroup& group : control_groups("memory")) {
+    const bool first = group.version == 1;
+    const auto room =
+        group_memory(group.text(first ? "memory.limit_in_bytes" : "memory.max"),
+                     group.text(first ? "memory.usage_in_bytes" : "memory.current"), group.text("memory.stat"));
     available = std::min(available, room.value_or(SIZE_MAX));
   }
   return available;

@@ -4,13 +4,11 @@
 
 #include <cstddef>
 #include <optional>
-#include <string>
 #include <string_view>
-#include <vector>
 
 namespace resnet {
 
-/// Bytes that this process may still take: what the machine has and what its control groups (version 2) allow.
+/// Bytes that this process may still take: what the machine has and what its control groups allow.
 /// SIZE_MAX where neither is known.
 size_t available_memory();
 
@@ -21,13 +19,9 @@ void require_memory(double needed, size_t available);
 
 /// MemAvailable of /proc/meminfo, in bytes.
 std::optional<size_t> machine_memory(std::string_view meminfo);
-/// The process's group of version 2 in /proc/self/cgroup: "/" or "/a/b".
-std::optional<std::string> control_group(std::string_view cgroup);
-
-/// Folders of this process's control group and of its parents, which limit it too, up to the root's.
-std::vector<std::string> control_group_folders();
-/// What memory.max leaves beside memory.current. The page cache that memory.stat tells of is counted as free: it makes
-/// room. None where there is no limit.
-std::optional<size_t> group_memory(std::string_view max, std::string_view current, std::string_view stat);
+/// What a control group's limit leaves beside what it holds: memory.max and memory.current, in version 1
+/// memory.limit_in_bytes and memory.usage_in_bytes. The page cache that memory.stat tells of is counted as free: it
+/// makes room. None where there is no limit.
+std::optional<size_t> group_memory(std::string_view limit, std::string_view held, std::string_view stat);
 
 }  // namespace resnet

@@ -7,8 +7,6 @@
 #include <climits>
 #include <cstdint>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <latch>
 #include <system_error>
 #include <thread>
@@ -17,7 +15,7 @@
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/simd/isa.h"
 #include "backends/reference/reference_backend.h"
-#include "base/memory.h"
+#include "base/control_groups.h"
 
 namespace resnet {
 
@@ -28,9 +26,10 @@ int allowed_cpus() {
   cpu_set_t set;
   int count = 1;
   if (sched_getaffinity(0, sizeof set, &set) == 0) count = std::max(1, CPU_COUNT(&set));
-  for (const std::string& folder : control_group_folders()) {
-    std::ifstream file(folder + "/cpu.max");
-    const std::string quota{std::istreambuf_iterator<char>(file), {}};
+  for (const ControlGroup& group : control_groups("cpu")) {
+    const std::string quota = group.version == 2
+                                  ? group.text("cpu.max")
+                                  : group.text("cpu.cfs_quota_us") + " " + group.text("cpu.cfs_period_us");
     count = std::min(count, group_threads(quota).value_or(count));
   }
   return count;
@@ -141,12 +140,12 @@ std::optional<int> openmp_threads(std::string_view value) {
   return number;
 }
 
-std::optional<int> group_threads(std::string_view cpu_max) {
+std::optional<int> group_threads(std::string_view quota) {
   int64_t numbers[2] = {};  // quota and period, in microseconds
-  const char* at = cpu_max.data();
-  const char* const last = at + cpu_max.size();
+  const char* at = quota.data();
+  const char* const last = at + quota.size();
   for (int64_t& number : numbers) {
-    while (at != last && *at == ' ') ++at;
+    while (at != last && (*at == ' ' || *at == '\n')) ++at;
     const auto [end, error] = std::from_chars(at, last, number);
     if (error != std::errc() || number <= 0) return std::nullopt;
     at = end;

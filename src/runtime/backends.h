@@ -61,8 +61,9 @@ int available_threads();
 /// understand it, and ignores it.
 std::optional<int> openmp_threads(std::string_view value);
 
-/// The CPUs that the text of a control group's cpu.max ("QUOTA PERIOD") allows, rounded up; none for "max PERIOD".
-std::optional<int> group_threads(std::string_view cpu_max);
+/// The CPUs that a control group's quota ("QUOTA PERIOD", the text of cpu.max) allows, rounded up; none for "max
+/// PERIOD", and for "-1 PERIOD", which is version 1's.
+std::optional<int> group_threads(std::string_view quota);
 
 /// "avx2", "avx512", "generic": what the cpu backend's kernels run with; for logs and checkpoints.
 std::string instruction_set();

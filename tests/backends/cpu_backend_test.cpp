@@ -48,9 +48,13 @@ constexpr double kEps = std::numeric_limits<float>::epsilon();
 
 int64_t pick(Rng& rng, std::initializer_list<int64_t> values) { return values.begin()[rng.below(values.size())]; }
 int64_t draw_channels(Rng& rng) { return pick(rng, {1, 3, 5, 8, 17, 33}); }
-Shape draw_maps(Rng& rng) {
-  return {draw_between(rng, 1, 3), draw_channels(rng), draw_between(rng, 1, 13), draw_between(rng, 1, 9)};
+/// Small ones, whose edges meet, and one in five of up to 9 images and 57 pixels, which threads and blocks share out.
+Shape draw_maps(Rng& rng, int64_t channels) {
+  const bool large = rng.below(5) == 0;
+  return {draw_between(rng, 1, large ? 9 : 3), channels, draw_between(rng, 1, large ? 57 : 13),
+          draw_between(rng, 1, large ? 57 : 9)};
 }
+Shape draw_maps(Rng& rng) { return draw_maps(rng, draw_channels(rng)); }
 int threads_of(uint64_t seed) { return 1 + static_cast<int>(seed % 2); }
 
 Tensor absolute(Tensor t) {
@@ -139,7 +143,7 @@ ConvCase draw_conv(Rng& rng) {
     const int64_t out = groups == 1 ? draw_channels(rng) : groups * pick(rng, {1, 2, 5});
     const int64_t kernel = pick(rng, {1, 3, 5, 7});
     const bool square = rng.below(3) > 0;
-    c.x = {draw_between(rng, 1, 3), in * groups, draw_between(rng, 1, 13), draw_between(rng, 1, 9)};
+    c.x = draw_maps(rng, in * groups);
     c.w = {out, in, kernel, square ? kernel : pick(rng, {1, 3, 5})};
     const int64_t stride = draw_between(rng, 1, 3), pad = draw_between(rng, 0, 3);
     c.attrs.stride = {stride, square ? stride : draw_between(rng, 1, 3)};
@@ -156,7 +160,7 @@ ConvCase draw_conv(Rng& rng) {
 ConvCase draw_winograd(Rng& rng) {
   while (true) {
     ConvCase c;
-    c.x = {draw_between(rng, 1, 3), pick(rng, {17, 33, 40}), draw_between(rng, 1, 13), draw_between(rng, 1, 13)};
+    c.x = draw_maps(rng, pick(rng, {17, 33, 40}));
     c.w = {pick(rng, {16, 17, 33}), c.x[1], 3, 3};
     const int64_t pad = draw_between(rng, 0, 1);
     c.attrs.pad = {pad, pad};

@@ -383,10 +383,14 @@ TEST(QuantizedOps, HalvesRoundToEvenAndWhatIsNoNumberIsTheLeast) {
 TEST(QuantizedOps, RoundingAndPoolingGiveTheReferenceBytes) {
   for (uint64_t seed = 1; seed <= 40; ++seed) {
     Rng rng(mix(seed));
-    const Shape maps{between(rng, 1, 4), pick(rng, {1, 3, 8, 17, 33, 130}), between(rng, 2, 40), between(rng, 2, 40)};
+    const Shape maps{between(rng, 1, 9), pick(rng, {1, 3, 8, 17, 33, 130}), between(rng, 1, 57), between(rng, 1, 57)};
     const bool images = rng.below(2) == 0;  // read row-major
     const DType dtype = rng.below(2) == 0 ? DType::u8 : DType::i8;
-    const PoolAttrs pool{.kernel = {3, 2}, .stride = {2, 1}, .pad = {1, 0}};
+    const int64_t h = between(rng, 1, std::min<int64_t>(5, maps[2])),
+                  w = between(rng, 1, std::min<int64_t>(5, maps[3]));
+    const PoolAttrs pool{.kernel = {h, w},
+                         .stride = {between(rng, 1, 3), between(rng, 1, 3)},
+                         .pad = {between(rng, 0, h / 2), between(rng, 0, w / 2)}};
     const BuildGraph build = [&](Graph& g) {
       const auto state = [&](const char* name, const Shape& s) { return g.state(name, {DType::f32, s}, {}, false); };
       Value x = g.input("x", {DType::f32, maps});

@@ -17,18 +17,14 @@ TEST(Memory, TheMachinesIsReadFromMeminfoInKibibytes) {
   }
 }
 
-TEST(Memory, TheGroupIsTheOneOfVersionTwo) {
-  EXPECT_EQ(control_group("4:memory:/old\n0::/user.slice/a b\n"), "/user.slice/a b");
-  EXPECT_EQ(control_group("0::/"), "/");
-  for (const char* text : {"", "4:memory:/old\n", "0::", "0::relative\n"}) {
-    EXPECT_EQ(control_group(text), std::nullopt) << text;
-  }
-}
-
 TEST(Memory, AGroupLeavesItsLimitLessWhatItHoldsBesideThePageCache) {
   EXPECT_EQ(group_memory("1000\n", "600\n", ""), 400u);
   EXPECT_EQ(group_memory("1000\n", "600\n", "anon 200\nfile 400\ninactive_file 300\nactive_file 100\n"), 800u);
   EXPECT_EQ(group_memory("1000\n", "600\n", "inactive_file 700\n"), 1000u) << "counters are not read at one instant";
+  EXPECT_EQ(group_memory("1000\n", "600\n",
+                         "active_file 1\ninactive_file 2\ntotal_active_file 100\ntotal_inactive_file 200\n"),
+            700u)
+      << "version 1 tells of the group alone, too";
   EXPECT_EQ(group_memory("1000\n", "1200\n", ""), 0u);
   EXPECT_EQ(group_memory("max\n", "600\n", ""), std::nullopt);
   EXPECT_EQ(group_memory("", "", ""), std::nullopt);
