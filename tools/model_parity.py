@@ -21,15 +21,19 @@ import sys
 import tempfile
 import time
 
-import numpy as np
-import timm
-import torch
-import torchvision
-from timm.layers import BatchNormAct2d, BlurPool2d, create_conv2d
-from timm.models.resnet import BasicBlock, Bottleneck, ResNet
-from timm.models.resnetv2 import ResNetV2
-from torch import nn
-from torch.nn import functional as F
+try:
+    import numpy as np
+    import timm
+    import torch
+    import torchvision
+    from timm.layers import BatchNormAct2d, BlurPool2d, create_conv2d
+    from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+    from timm.models.resnetv2 import ResNetV2
+    from torch import nn
+    from torch.nn import functional as F
+except ImportError as error:
+    print(f"model_parity: error: {error}; run it with build/oracles/bin/python (tools/install_oracles.sh makes it)", file=sys.stderr)
+    sys.exit(2)
 
 import safetensors_numpy
 from parity import CannotRun, run_program
@@ -210,6 +214,7 @@ def check_net(name, args):
     with torch.no_grad():
         single, net = copy.deepcopy(net), net.double()
         truth = net.eval()(images.double()).numpy()
+        own_logits = logits_error(single.eval()(images).numpy(), truth)
         before = statistics_of(net)
         net.train()(images.double())
         statistics = statistics_of(net)
@@ -225,7 +230,7 @@ def check_net(name, args):
         bound, note = max(bound, 2 * own), f" (PyTorch's own f32: {own:.1e}, bound twice that)"
     passed = logits <= LOGITS_BOUND and step <= bound
     macs = f"{listed['macs'] / 1e6:12,.1f}" if listed else f"{'':>12}"
-    print(f"{name:22} {parameters:12,} {macs}  {logits:9.1e}  {step:10.1e}  {seconds:6.1f}  {'ok' if passed else 'FAILED'}{note}", flush=True)
+    print(f"{name:22} {parameters:12,} {macs}  {logits:9.1e}  {own_logits:11.1e}  {step:10.1e}  {seconds:6.1f}  {'ok' if passed else 'FAILED'}{note}", flush=True)
     return passed
 
 
@@ -236,7 +241,7 @@ def check_logits(args):
     args.listed = {line["model"]: line for line in json.loads(listed)}
     print(f"torchvision {torchvision.__version__}, timm {timm.__version__}, torch {torch.__version__} in double; {IMAGES} images of "
           f"3x{args.size}x{args.size} (3x{CIFAR_SIZE}x{CIFAR_SIZE} for CIFAR), seed {args.seed}; bounds {LOGITS_BOUND:.0e} and {STATISTICS_BOUND:.0e}\n"
-          f"{'model':22} {'parameters':>12} {'MMACs':>12}  {'logits':>9}  {'statistics':>10}  {'s':>6}")
+          f"{'model':22} {'parameters':>12} {'MMACs':>12}  {'logits':>9}  {'PyTorch f32':>11}  {'statistics':>10}  {'s':>6}")
     return all([check_net(name, args) for name in names])
 
 

@@ -1,16 +1,11 @@
 #include "base/control_groups.h"
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
+
+#include "base/system_file.h"
 
 namespace resnet {
 namespace {
-
-std::string content_of(const std::string& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 /// Between separators, empty parts too.
 std::vector<std::string_view> split(std::string_view text, char separator) {
@@ -58,7 +53,7 @@ std::string_view below(std::string_view group, std::string_view root) {
 
 }  // namespace
 
-std::string ControlGroup::text(const std::string& name) const { return content_of(folder + "/" + name); }
+std::string ControlGroup::text(const std::string& name) const { return system_file(folder + "/" + name); }
 
 std::vector<ControlGroup> control_groups(std::string_view controller, std::string_view cgroup,
                                          std::string_view mountinfo) {
@@ -83,7 +78,7 @@ std::vector<ControlGroup> control_groups(std::string_view controller, std::strin
 }
 
 std::vector<ControlGroup> control_groups(std::string_view controller) {
-  return control_groups(controller, content_of("/proc/self/cgroup"), content_of("/proc/self/mountinfo"));
+  return control_groups(controller, system_file("/proc/self/cgroup"), system_file("/proc/self/mountinfo"));
 }
 
 }  // namespace resnet

@@ -3,20 +3,14 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
-#include <fstream>
-#include <iterator>
 #include <string>
 
 #include "base/control_groups.h"
 #include "base/error.h"
+#include "base/system_file.h"
 
 namespace resnet {
 namespace {
-
-std::string content_of(const std::string& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 /// The number at the text's start, after blanks.
 std::optional<size_t> number(std::string_view text) {
@@ -66,7 +60,7 @@ std::optional<size_t> group_memory(std::string_view limit, std::string_view held
 }
 
 size_t available_memory() {
-  size_t available = machine_memory(content_of("/proc/meminfo")).value_or(SIZE_MAX);
+  size_t available = machine_memory(system_file("/proc/meminfo")).value_or(SIZE_MAX);
   for (const ControlGroup& group : control_groups("memory")) {
     const bool first = group.version == 1;
     const auto room =

@@ -22,7 +22,8 @@ struct ValueInfo {
 
 /// One node with the layouts of everything around it. `constant[i]` tells that input i is a state that
 /// no assignment of the graph changes, so that a kernel may prepare it once (see Kernel::packing).
-/// `used[i]` tells that somebody reads output i; another need not be written.
+/// `used[i]` tells that somebody reads output i; another need not be written. `depth` counts the nodes on the longest
+/// way through the program: each adds its rounding.
 struct NodeRequest {
   const OpDef& op;
   const Attributes& attributes;
@@ -31,6 +32,7 @@ struct NodeRequest {
   std::span<const char> constant;
   std::span<const char> used;
   std::string_view name;
+  int64_t depth = 0;
 };
 
 struct Support {

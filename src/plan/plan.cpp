@@ -103,6 +103,20 @@ class Planner {
     check(held.empty(), "plan: an updated state is read by something that needs the update");
   }
 
+  /// Nodes on it.
+  int64_t longest_way() const {
+    std::map<int32_t, int64_t> length;
+    int64_t longest = 0;
+    for (int32_t id : order_) {
+      int64_t before = 0;
+      for (const Value& input : graph_.node(id).inputs) {
+        if (const auto found = length.find(input.node); found != length.end()) before = std::max(before, found->second);
+      }
+      longest = std::max(longest, length[id] = before + 1);
+    }
+    return longest;
+  }
+
   void choose_layouts() {
     auto add = [&](Value value, const Node& node) {
       const Use& use = uses_[value];
@@ -169,6 +183,7 @@ class Planner {
 
   void make_steps(const PlanProgress& progress) {
     const int last_step = static_cast<int>(order_.size()) - 1;
+    const int64_t depth = longest_way();
     // An input lives throughout, so that it may be fed once and the program run often.
     for (auto& [name, index] : plan_.inputs) {
       touch(index, 0);
@@ -199,7 +214,7 @@ class Planner {
       }
       for (int b : step.in) touch(b, step_index);
       for (int b : step.out) touch(b, step_index);
-      const NodeRequest request{*node.op, node.attributes, in, out, constant, used, node.name};
+      const NodeRequest request{*node.op, node.attributes, in, out, constant, used, node.name, depth};
       if (const Support support = backend_.supports(request); !support.ok) {
         throw UserError("backend '{}' cannot run {} '{}': {}; try --backend reference", backend_.name(), node.op->name,
                         node.name, support.reason);

@@ -156,11 +156,12 @@ ConvCase draw_conv(Rng& rng) {
   }
 }
 
-/// What Winograd can do: 3x3, stride 1, padding 0 or 1.
-ConvCase draw_winograd(Rng& rng) {
+/// What Winograd can do: 3x3, stride 1, padding 0 or 1. Maps are drawn, or the largest.
+ConvCase draw_winograd(Rng& rng, bool largest) {
   while (true) {
     ConvCase c;
     c.x = draw_maps(rng, pick(rng, {17, 33, 40}));
+    if (largest) c.x = {9, 17, 57, 57};
     c.w = {pick(rng, {16, 17, 33}), c.x[1], 3, 3};
     const int64_t pad = draw_between(rng, 0, 1);
     c.attrs.pad = {pad, pad};
@@ -369,7 +370,7 @@ TEST_F(CpuConvolution, EveryWinogradStaysWithinItsBound) {
   std::map<std::string, int> steps;
   for (uint64_t seed = 0; seed < 8; ++seed) {
     Rng rng(mix(seed + 1000));
-    const ConvCase c = draw_winograd(rng);
+    const ConvCase c = draw_winograd(rng, seed < 2);
     const Tensors leaves = conv_leaves(c, rng);
     const bool training = seed % 2 == 0;
     const bool residual = rng.below(2) == 0;
@@ -398,7 +399,7 @@ TEST_F(CpuConvolution, ForcedWinogradAndTheFreeChoiceAgreeWithTheReference) {
     int winograd = 0;
     for (uint64_t seed = 0; seed < 4; ++seed) {
       Rng rng(mix(seed + 2000));
-      const ConvCase c = draw_winograd(rng);
+      const ConvCase c = draw_winograd(rng, seed == 0);
       const Tensors leaves = conv_leaves(c, rng);
       const BuildGraph build = training_conv(c);
       const Tensors bound = run_on("reference", 1, build, absolute(leaves));
@@ -411,6 +412,39 @@ TEST_F(CpuConvolution, ForcedWinogradAndTheFreeChoiceAgreeWithTheReference) {
     if (std::string(algorithms) == "winograd") {
       EXPECT_EQ(winograd, 4 * 3);
     }
+  }
+}
+
+/// What the steps of the convolution are called after a program of `ops` additions and it was told to take `algorithm`.
+std::string taken_in_depth(int ops, bool constant, const std::string& algorithm) {
+  const BuildGraph build = [=](Graph& g) {
+    Value x = g.input("x", f32_type({2, 16, 9, 9}));
+    for (int i = 0; i < ops; ++i) x = add(x, x);
+    const Value w = g.state("w", f32_type({16, 16, 3, 3}), {}, true);
+    const Value y = conv2d(x, w, {}, Conv2dAttrs{.pad = {1, 1}}, "conv");
+    g.set_output("y", y);
+    if (!constant) {
+      const Value lr = g.input("lr", f32_type({})), guard = g.input("guard", f32_type({}));
+      g.assign(w, sgd_update(w, w, lr, guard, {}, {}).param);
+    }
+  };
+  Session session(make_backend("cpu", 1));
+  session.backend().adopt(everywhere(problems_of(build), algorithm));
+  const Program& program = compile(session, build);
+  for (const Step& step : program.plan().steps) {
+    if (program.graph().node(step.node).name == "conv") return step.kernel->algorithm();
+  }
+  return "no convolution";
+}
+
+TEST_F(CpuConvolution, InferenceOfHundredsOfLayersTakesNoTilesOfFour) {
+  EXPECT_EQ(taken_in_depth(500, true, "winograd f4"), "winograd f4");
+  EXPECT_EQ(taken_in_depth(600, false, "winograd f4"), "winograd f4");
+  EXPECT_EQ(taken_in_depth(600, true, "winograd f3"), "winograd f3");
+  for (const char* tiles_of_four : {"winograd f4", "onednn winograd"}) {
+    ScopedEnvironment winograd("RESNET_CONV_ALGORITHM", "winograd");
+    const std::string taken = taken_in_depth(600, true, tiles_of_four);
+    EXPECT_TRUE(taken == "winograd f2" || taken == "winograd f3") << taken;
   }
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 
 #include "backends/reference/reference_backend.h"
 #include "ops/add.h"
@@ -266,10 +267,12 @@ class RecordingBackend : public Backend {
   Layout layout(const TensorType& type, const ValueRole& role) const override { return inner_->layout(type, role); }
   std::unique_ptr<Kernel> prepare(const NodeRequest& request) override {
     used[std::string(request.op.name)].assign(request.used.begin(), request.used.end());
+    depths.insert(request.depth);
     return inner_->prepare(request);
   }
 
   std::map<std::string, std::vector<char>> used;
+  std::set<int64_t> depths;
 
  private:
   std::unique_ptr<Backend> inner_ = make_reference_backend();
@@ -303,6 +306,18 @@ TEST(Plan, TellsABackendWhichOutputsAreRead) {
   make_plan(g, backend);
   EXPECT_EQ(backend.used.at("sgd_update"), (std::vector<char>{1, 1}));
   EXPECT_TRUE(backend.take_warnings().empty());
+}
+
+TEST(Plan, TellsABackendOfTheLongestWay) {
+  Graph g;
+  const Value x = g.input("x", f64_type({4})), w = g.state("w", f64_type({4}), {}, true);
+  Value way = x + w;                                // 1
+  for (int i = 0; i < 3; ++i) way = relu(way) + x;  // 7: what comes in beside it begins anew
+  g.set_output("y", way + relu(x));                 // 8
+  g.set_output("z", relu(relu(w)));
+  RecordingBackend backend;
+  make_plan(g, backend);
+  EXPECT_EQ(backend.depths, std::set<int64_t>{8});
 }
 
 TEST(Plan, ANodeThatPassesTheMemoryIsRefusedBeforeAnyKernelIsMade) {

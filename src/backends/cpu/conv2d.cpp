@@ -9,6 +9,14 @@
 #include "backends/cpu/winograd.h"
 
 namespace resnet::cpu {
+namespace {
+
+/// Nodes in a row. ResNet-152's inference has about 160 and preresnet164_cifar's 220, with f32 logits that are 4e-5 of
+/// the largest off at most; preresnet1001_cifar's has 1340, and 1e-4 is what there is to keep
+/// (docs/decisions/0027-no-tiles-of-four-in-the-deepest-nets.md).
+constexpr int64_t kDeep = 512;
+
+}  // namespace
 
 ConvProblem ConvProblem::of(const NodeRequest& request, ConvPass pass) {
   ConvProblem p;
@@ -21,6 +29,7 @@ ConvProblem ConvProblem::of(const NodeRequest& request, ConvPass pass) {
       p.y_info = request.out[0];
       p.constant_weights = request.constant[1] != 0;
       p.plain_residual = p.attrs.residual && !(request.in.back().layout == p.y_info.layout);
+      p.deep = p.constant_weights && request.depth > kDeep;
       break;
     case ConvPass::input_grad:
       p.attrs = std::get<Conv2dGradAttrs>(request.attributes).conv;
@@ -46,9 +55,9 @@ std::string ConvProblem::key() const {
   const char* name = pass == ConvPass::forward      ? "forward"
                      : pass == ConvPass::input_grad ? "input_grad"
                                                     : "weight_grad";
-  return fmt::format("{}{} {} {} {} {}->{}{}", name, constant_weights ? " constant" : "", x.str(), w.str(),
+  return fmt::format("{}{} {} {} {} {}->{}{}{}", name, constant_weights ? " constant" : "", x.str(), w.str(),
                      to_string(Attributes{attrs}), x_info.layout.str(), y_info.layout.str(),
-                     plain_residual ? " plain residual" : "");
+                     plain_residual ? " plain residual" : "", deep ? " deep" : "");
 }
 
 namespace {
@@ -208,7 +217,7 @@ std::vector<ConvCandidate> f32_candidates(const ConvProblem& problem, const CpuC
   list.push_back({"direct", false, [&context](const ConvProblem& p) {
                     return make_onednn_convolution(p, OnednnAlgorithm::direct, context);
                   }});
-  if (problem.w[2] == 3 && problem.w[3] == 3) {
+  if (problem.w[2] == 3 && problem.w[3] == 3 && !problem.deep) {  // its tiles are of four
     list.push_back({"onednn winograd", true, [&context](const ConvProblem& p) {
                       return make_onednn_convolution(p, OnednnAlgorithm::winograd, context);
                     }});
@@ -222,6 +231,7 @@ std::vector<ConvCandidate> f32_candidates(const ConvProblem& problem, const CpuC
   std::string refusal = WinogradKernel::refusal(problem, context);
   if (refusal.empty()) {
     for (int tile : {2, 3, 4}) {
+      if (tile == 4 && problem.deep) continue;  // rounds worst
       list.push_back({WinogradKernel::name(tile, true), true, [&context, tile](const ConvProblem& p) {
                         return std::make_unique<WinogradKernel>(p, context, tile, p.constant_weights);
                       }});

@@ -155,7 +155,8 @@ std::unique_ptr<Kernel> make_conv2d_max_pool(const NodeRequest& request, CpuCont
     std::vector<ValueInfo> in(request.in.begin(), request.in.end());
     in[0] = p.x_info;
     const Attributes conv = attrs.conv;
-    return use(NodeRequest{kConv2d, conv, in, {&here.map, 1}, request.constant, {request.used}, request.name});
+    return use(
+        NodeRequest{kConv2d, conv, in, {&here.map, 1}, request.constant, {request.used}, request.name, request.depth});
   };
   std::vector<ConvCandidate> candidates;
   if (can_fuse(problem, stem, context) && !left_out(context, "stem")) {

@@ -16,6 +16,7 @@ struct ConvProblem {
   ValueInfo x_info, w_info, y_info;
   bool constant_weights = false;
   bool plain_residual = false;  ///< the residual is an image as it was fed, not laid out as y
+  bool deep = false;            ///< of an inference of so many layers that their roundings add up
 
   static ConvProblem of(const NodeRequest& request, ConvPass pass);
   /// "forward 256x64x24x24 64x64x3x3 pad=1 ...": the key in the tuning cache.
