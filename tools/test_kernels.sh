@@ -8,7 +8,7 @@ set -euo pipefail
 
 build=$1 jobs=$2
 shift 2
-families=("gemm" "winograd" "onednn winograd" "on the fly" "stem" "int8 winograd" "int8 pairs" "int8 bytes" "int8 tiles")
+families=("gemm" "winograd" "onednn winograd" "on the fly" "apart" "stem" "int8 winograd" "int8 pairs" "int8 bytes" "int8 tiles")
 if [ $# = 0 ]; then
   set -- RESNET_CONV_ALGORITHM=direct RESNET_CONV_ALGORITHM=winograd "RESNET_MAX_ISA=avx2;ONEDNN_MAX_CPU_ISA=AVX2" RESNET_MAX_ISA=generic \
     "RESNET_CONV_WITHOUT=$(IFS=,; echo "${families[*]}")" "${families[@]/#/RESNET_CONV_WITHOUT=}"

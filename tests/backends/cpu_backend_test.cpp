@@ -540,13 +540,15 @@ TEST_F(CpuConvolution, WeightsTransformedOnTheFlyAreReadWhereTheyLieAndGiveTheSa
     Shape x;
     int64_t stride, pad;
   };
+  int compared = 0;
   for (const auto& [maps, stride, pad] : {Example{{3, 270, 9, 7}, 1, 1},
                                           {{3, 270, 9, 7}, 2, 1},
                                           {{1, 262, 1, 1}, 1, 1},
                                           {{9, 257, 4, 3}, 1, 0},
                                           {{5, 259, 2, 14}, 2, 1},
                                           {{1, 270, 23, 57}, 1, 1},
-                                          {{2, 270, 57, 5}, 2, 0}}) {
+                                          {{2, 270, 57, 5}, 2, 0},
+                                          {{9, 270, 13, 12}, 1, 1}}) {
     ConvCase c{.x = maps,
                .w = {266, maps[1], 3, 3},
                .attrs = {.stride = {stride, stride}, .pad = {pad, pad}},
@@ -559,22 +561,31 @@ TEST_F(CpuConvolution, WeightsTransformedOnTheFlyAreReadWhereTheyLieAndGiveTheSa
     const Tensors before = conv_leaves(c, rng), leaves = conv_leaves(c, rng);
     for (const std::string packed : {"winograd f2", "winograd f3", "winograd f4"}) {
       std::map<std::string, Tensor> results;
-      for (const std::string& algorithm : {packed, packed + " on the fly"}) {
+      for (const char* way : {"", " on the fly", " apart", " apart on the fly"}) {
+        const std::string algorithm = packed + way;
+        const bool apart = algorithm.find("apart") != std::string::npos;
+        const bool packs = algorithm.find("on the fly") == std::string::npos;
+        const int64_t tile = packed.back() - '0', columns = (c.y[3] + tile - 1) / tile;
+        if (apart && c.y[0] * ((c.y[2] + tile - 1) / tile) * columns < 48) continue;  // too few for two threads
         Session session(make_backend("cpu", 2));
         session.backend().adopt(everywhere(problems, algorithm));
         Program& program = compile(session, build);
-        EXPECT_EQ(steps_with(program, "on the fly"), algorithm == packed ? 0 : 1);
+        EXPECT_EQ(steps_with(program, algorithm), 1);
+        EXPECT_EQ(steps_with(program, "on the fly"), packs ? 0 : 1);
+        EXPECT_EQ(steps_with(program, "apart"), apart ? 1 : 0);
+        compared += apart;
         const Tensor first = run(session, program, before).at("y");
         const Tensor y = run(session, program, leaves).at("y");
         EXPECT_NE(y, first) << algorithm;
-        EXPECT_EQ(session.keep_packed_only("w"), algorithm == packed);
+        EXPECT_EQ(session.keep_packed_only("w"), packs);
         program.run();
         EXPECT_EQ(program.output("y"), y) << algorithm;
         results[algorithm] = y;
       }
-      EXPECT_EQ(results.at(packed), results.at(packed + " on the fly")) << c.str() << " " << packed;
+      for (const auto& [algorithm, y] : results) EXPECT_EQ(y, results.at(packed)) << c.str() << " " << algorithm;
     }
   }
+  EXPECT_GE(compared, 12);
 }
 
 TEST_F(CpuConvolution, SmallAndTrainedWeightsAreNotTransformedOnTheFly) {
@@ -589,6 +600,27 @@ TEST_F(CpuConvolution, SmallAndTrainedWeightsAreNotTransformedOnTheFly) {
       EXPECT_EQ(steps_with(compile(session, build), "on the fly"), constant && channels == 270 ? 1 : 0) << channels;
     }
   }
+}
+
+TEST_F(CpuConvolution, ThreadsStayApartWhereEachHasTilesOfItsOwn) {
+  const auto taken = [](int64_t channels, int64_t images, int threads) {
+    ConvCase c{.x = {images, channels, 13, 12},
+               .w = {channels, channels, 3, 3},
+               .attrs = {.pad = {1, 1}},
+               .y = {},
+               .bias = true};
+    EXPECT_TRUE(set_output_shape(c));
+    const BuildGraph build = fused_conv(c, false, false);
+    Session session(make_backend("cpu", threads));
+    session.backend().adopt(everywhere(problems_of(build), "winograd f4 apart"));
+    return steps_with(compile(session, build), "winograd f4 apart");
+  };
+  EXPECT_EQ(taken(270, 4, 2), 1);  // 48 tiles
+  EXPECT_EQ(taken(270, 3, 2), 0);
+  EXPECT_EQ(taken(270, 4, 1), 0);
+  EXPECT_EQ(taken(32, 4, 2), 0) << "with small weights they do anyway";
+  const ScopedEnvironment without("RESNET_CONV_WITHOUT", "apart");
+  EXPECT_EQ(taken(270, 4, 2), 0);
 }
 
 TEST_F(CpuConvolution, AFamilyLeftOutByItsNameIsNotTaken) {

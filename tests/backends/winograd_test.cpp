@@ -300,6 +300,15 @@ TEST(Winograd, LargeShapesTakeEveryPathAndStayWithinTheErrorBound) {
       if (p.stride == 1) {
         EXPECT_TRUE(same_bits(r.dx, packed.dx)) << "packed";
       }
+      WinogradProblem apart = p;
+      apart.apart = true;
+      for (const bool packs : {false, true}) {
+        const Results own = run_all(*isa.kernels, e, apart, packs);
+        EXPECT_TRUE(same_bits(r.y, own.y) && same_bits(r.y_plain, own.y_plain)) << "apart, packed " << packs;
+        if (p.stride == 1) {
+          EXPECT_TRUE(same_bits(r.dx, own.dx)) << "apart, packed " << packs;
+        }
+      }
       if (HasFailure()) return;
     }
   }

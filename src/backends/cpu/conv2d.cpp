@@ -64,8 +64,8 @@ namespace {
 
 class WinogradKernel : public Kernel {
  public:
-  /// packs: constant weights are transformed once and kept, up to four times as large.
-  WinogradKernel(const ConvProblem& problem, const CpuContext& context, int tile, bool packs)
+  /// packs: constant weights are transformed once and kept, up to four times as large. apart: see WinogradProblem.
+  WinogradKernel(const ConvProblem& problem, const CpuContext& context, int tile, bool packs, bool apart)
       : problem_(problem),
         packs_(packs),
         kernels_(winograd_kernels(context.isa)),
@@ -77,7 +77,8 @@ class WinogradKernel : public Kernel {
               .pad = problem.attrs.pad.h,
               .tile = tile,
               .threads = context.threads,
-              .stride = static_cast<int>(problem.attrs.stride.h)} {}
+              .stride = static_cast<int>(problem.attrs.stride.h),
+              .apart = apart} {}
 
   /// Why it cannot do the problem; empty when it can.
   static std::string refusal(const ConvProblem& p, const CpuContext& context) {
@@ -108,9 +109,16 @@ class WinogradKernel : public Kernel {
   bool transforms_in_pieces() const { return kernels_.transforms_in_pieces(size_, pass()); }
 
   size_t scratch_bytes() const override { return kernels_.scratch_bytes(size_, pass(), packs_); }
-  std::string algorithm() const override { return name(size_.tile, packs_ || !problem_.constant_weights); }
-  static std::string name(int tile, bool packs) {
-    return fmt::format("winograd f{}{}", tile, packs ? "" : " on the fly");
+  /// Whether every thread can have a few runs of tiles of its own.
+  bool can_be_apart() const {
+    const auto tiles = [&](int64_t outputs) { return (outputs + size_.tile - 1) / size_.tile; };
+    constexpr int64_t kFew = 24;
+    return size_.threads > 1 && problem_.y[0] * tiles(problem_.y[2]) * tiles(problem_.y[3]) >= kFew * size_.threads;
+  }
+
+  std::string algorithm() const override { return name(size_.tile, packs_ || !problem_.constant_weights, size_.apart); }
+  static std::string name(int tile, bool packs, bool apart) {
+    return fmt::format("winograd f{}{}{}", tile, apart ? " apart" : "", packs ? "" : " on the fly");
   }
   /// Those between the transforms, whose additions are left out.
   std::optional<double> flops() const override {
@@ -125,7 +133,7 @@ class WinogradKernel : public Kernel {
   std::optional<Packing> packing() const override {
     if (!packs_) return std::nullopt;
     return Packing{.input = 1,
-                   .form = fmt::format("{} stride {} {} blocks of {}", algorithm(), size_.stride,
+                   .form = fmt::format("{} stride {} {} blocks of {}", name(size_.tile, true, false), size_.stride,
                                        pass() == WinogradPass::forward ? "forward" : "backward data", kernels_.block),
                    .bytes = kernels_.packed_weight_bytes(size_, pass())};
   }
@@ -232,21 +240,23 @@ std::vector<ConvCandidate> f32_candidates(const ConvProblem& problem, const CpuC
   if (refusal.empty()) {
     for (int tile : {2, 3, 4}) {
       if (tile == 4 && problem.deep) continue;  // rounds worst
-      list.push_back({WinogradKernel::name(tile, true), true, [&context, tile](const ConvProblem& p) {
-                        return std::make_unique<WinogradKernel>(p, context, tile, p.constant_weights);
+      list.push_back({WinogradKernel::name(tile, true, false), true, [&context, tile](const ConvProblem& p) {
+                        return std::make_unique<WinogradKernel>(p, context, tile, p.constant_weights, false);
                       }});
       if (!problem.constant_weights) continue;
-      list.push_back(
-          {WinogradKernel::name(tile, false), true, [&context, tile](const ConvProblem& p) -> std::unique_ptr<Kernel> {
-             auto kernel = std::make_unique<WinogradKernel>(p, context, tile, false);
-             // Where it would transform all the weights beforehand, for every run, keeping them is better.
-             if (!kernel->transforms_in_pieces()) return nullptr;
-             return kernel;
-           }});
+      // Small weights are kept, and threads have tiles of their own, as it is: other ways are for large ones.
+      for (const auto& [packs, apart] : {std::pair{false, false}, {true, true}, {false, true}}) {
+        list.push_back({WinogradKernel::name(tile, packs, apart), true,
+                        [&context, tile, packs, apart](const ConvProblem& p) -> std::unique_ptr<Kernel> {
+                          auto kernel = std::make_unique<WinogradKernel>(p, context, tile, packs, apart);
+                          if (!kernel->transforms_in_pieces() || (apart && !kernel->can_be_apart())) return nullptr;
+                          return kernel;
+                        }});
+      }
     }
   }
   std::erase_if(list, [&](const ConvCandidate& c) { return left_out(context, c.name); });
-  if (refusal.empty() && left_out(context, WinogradKernel::name(4, true))) refusal = "left out";
+  if (refusal.empty() && left_out(context, WinogradKernel::name(4, true, false))) refusal = "left out";
   if (context.algorithms == ConvAlgorithms::direct) {
     std::erase_if(list, [](const ConvCandidate& c) { return c.winograd; });
   }

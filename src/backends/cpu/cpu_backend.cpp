@@ -318,7 +318,7 @@ class CpuBackend : public Backend {
   static std::string describe_machine(Isa isa, int threads) {
     const dnnl_version_t* version = dnnl_version();
     // oneDNN's instruction set is its own: ONEDNN_MAX_CPU_ISA narrows it.
-    return fmt::format("{} {} {} threads onednn {}.{}.{} isa {:x} kernels 10", processor_name(), isa_name(isa), threads,
+    return fmt::format("{} {} {} threads onednn {}.{}.{} isa {:x} kernels 11", processor_name(), isa_name(isa), threads,
                        version->major, version->minor, version->patch,
                        static_cast<unsigned>(dnnl_get_effective_cpu_isa()));
   }
@@ -350,9 +350,9 @@ ConvAlgorithms conv_algorithms_from_environment() {
 
 std::vector<std::string> conv_without_from_environment() {
   // What `direct`, `f16 direct` and `int8 words` can do others can, too; they stay.
-  constexpr std::array<std::string_view, 9> kFamilies = {"gemm",       "winograd",   "onednn winograd",
-                                                         "on the fly", "stem",       "int8 winograd",
-                                                         "int8 pairs", "int8 bytes", "int8 tiles"};
+  constexpr std::array<std::string_view, 10> kFamilies = {"gemm",       "winograd",  "onednn winograd", "on the fly",
+                                                          "apart",      "stem",      "int8 winograd",   "int8 pairs",
+                                                          "int8 bytes", "int8 tiles"};
   const char* text = std::getenv("RESNET_CONV_WITHOUT");
   std::set<std::string> names;
   std::istringstream list(text ? text : "");

@@ -17,6 +17,9 @@ struct WinogradProblem {
   int tile = 4;     ///< m of F(m x m, 3 x 3): 2, 3 or 4
   int threads = 1;  ///< OpenMP threads; the result does not depend on it
   int stride = 1;   ///< 1 or 2
+  /// Forward and backward_data: each thread has tiles of its own even where the weights are large, and reads all of
+  /// them, where else the threads share the tiles and part the weights. The same bits.
+  bool apart = false;
 };
 
 /// Activations are nChw{B}c: [N][ceil(C/B)][H][W][B], weights OIhw{B}i{B}o:

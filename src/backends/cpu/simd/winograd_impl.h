@@ -11,8 +11,9 @@
 // Two ways to use threads. Small weights: a thread takes whole blocks of tiles whose V stays in its
 // L2, and streams U. Large weights ("team"): all threads work on one large block at a time, share V
 // and split the channels, so that U, tens of megabytes, is streamed once per large block, or made piece by piece as it
-// is needed and never kept whole. Sums over c and t run in an order given by the problem alone, so threads never change
-// a bit of the result.
+// is needed and never kept whole. Where threads reach each other's caches slowly, they can stay "apart" with large
+// weights too: packed ones are streamed as small ones are, others made by each thread for a large block of its own.
+// Sums over c and t run in an order given by the problem alone, so threads never change a bit of the result.
 //
 // P is [xi][block][t][B], and so are V and Z in backward_weights. For forward, V is cut into the runs
 // of tiles one micro kernel takes: [xi][t / kRows][block][t % kRows][B]. The pitch of a row of tiles
@@ -342,13 +343,14 @@ struct Winograd {
     bool flipped;
     int threads;
     Tiling tiling;
-    bool team;
+    bool team;      ///< the threads share V and part the channels
+    bool pieces;    ///< U is made a piece at a time, and anew for every block of tiles
     int64_t tiles;  ///< per block
     int64_t group;  ///< output blocks whose P is kept at a time, even
-    int64_t fresh;  ///< of a team's unpacked weights: output blocks whose U is made at a time, even
+    int64_t fresh;  ///< output blocks whose U is made at a time, even
     int64_t pitch, v_plane, p_plane;
 
-    RESNET_INLINE ForwardPlan(const WinogradProblem& p, bool data)
+    RESNET_INLINE ForwardPlan(const WinogradProblem& p, bool data, bool packed)
         : in{p.n, ceil_div(p.c, B), p.h, p.w},
           out{p.n, ceil_div(p.k, B), (p.h + 2 * p.pad - 3) / kStride + 1, (p.w + 2 * p.pad - 3) / kStride + 1},
           pad(p.pad),
@@ -365,10 +367,13 @@ struct Winograd {
         tiling = Tiling(out, M);
       }
       const int64_t weight_bytes = in.blocks * out.blocks * B * B * kWeightPoints * 4;
-      team = weight_bytes > kTeamBytes;
-      group = smaller(round_up(out.blocks, 2), team ? kTeamGroup : kGroup);
-      const int64_t tile_bytes = kPoints * B * 4 * (team ? in.blocks : in.blocks + group);
-      const int64_t most = larger((team ? kTeamCache : kCache) / tile_bytes, Gemm::kRows);
+      const bool large = weight_bytes > kTeamBytes;
+      team = large && !p.apart;
+      pieces = large && !packed;
+      group = smaller(round_up(out.blocks, 2), team || pieces ? kTeamGroup : kGroup);
+      const int64_t tile_bytes = kPoints * B * 4 * (team || pieces ? in.blocks : in.blocks + group);
+      const int64_t cache = team ? kTeamCache : pieces ? kTeamCache / threads : kCache;
+      const int64_t most = larger(cache / tile_bytes, Gemm::kRows);
       const int64_t workers = team ? 1 : threads;
       const int64_t rounds = ceil_div(tiling.count, most * workers);
       tiles = round_up(ceil_div(tiling.count, rounds * workers), Gemm::kRows);
@@ -377,8 +382,10 @@ struct Winograd {
       v_plane = odd_lines(in.blocks * tiles * B);
       p_plane = odd_lines(group * pitch);
     }
-    /// Of a team of `workers`: those that have U to make.
-    RESNET_INLINE int64_t makers(int64_t workers) const { return smaller(workers, ceil_div(out.blocks, group)); }
+    /// Of `workers`: those that have U to make.
+    RESNET_INLINE int64_t makers(int64_t workers) const {
+      return team ? smaller(workers, ceil_div(out.blocks, group)) : workers;
+    }
   };
   /// Scratch as thread `thread` sees it.
   struct ForwardBuffers {
@@ -386,12 +393,12 @@ struct Winograd {
     int64_t floats = 0;
     RESNET_INLINE ForwardBuffers(const ForwardPlan& plan, bool packed, void* scratch, int thread) {
       Arena arena{static_cast<float*>(scratch)};
-      if (!packed && !plan.team) u = arena.take(packed_floats(plan.in.blocks, plan.out.blocks));
+      if (!packed && !plan.pieces) u = arena.take(packed_floats(plan.in.blocks, plan.out.blocks));
       if (plan.team) v = arena.take(kPoints * plan.v_plane);
       for (int i = 0; i < plan.threads; ++i) {
         float* own_v = plan.team ? v : arena.take(kPoints * plan.v_plane);
         const int64_t depth = smaller(plan.in.blocks, kDepth);
-        float* own_u = packed || !plan.team            ? u
+        float* own_u = !plan.pieces                    ? u
                        : i < plan.makers(plan.threads) ? arena.take(packed_floats(depth, plan.fresh))
                                                        : nullptr;
         float* own_p = arena.take(kPoints * plan.p_plane);
@@ -465,8 +472,8 @@ struct Winograd {
     }
   }
 
-  /// The same for a team's unpacked weights: U is made where it is used, a piece at a time, and anew for every block of
-  /// tiles: some three to six operations for each of its numbers, of which the products take one for every tile.
+  /// The same for weights that are made in pieces, where they are used, and anew for every block of tiles: some three
+  /// to six operations for each of its numbers, of which the products take one for every tile.
   static void fresh_products(const ForwardPlan& plan, const float* v, const float* w, int64_t k0, int64_t k1,
                              int64_t tiles, float* u, float* p) {
     const int64_t depth = plan.in.blocks;
@@ -490,7 +497,7 @@ struct Winograd {
       const int me = omp_get_thread_num(), workers = omp_get_num_threads();
       const ForwardBuffers buffers(plan, packed != nullptr, scratch, me);
       const int64_t pitch = panel_pitch(plan.in.blocks);
-      if (packed == nullptr && !plan.team) {
+      if (packed == nullptr && !plan.pieces) {
         const Range panels = share(ceil_div(plan.out.blocks, 2), me, workers);
         for (int64_t i = panels.first; i < panels.last; ++i) {
           pack_panel(w, plan.out.blocks, plan.in.blocks, plan.flipped, i, 0, plan.in.blocks, buffers.u + i * pitch);
@@ -517,7 +524,7 @@ struct Winograd {
         }
         for (int64_t g = my_groups.first; g < my_groups.last; ++g) {
           const int64_t k0 = g * plan.group, k1 = smaller(k0 + plan.group, plan.out.blocks);
-          if (packed == nullptr && plan.team) {
+          if (plan.pieces) {
             fresh_products(plan, buffers.v, w, k0, k1, t1 - t0, buffers.u, buffers.p);
           } else {
             const float* u = (packed != nullptr ? packed : buffers.u) + k0 / 2 * pitch;
@@ -542,23 +549,23 @@ struct Winograd {
   }
 
   static void forward(const WinogradProblem& p, const WinogradForward& a) {
-    const ForwardPlan plan(p, false);
+    const ForwardPlan plan(p, false, a.packed != nullptr);
     convolve(plan, a.x, a.w, a.packed, {a.bias, a.residual, a.relu, p.k}, a.y, a.scratch);
   }
   static void backward_data(const WinogradProblem& p, const WinogradBackwardData& a) {
-    const ForwardPlan plan(p, true);
+    const ForwardPlan plan(p, true, a.packed != nullptr);
     convolve(plan, a.dy, a.w, a.packed, {nullptr, nullptr, false, p.c}, a.dx, a.scratch);
   }
 
   static bool transforms_in_pieces(const WinogradProblem& p, WinogradPass pass) {
-    return ForwardPlan(p, pass == WinogradPass::backward_data).team;
+    return ForwardPlan(p, pass == WinogradPass::backward_data, false).pieces;
   }
   static size_t packed_weight_bytes(const WinogradProblem& p, WinogradPass pass) {
-    const ForwardPlan plan(p, pass == WinogradPass::backward_data);
+    const ForwardPlan plan(p, pass == WinogradPass::backward_data, true);
     return static_cast<size_t>(packed_floats(plan.in.blocks, plan.out.blocks)) * sizeof(float);
   }
   static void pack_weights(const WinogradProblem& p, WinogradPass pass, const float* w, float* packed) {
-    const ForwardPlan plan(p, pass == WinogradPass::backward_data);
+    const ForwardPlan plan(p, pass == WinogradPass::backward_data, true);
     const int64_t panels = ceil_div(plan.out.blocks, 2);
 #pragma omp parallel for num_threads(plan.threads) schedule(static)
     for (int64_t i = 0; i < panels; ++i) {
@@ -722,7 +729,7 @@ struct Winograd {
     const int64_t floats =
         pass == WinogradPass::backward_weights
             ? WeightBuffers(WeightPlan(p), nullptr, 0).floats
-            : ForwardBuffers(ForwardPlan(p, pass == WinogradPass::backward_data), packed, nullptr, 0).floats;
+            : ForwardBuffers(ForwardPlan(p, pass == WinogradPass::backward_data, packed), packed, nullptr, 0).floats;
     return static_cast<size_t>(floats) * sizeof(float);
   }
 };
