@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "backends/cpu/simd/isa.h"
 #include "ops/quantize.h"
 #include "ops/quantized_conv2d.h"
 #include "ops/quantized_pool.h"
@@ -152,6 +153,31 @@ int convolutions_by(const std::string& family, const std::string& without) {
       count += step.kernel->algorithm().find(family) != std::string::npos;
   }
   return count;
+}
+
+TEST(QuantizedOps, WinogradIsTakenInsteadOfBytesWhereItsTransformsPay) {
+  const ScopedEnvironment usual("RESNET_CONV_ALGORITHM", "auto");
+  if (convolutions_by("int8 bytes", "int8 tiles") == 0) GTEST_SKIP() << "no processor with VNNI";
+  const ScopedEnvironment environment("RESNET_CONV_WITHOUT", "int8 tiles");
+  const auto taken = [](int64_t images, int64_t channels, int64_t side) {
+    Case c;
+    c.x = c.y = {images, channels, side, side};
+    c.w = {channels, channels, 3, 3};
+    c.attrs.conv.pad = {1, 1};
+    Session session(make_backend("cpu", 1));
+    for (const Step& step : compile(session, graph_of(c)).plan().steps) {
+      if (const std::string name = step.kernel->algorithm(); name.starts_with("int8")) return name;
+    }
+    return std::string("none");
+  };
+  const std::string bytes = "int8 bytes", winograd = "int8 winograd f4";
+  EXPECT_EQ(taken(1, 128, 28), winograd);
+  EXPECT_EQ(taken(16, 32, 56), bytes) << "few channels";
+  EXPECT_EQ(taken(1, 256, 14), bytes) << "few tiles, and some hang over";
+  EXPECT_EQ(taken(16, 512, 7), bytes) << "few tiles, and some hang over";
+  const std::string& where_transforms_cost_less = has_spare_vector_units() ? winograd : bytes;
+  EXPECT_EQ(taken(1, 64, 56), where_transforms_cost_less);
+  EXPECT_EQ(taken(8, 256, 14), where_transforms_cost_less);
 }
 
 TEST(QuantizedOps, AFamilyLeftOutByItsNameIsNotTaken) {

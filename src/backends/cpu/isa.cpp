@@ -43,6 +43,19 @@ bool ask_for_amx_int8() {
 #endif
 }
 
+}  // namespace
+
+bool has_spare_vector_units() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_cpu_init();
+  return __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
+}
+
+namespace {
+
 Isa cpu_isa() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_cpu_init();

@@ -63,11 +63,17 @@ QuantizedAlgorithm winograd_for(const simd::QuantizedConvSize& size) {
 
 /// Whether F(4x4) pays where bytes are multiplied twice as fast as the 16-bit words that it needs, which leaves half of
 /// what it saves: with many of both kinds of channels, and where few of its tiles hang over (not on maps of 14x14 or
-/// 7x7). Rows, its tiles or pixels, are multiplied a dozen at a time, however few there are.
+/// 7x7). Rows, its tiles or pixels, are multiplied a dozen at a time, however few there are. Transforms that cost less
+/// pay with fewer channels, and on those maps where many tiles share the weights
+/// (docs/decisions/0026-int8-by-vnni-in-registers.md).
 bool winograd_beats_bytes(const simd::QuantizedConvSize& size) {
   const auto products = [](int64_t rows, int64_t of_each) { return (rows + 11) / 12 * 12 * of_each; };
-  return std::min(size.C, size.K) >= 128 &&
-         2 * products(size.N * size.Ho * size.Wo, 9) >= 7 * products(size.N * winograd_tiles(size, 4), 36);
+  const int64_t tiles = size.N * winograd_tiles(size, 4), channels = std::min(size.C, size.K);
+  const int64_t direct = products(size.N * size.Ho * size.Wo, 9), winograd = products(tiles, 36);
+  const bool few_hang_over = 2 * direct >= 7 * winograd;
+  if (has_spare_vector_units())
+    return channels >= 64 && (few_hang_over || (tiles >= 128 && 20 * direct >= 59 * winograd));
+  return channels >= 128 && few_hang_over;
 }
 
 /// By sizes alone; results are the same bytes whichever is taken. AMX's tiles where there are any. Else Winograd, where

@@ -18,6 +18,10 @@ const char* isa_name(Isa isa);
 /// newer) wants to be asked for their use once, which the first call does.
 bool has_amx_int8();
 
+/// Whether vectors are added, shifted and shuffled by units beside those that multiply them, as AMD's processors with
+/// AVX-512 do; Intel's have two for everything.
+bool has_spare_vector_units();
+
 /// Channels per block of the activation layout nChw{B}c the kernels of `isa` want: 8 or 16.
 constexpr int channel_block(Isa isa) { return isa >= Isa::avx512 ? 16 : 8; }
 
