@@ -171,7 +171,8 @@ TEST(QuantizedOps, WinogradIsTakenInsteadOfBytesWhereItsTransformsPay) {
     return std::string("none");
   };
   const std::string bytes = "int8 bytes", winograd = "int8 winograd f4";
-  EXPECT_EQ(taken(1, 128, 28), winograd);
+  EXPECT_EQ(taken(2, 128, 28), winograd);
+  EXPECT_EQ(taken(1, 128, 28), bytes) << "49 tiles take five dozens of rows";
   EXPECT_EQ(taken(16, 32, 56), bytes) << "few channels";
   EXPECT_EQ(taken(1, 256, 14), bytes) << "few tiles, and some hang over";
   EXPECT_EQ(taken(16, 512, 7), bytes) << "few tiles, and some hang over";
