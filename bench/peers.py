@@ -514,9 +514,10 @@ GOALS = [("ResNet-18 f32 batch 32, by the best peer", "resnet18", "f32", 32, spe
          ("start to first answer, ResNet-18 f32, by PyTorch", "resnet18", "f32", 1, start, 0.1, 0.03)]
 
 
-def newest_records(path):
-    """{(model, precision, batch size): the last record of it}; the first records had no latencies, and are left out."""
+def newest_records(path, commits=("",)):
+    """{(model, precision, batch size): the last record of it, of those commits}; the first records had no latencies, and are left out."""
     records = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    records = [r for r in records if r.get("commit", "").startswith(tuple(commits))]
     return {(r["model"], r["precision"], r["batch_size"]): r for r in records if "p50_ms" in r["results"][0]}
 
 

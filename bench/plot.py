@@ -2,6 +2,7 @@
 """What bench/peers.py recorded of inference, as a page and a picture.
 
     bench/plot.py [--records bench/results/inference.jsonl] [--output docs/results]
+    bench/plot.py --commits 1cbb097,c61ae54 --output docs/results/zen5      of a race on another machine
 
 Writes inference.md, the newest table of each setup and the promised ratios, and inference.svg: images a second of every
 contestant, a panel for each precision and batch size. The same records give the same bytes.
@@ -10,6 +11,7 @@ import argparse
 import contextlib
 import html
 import io
+import os
 import pathlib
 
 import peers
@@ -87,10 +89,11 @@ def svg(panels):
     return "\n".join([*out, "</svg>", ""])
 
 
-def page(records):
+def page(records, commits, how):
+    of_commits = f" --commits {','.join(commits)}" if any(commits) else ""
     lines = ["# Inference beside its peers", "",
-             "Written by `bench/plot.py` from `bench/results/inference.jsonl`: the newest record of each setup, of `make bench-inference` or a part of it",
-             "([how it is measured](../../bench/README.md)).", "", "![images a second of every contestant](inference.svg)", "",
+             f"Written by `bench/plot.py{of_commits}` from `bench/results/inference.jsonl`: the newest record of each setup, of `make bench-inference` or a part of it",
+             f"([how it is measured]({how})).", "", "![images a second of every contestant](inference.svg)", "",
              "## What was promised", "", "```", *peers.report(records), "```", ""]
     precisions = list(peers.PEERS_OF)
     for model, precision, batch in sorted(records, key=lambda setup: (*model_order(setup[0]), precisions.index(setup[1]), setup[2])):
@@ -108,12 +111,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=pathlib.Path, default=ROOT / "bench/results/inference.jsonl", help="default %(default)s")
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs/results", help="the folder (default %(default)s)")
+    parser.add_argument("--commits", type=peers.names, default=[""], help="of these alone, by their first digits (default: of all)")
     args = parser.parse_args()
-    records = peers.newest_records(args.records)
+    records = peers.newest_records(args.records, args.commits)
     if not records:
-        raise SystemExit(f"plot: error: {args.records}: no record; run `make bench-inference` first")
+        raise SystemExit(f"plot: error: {args.records}: no record of these commits; run `make bench-inference` first")
+    args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "inference.svg").write_text(svg(panels_of(records)))
-    (args.output / "inference.md").write_text(page(records))
+    (args.output / "inference.md").write_text(page(records, args.commits, os.path.relpath(ROOT / "bench/README.md", args.output)))
 
 
 if __name__ == "__main__":

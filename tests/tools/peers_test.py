@@ -121,6 +121,8 @@ class Peers(unittest.TestCase):
             old = [record(32, 1000.0, other), {**record(32, 1000.0, torch), "model": "resnet50"}]
             path.write_text("".join(json.dumps(r) + "\n" for r in (*old, record(32, 100.0, torch, other), record(1, 55.0, torch, other))))
             lines = peers.report(peers.newest_records(path))
+            self.assertEqual(peers.newest_records(path, ["dead", "c0"]), peers.newest_records(path))
+            self.assertEqual(peers.newest_records(path, ["dead"]), {})
         self.assertEqual(len(lines), 1 + len(peers.GOALS))
         told = {line[:52].strip(): line[52:].split() for line in lines}
         self.assertEqual(told["ResNet-18 f32 batch 32, by the best peer"][:4], ["1.80", "2.30", "2.000", "floor"])
