@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import struct
@@ -194,5 +195,7 @@ def write_model(path, header, data):
 
 
 def last_step(run):
-    """N of the checkpoint behind `last`; 0 when there is none yet."""
-    return int(os.readlink(run / "last").removeprefix("step-")) if (run / "last").is_symlink() else 0
+    """N of the checkpoint behind `last`, step-N or, while another of its number is replaced, .tmp-PID-N; 0 when there is none yet."""
+    if not (run / "last").is_symlink():
+        return 0
+    return int(re.fullmatch(r"(?:step|\.tmp-\d+)-(\d+)(?:-\d+)?", os.readlink(run / "last"))[1])
