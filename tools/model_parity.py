@@ -7,7 +7,7 @@
 
 `logits`: random weights and statistics that the oracle's own net saves; then, on 8 random images, the logits of inference
 (largest error of an image relative to its largest logit) and the running statistics after one training step with rate 0
-(largest error of a tensor relative to its largest value), both of the cpu backend in f32 against PyTorch in double. Where
+(largest error of a tensor relative to its largest value), both of the cpu backend in f32 against PyTorch in double, and for comparison the logits of PyTorch's own f32. Where
 statistics miss their bound, twice the error of PyTorch's own f32 is allowed: in 1001 layers that too is 1.4e-4.
 `gradients`: loss, every parameter's gradient and every statistic of one step of the reference backend in double.
 Prints a line a net; exits 1 when a bound fails, 2 when a net could not be run.

@@ -11,7 +11,7 @@
 namespace resnet::cpu {
 namespace {
 
-/// Nodes in a row. ResNet-152's inference has about 160 and preresnet164_cifar's 220, with f32 logits that are 4e-5 of
+/// Nodes in a row. ResNet-152's inference has about 160 and preresnet164_cifar's 220, with f32 logits that are 5e-5 of
 /// the largest off at most; preresnet1001_cifar's has 1340, and 1e-4 is what there is to keep
 /// (docs/decisions/0027-no-tiles-of-four-in-the-deepest-nets.md).
 constexpr int64_t kDeep = 512;
