@@ -156,13 +156,14 @@ class AmxWriter {
       const uint32_t* sums = sums_;
       int64_t at = at_, left = rows;
       for (; left > 1; left -= 2, sums += 2 * kColumns, at += 2 * pitch) {
-        const __m512i bytes = epilogue.bytes(words(epilogue, sums, at), words(epilogue, sums + kColumns, at + pitch));
+        const __m512i bytes =
+            packed_bytes<kRange>(words(epilogue, sums, at), words(epilogue, sums + kColumns, at + pitch));
         epilogue.write(_mm512_castsi512_si256(bytes), at);
         epilogue.write(_mm512_extracti64x4_epi64(bytes, 1), at + pitch);
       }
       if (left == 1) {
         const __m512i one = words(epilogue, sums, at);
-        epilogue.write(_mm512_castsi512_si256(epilogue.bytes(one, one)), at);
+        epilogue.write(_mm512_castsi512_si256(packed_bytes<kRange>(one, one)), at);
       }
       count -= ceil_div(rows, 2);
       rows_ -= rows;
@@ -176,9 +177,9 @@ class AmxWriter {
   }
 
  private:
-  typedef SaturatedEpilogue<kResidual, kRange, 1> Saturated;
+  typedef SaturatedEpilogue<kResidual, kRange> Saturated;
   static RESNET_INLINE __m512i words(const Saturated& epilogue, const uint32_t* sums, int64_t at) {
-    return epilogue.template words<0>((__m512i)load_u32(sums), (__m512i)load_u32(sums + kLanes), at);
+    return epilogue.words((__m512i)load_u32(sums), (__m512i)load_u32(sums + kLanes), at);
   }
   RESNET_INLINE void start_run() {
     if (run_ == tile_.places.runs) return;

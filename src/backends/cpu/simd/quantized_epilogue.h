@@ -85,66 +85,67 @@ Saturation saturation_of(const QuantizedConvArgs& p) {
   return p.least == -128 && p.largest == 127 ? Saturation::i8 : Saturation::other;
 }
 
-/// The epilogue of whole slivers whose results take all of u8, or of i8: instructions that saturate cut them off.
-template <Residual kResidual, Saturation kRange, int kSlivers>
+/// The epilogue of 16 sums where results take all of u8, or of i8: what the packs that follow leave of these is right.
+/// `r`: what is added to them.
+template <Residual kResidual, Saturation kRange>
+RESNET_INLINE __m512i finished(__m512i sums, F32 multiplier, F32 offset, const uint8_t* r, F32 residual_multiplier) {
+  F32 v = __builtin_convertvector((I32)sums, F32) * multiplier;
+  v = v + offset;
+  if constexpr (kResidual != Residual::none) {
+    const F32 added = load_bytes(r, kResidual == Residual::i8) * residual_multiplier;
+    v = v + added;
+  }
+  // A NaN comes out of the minimum as it went in and, like whatever is too small, becomes the least of 32 bits.
+  return _mm512_cvtps_epi32(_mm512_min_ps((__m512)splat_f32(kRange == Saturation::i8 ? 127 : 255), (__m512)v));
+}
+
+/// Two slivers' finished words, or two pixels': 32 bytes of each.
+template <Saturation kRange>
+RESNET_INLINE __m512i packed_bytes(__m512i words0, __m512i words1) {
+  // In each quarter four bytes of the first, of its second half, and of the second.
+  const __m512i quarters =
+      kRange == Saturation::i8 ? _mm512_packs_epi16(words0, words1) : _mm512_packus_epi16(words0, words1);
+  const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_permutexvar_epi32(in_order, quarters);
+}
+
+/// The epilogue of a whole sliver, its constants in registers.
+template <Residual kResidual, Saturation kRange>
 class SaturatedEpilogue {
  public:
   SaturatedEpilogue(const QuantizedConvArgs& args, int64_t filter)
       : residual_(static_cast<const uint8_t*>(args.residual)),
         y_(static_cast<uint8_t*>(args.y)),
-        residual_multiplier_(splat_f32(kResidual == Residual::none ? 0 : *args.residual_multiplier)),
-        largest_(splat_f32(kRange == Saturation::i8 ? 127 : 255)) {
-    for (int i = 0; i < 2 * kSlivers; ++i) {
+        residual_multiplier_(splat_f32(kResidual == Residual::none ? 0 : *args.residual_multiplier)) {
+    for (int i = 0; i < 2; ++i) {
       multiplier_[i] = load_f32(args.multiplier + filter + i * kLanes);
       offset_[i] = load_f32(args.offset + filter + i * kLanes);
     }
   }
 
-  /// From a pixel's sums of a sliver to its results, whose first is y[at].
-  template <int kSliver>
+  /// From a pixel's sums to its results, whose first is y[at].
   RESNET_INLINE __m512i words(__m512i sum0, __m512i sum1, int64_t at) const {
     const uint8_t* r = kResidual == Residual::none ? nullptr : residual_ + at;
-    return _mm512_packs_epi32(finish<2 * kSliver>(sum0, r), finish<2 * kSliver + 1>(sum1, r));
-  }
-  /// Two slivers' results, or two pixels': 32 bytes of each.
-  static RESNET_INLINE __m512i bytes(__m512i words0, __m512i words1) {
-    // In each quarter four bytes of the first, of its second half, and of the second.
-    const __m512i quarters =
-        kRange == Saturation::i8 ? _mm512_packs_epi16(words0, words1) : _mm512_packus_epi16(words0, words1);
-    const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    return _mm512_permutexvar_epi32(in_order, quarters);
+    return _mm512_packs_epi32(finish<0>(sum0, r), finish<1>(sum1, r));
   }
   RESNET_INLINE void write(__m256i bytes, int64_t at) const {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(y_ + at), bytes);
   }
-
-  /// All sums of a pixel.
-  RESNET_INLINE void write_pixel(const __m512i (&sums)[2 * kSlivers], int64_t at) const {
-    const __m512i first = words<0>(sums[0], sums[1], at);
-    if constexpr (kSlivers == 1) {
-      write(_mm512_castsi512_si256(bytes(first, first)), at);
-    } else {
-      static_assert(kSlivers == 2);
-      _mm512_storeu_si512(y_ + at, bytes(first, words<1>(sums[2], sums[3], at)));
-    }
+  RESNET_INLINE void write_pixel(const __m512i (&sums)[2], int64_t at) const {
+    const __m512i one = words(sums[0], sums[1], at);
+    write(_mm512_castsi512_si256(packed_bytes<kRange>(one, one)), at);
   }
 
  private:
   template <int kRegister>
-  RESNET_INLINE __m512i finish(__m512i sum, const uint8_t* r) const {
-    F32 v = __builtin_convertvector((I32)sum, F32) * multiplier_[kRegister];
-    v = v + offset_[kRegister];
-    if constexpr (kResidual != Residual::none) {
-      const F32 added = load_bytes(r + kRegister * kLanes, kResidual == Residual::i8) * residual_multiplier_;
-      v = v + added;
-    }
-    // A NaN comes out of the minimum as it went in and, like whatever is too small, becomes the least of 32 bits.
-    return _mm512_cvtps_epi32(_mm512_min_ps((__m512)largest_, (__m512)v));
+  RESNET_INLINE __m512i finish(__m512i sums, const uint8_t* r) const {
+    return finished<kResidual, kRange>(sums, multiplier_[kRegister], offset_[kRegister],
+                                       r ? r + kRegister * kLanes : nullptr, residual_multiplier_);
   }
 
   const uint8_t* residual_;
   uint8_t* y_;
-  F32 residual_multiplier_, largest_, multiplier_[2 * kSlivers], offset_[2 * kSlivers];
+  F32 residual_multiplier_, multiplier_[2], offset_[2];
 };
 #endif
 

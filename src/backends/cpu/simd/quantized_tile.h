@@ -67,12 +67,12 @@ struct VnniRows {
   int64_t stride, groups, pieces = 1, gap = 0;
 };
 
-/// kTileRows rows times kSlivers slivers; out(first + row, its sums) has the results. Two slivers and half the rows
-/// take 10 loads where one sliver and all rows take 14 (a loop of either alone starts 87 and 81 % of the
-/// multiplications that it could).
-template <bool kBytes, int kTileRows, int kSlivers, class Out>
+/// kTileRows rows times kSlivers slivers; out(row, its sums) has the results. After every `part` groups of a piece, and
+/// after the rest of one, meanwhile() is called. Two slivers and half the rows take 10 loads where one sliver and all
+/// rows take 14 (a loop of either alone starts 87 and 81 % of the multiplications that it could).
+template <bool kBytes, int kTileRows, int kSlivers, class Out, class Meanwhile>
 RESNET_TARGET_VNNI void vnni_tile(const uint8_t* a, const VnniRows& rows, const void* const (&slivers)[kSlivers],
-                                  int first, const Out& out) {
+                                  const Out& out, int64_t part, const Meanwhile& meanwhile) {
   constexpr int kRegisters = 2 * kSlivers;
   const uint8_t* b[kSlivers];
   for (int s = 0; s < kSlivers; ++s) b[s] = static_cast<const uint8_t*>(slivers[s]);
@@ -84,42 +84,47 @@ RESNET_TARGET_VNNI void vnni_tile(const uint8_t* a, const VnniRows& rows, const 
   }
   // A second pointer, as general registers do not suffice for the distances of all rows from the first.
   constexpr int kNear = 6;
-  const int64_t stride = rows.stride, groups = rows.groups;
+  const int64_t stride = rows.stride;
   int64_t distance = kNear * stride;
   asm volatile("" : "+r"(distance));  // the compiler would add up the distances again
   const uint8_t* far = a + distance;
   for (int64_t piece = 0; piece < rows.pieces; ++piece, a += rows.gap, far += rows.gap) {
-    for (int64_t g = 0; g < groups; ++g, a += 4, far += 4) {
-      __m512i column[kRegisters];
-      RESNET_UNROLL
-      for (int j = 0; j < kRegisters; ++j) column[j] = _mm512_loadu_si512(b[j / 2] + j % 2 * 64);
-      RESNET_UNROLL
-      for (int s = 0; s < kSlivers; ++s) b[s] += 4 * kColumns;
-      RESNET_UNROLL
-      for (int i = 0; i < kTileRows; ++i) {
-        const uint8_t* taps = i < kNear ? a + i * stride : far + (i - kNear) * stride;
-        const __m512i pixel = _mm512_set1_epi32(static_cast<int>(*reinterpret_cast<const Word32*>(taps)));
+    for (int64_t left = rows.groups; left > 0; left -= part) {
+      for (int64_t g = smaller(left, part); g > 0; --g, a += 4, far += 4) {
+        __m512i column[kRegisters];
         RESNET_UNROLL
-        for (int j = 0; j < kRegisters; ++j) vnni_add<kBytes>(sum[i][j], pixel, column[j]);
+        for (int j = 0; j < kRegisters; ++j) column[j] = _mm512_loadu_si512(b[j / 2] + j % 2 * 64);
+        RESNET_UNROLL
+        for (int s = 0; s < kSlivers; ++s) b[s] += 4 * kColumns;
+        RESNET_UNROLL
+        for (int i = 0; i < kTileRows; ++i) {
+          const uint8_t* taps = i < kNear ? a + i * stride : far + (i - kNear) * stride;
+          const __m512i pixel = _mm512_set1_epi32(static_cast<int>(*reinterpret_cast<const Word32*>(taps)));
+          RESNET_UNROLL
+          for (int j = 0; j < kRegisters; ++j) vnni_add<kBytes>(sum[i][j], pixel, column[j]);
+        }
       }
+      meanwhile();
     }
   }
   RESNET_UNROLL
-  for (int i = 0; i < kTileRows; ++i) out(first + i, sum[i]);
+  for (int i = 0; i < kTileRows; ++i) out(i, sum[i]);
 }
 
 /// kRows rows times a sliver, and times two; out(row, its sums).
 template <bool kBytes, class Out>
 RESNET_TARGET_VNNI void vnni_multiply(const void* a, const VnniRows& rows, const void* b, const Out& out) {
-  vnni_tile<kBytes, kRows, 1>(static_cast<const uint8_t*>(a), rows, {b}, 0, out);
+  vnni_tile<kBytes, kRows, 1>(static_cast<const uint8_t*>(a), rows, {b}, out, rows.groups, [] {});
 }
 template <bool kBytes, class Out>
 RESNET_TARGET_VNNI void vnni_multiply(const void* a, const VnniRows& rows, const void* b0, const void* b1,
                                       const Out& out) {
   constexpr int kHalf = kRows / 2;
   const auto* pixels = static_cast<const uint8_t*>(a);
-  for (int first = 0; first < kRows; first += kHalf)
-    vnni_tile<kBytes, kHalf, 2>(pixels + first * rows.stride, rows, {b0, b1}, first, out);
+  for (int first = 0; first < kRows; first += kHalf) {
+    const auto half = [&](int row, const auto& sums) { out(first + row, sums); };
+    vnni_tile<kBytes, kHalf, 2>(pixels + first * rows.stride, rows, {b0, b1}, half, rows.groups, [] {});
+  }
 }
 
 /// Sums into memory, sliver by sliver, [kRows][kColumns] each.
