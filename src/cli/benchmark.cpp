@@ -25,7 +25,7 @@ using Clock = std::chrono::steady_clock;
 struct Arguments {
   std::string model, mode = "inference", backend = "cpu";
   std::optional<std::string> precision;
-  int64_t batch_size = 32, micro_batch = 0, threads = 0, runs = 0, image_size = 0;
+  int64_t batch_size = 32, micro_batch = 0, streams = 0, threads = 0, runs = 0, image_size = 0;
   double seconds = 10;
   bool json = false, profile = false, dump_plan = false;
 };
@@ -75,9 +75,8 @@ struct Limits {
 };
 
 /// The roofline (Williams et al. 2009): the longer of the algorithm's FLOPs at the peak rate and its bytes at the
-/// memory's. What lies in a cache comes faster than that, so a step may beat its prediction. `runs` of the program
-/// were timed.
-std::vector<StepReport> report_steps(const Program& program, int64_t runs, const Limits& limits) {
+/// memory's. What lies in a cache comes faster than that, so a step may beat its prediction.
+std::vector<StepReport> report_steps(const Program& program, const Limits& limits) {
   std::vector<StepReport> reports;
   const Plan& plan = program.plan();
   for (size_t i = 0; i < plan.steps.size(); ++i) {
@@ -92,13 +91,20 @@ std::vector<StepReport> report_steps(const Program& program, int64_t runs, const
     r.layout = out.value.layout.str();
     r.offset = out.offset;
     r.predicted_ms = 1e3 * std::max(r.flops / limits.peak, static_cast<double>(r.bytes) / limits.bandwidth);
-    r.measured_ms = 1e3 * program.step_seconds()[i] / static_cast<double>(runs);
+    r.measured_ms = 1e3 * program.step_seconds()[i] / static_cast<double>(program.profiled_runs());
     reports.push_back(std::move(r));
   }
   return reports;
 }
 
-void print_plan(const std::vector<StepReport>& steps, const Plan& plan, int64_t images, const Limits& limits) {
+std::string in_words(const MicroBatch& together) {
+  return together.streams == 1
+             ? fmt::format("{} images at a time", together.images)
+             : fmt::format("{} images at a time, in {} streams of one thread each", together.images, together.streams);
+}
+
+void print_plan(const std::vector<StepReport>& steps, const Plan& plan, const MicroBatch& together,
+                const Limits& limits) {
   std::vector<std::vector<std::string>> rows = {
       {"op", "name", "algorithm", "result", "MFLOP", "KiB moved", "offset", "predicted ms", "measured ms"}};
   double predicted = 0, measured = 0;
@@ -110,10 +116,11 @@ void print_plan(const std::vector<StepReport>& steps, const Plan& plan, int64_t 
     measured += r.measured_ms;
   }
   std::fputs(table(rows, 4).c_str(), stderr);
-  std::fputs(fmt::format("{} steps for {} images, predicted {:.2f} ms, measured {:.2f} ms; predicted: the longer of "
+  const std::string of = together.streams == 1 ? "" : fmt::format(" in one of {} streams", together.streams);
+  std::fputs(fmt::format("{} steps for {} images{}, predicted {:.2f} ms, measured {:.2f} ms; predicted: the longer of "
                          "FLOPs at {:.0f} GFLOP/s and bytes at {:.1f} GB/s\narena: {} bytes ({:.1f} MiB)\n",
-                         steps.size(), images, predicted, measured, limits.peak / 1e9, limits.bandwidth / 1e9,
-                         plan.arena_bytes, static_cast<double>(plan.arena_bytes) / (1 << 20))
+                         steps.size(), together.program_images(), of, predicted, measured, limits.peak / 1e9,
+                         limits.bandwidth / 1e9, plan.arena_bytes, static_cast<double>(plan.arena_bytes) / (1 << 20))
                  .c_str(),
              stderr);
 }
@@ -134,8 +141,9 @@ json to_json(const std::vector<StepReport>& steps) {
   return list;
 }
 
-/// Times and rates of a batch, which is `parts` runs of the program, over `runs` batches.
-void print_profile(const Program& program, int64_t runs, int64_t parts, double peak) {
+/// Times and rates of a batch, one of `batches` that the program, or the first stream's, was run for.
+void print_profile(const Program& program, int64_t batches, double peak) {
+  const double parts = static_cast<double>(program.profiled_runs()) / static_cast<double>(batches);
   struct Line {
     double seconds = 0, flops = 0;
     int64_t steps = 0;
@@ -145,10 +153,10 @@ void print_profile(const Program& program, int64_t runs, int64_t parts, double p
   std::vector<std::vector<std::string>> rows = {{"op", "name", "algorithm", "ms", "GFLOP/s", "of peak"}};
   for (size_t i = 0; i < steps.size(); ++i) {
     const Node& node = program.graph().node(steps[i].node);
-    const double seconds = program.step_seconds()[i] / static_cast<double>(runs);
+    const double seconds = program.step_seconds()[i] / static_cast<double>(batches);
     Line& line = by_kernel[fmt::format("{} ({})", node.op->name, steps[i].kernel->algorithm())];
     line.seconds += seconds;
-    const double flops = steps[i].cost.flops * static_cast<double>(parts);
+    const double flops = steps[i].cost.flops * parts;
     line.flops += flops;
     ++line.steps;
     rows.push_back({std::string(node.op->name), node.name, steps[i].kernel->algorithm(),
@@ -191,6 +199,8 @@ int run_benchmark(const Arguments& a) {
   if (a.micro_batch > 0 && a.mode == "training")
     throw UserError("--micro-batch: {} with --mode training; expected --mode inference: a step takes the batch whole",
                     a.micro_batch);
+  if (a.streams > 0 && a.mode == "training")
+    throw UserError("--streams: {} with --mode training; expected --mode inference", a.streams);
   if (a.image_size < 0 || a.image_size > 8192)
     throw UserError("--image-size: {}; expected 1 to 8192 pixels", a.image_size);
   ModelOptions options;
@@ -218,6 +228,12 @@ int run_benchmark(const Arguments& a) {
                     escape_control(a.model), file->description().preprocessing.image_size);
   }
   const int threads = compute_threads(a.threads);
+  const bool in_streams = a.streams == threads && a.backend == "cpu" && a.streams <= a.batch_size;
+  if (a.streams < 0 || (a.streams > 1 && !in_streams))
+    throw UserError(
+        "--streams: {}; expected 0 (what is faster), 1, or the cpu backend's threads, {}, where the batch has as many "
+        "images",
+        a.streams, threads);
   Session session(make_backend(a.backend, threads, AlgorithmChoice::measured, precision));
   const double peak = fma_peak(threads);
   const Shape images{a.batch_size, model.input[0], model.input[1], model.input[2]};
@@ -240,6 +256,7 @@ int run_benchmark(const Arguments& a) {
                       InferenceOptions{.model = options,
                                        .images = images,
                                        .micro_batch = a.micro_batch > 0 ? a.micro_batch : kMeasuredMicroBatch,
+                                       .streams = static_cast<int>(a.streams),
                                        .passes = {},
                                        .keep_model_states = false,
                                        .quantization = quantized ? &*file->quantization() : nullptr},
@@ -280,16 +297,14 @@ int run_benchmark(const Arguments& a) {
     progress.update(fmt::format("run {}  {:.1f} img/s", rates.size(), rates.back()));
   }
   progress.clear();
-  // A batch is as many runs of the program as it has micro-batches; the last may be partly empty.
-  const int64_t together = inference ? inference->micro_batch() : a.batch_size;
-  const int64_t parts = (a.batch_size + together - 1) / together;
+  const MicroBatch together = inference ? inference->micro_batch() : MicroBatch{.images = a.batch_size};
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   const auto resident = static_cast<size_t>(usage.ru_maxrss) * 1024;
   std::vector<StepReport> steps;
   if (a.dump_plan) {
-    const Limits limits{.peak = peak, .bandwidth = memory_bandwidth(threads)};
-    steps = report_steps(*program, static_cast<int64_t>(rates.size()) * parts, limits);
+    const Limits limits{.peak = peak / together.streams, .bandwidth = memory_bandwidth(threads) / together.streams};
+    steps = report_steps(*program, limits);
     if (!a.json) {
       print_plan(steps, program->plan(), together, limits);
       if (inference) {
@@ -301,19 +316,20 @@ int run_benchmark(const Arguments& a) {
       }
     }
   }
-  if (a.profile) print_profile(*program, static_cast<int64_t>(rates.size()), parts, peak);
+  if (a.profile) print_profile(*program, static_cast<int64_t>(rates.size()), peak / together.streams);
   std::sort(rates.begin(), rates.end());
   const double median =
       rates.size() % 2 ? rates[rates.size() / 2] : (rates[rates.size() / 2 - 1] + rates[rates.size() / 2]) / 2;
   // Above 1 is possible: FLOPs are counted as a direct convolution's, and Winograd does fewer.
-  const double share = program->flops() * median / static_cast<double>(together) / peak;
+  const double share = program->flops() * median / static_cast<double>(together.program_images()) / peak;
   const std::string computed_in = name_of(precision);
   const size_t planned = session.arena_bytes() + session.state_bytes() + session.held_bytes();
   if (a.json) {
     json result = {{"model", a.model},
                    {"mode", a.mode},
                    {"batch_size", a.batch_size},
-                   {"micro_batch", together},
+                   {"micro_batch", together.images},
+                   {"streams", together.streams},
                    {"input_size", model.input.str()},
                    {"precision", computed_in},
                    {"backend", a.backend},
@@ -348,7 +364,7 @@ int run_benchmark(const Arguments& a) {
              {"FLOPs",
               fmt::format("{:.0f} GFLOP/s, {:.0f} % of the measured FMA peak of {:.0f} (direct convolution's count)",
                           share * peak / 1e9, 100 * share, peak / 1e9)},
-             {"micro-batch", fmt::format("{} images at a time", together)},
+             {"micro-batch", in_words(together)},
              {"memory", fmt::format("{} planned, {} resident", bytes(planned), bytes(resident))}},
             2)
           .c_str());
@@ -365,6 +381,10 @@ Command add_benchmark(CLI::App& app) {
   verb->add_option("-b,--batch-size", a->batch_size, "images at a time")->capture_default_str();
   verb->add_option("--micro-batch", a->micro_batch,
                    "images that go through the network together; 0: what is best for speed and memory, measured once")
+      ->capture_default_str();
+  verb->add_option("--streams", a->streams,
+                   "parts of a micro-batch that one thread each computes at once, instead of all threads one after the "
+                   "other: 1, or as many as threads; 0: what is faster, measured once for a model in 8 bits, else 1")
       ->capture_default_str();
   verb->add_option("--image-size", a->image_size, "side of the input, pixels; 0: the model's own")
       ->capture_default_str();

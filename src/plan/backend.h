@@ -2,6 +2,7 @@
 // What the planner asks of a backend: can you run this node, how should this value lie in memory, and
 // make me the kernel. A backend answers before anything runs, with a reason a person can act on.
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -100,7 +101,16 @@ class Backend {
   virtual std::unique_ptr<Kernel> prepare(const NodeRequest& request) = 0;
   /// Whether what is prepared from now on is to save memory, where that costs little time.
   virtual void save_memory(bool on) { static_cast<void>(on); }
-  /// A program's kernels are about to run, on this thread.
+  /// Programs that one thread each can run at once, instead of one that all threads run together.
+  virtual int streams() const { return 1; }
+  /// Whether what is prepared from now on is a stream's: it computes on the one thread that runs it.
+  virtual void for_stream(bool on) { static_cast<void>(on); }
+  /// Calls run(0) to run(count - 1) at once, each on a thread of its own, where kernels of streams may run and no
+  /// others; count is at most streams(). The first exception that one of them throws comes out when all are done.
+  virtual void run_streams(int count, const std::function<void(int)>& run) {
+    for (int i = 0; i < count; ++i) run(i);
+  }
+  /// The kernels of a program that is no stream's are about to run, on this thread.
   virtual void before_run() {}
 
   /// The choices made so far (problem -> algorithm), and choices to follow instead of measuring: a

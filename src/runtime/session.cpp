@@ -18,14 +18,16 @@ const Buffer& Program::buffer(const std::map<std::string, int>& names, const std
   return plan_.buffers[static_cast<size_t>(found->second)];
 }
 
+std::byte* Program::arena() const { return session_->arenas_[static_cast<size_t>(stream_.value_or(0))].data(); }
+
 const std::byte* Program::address(int index) const {
   const Buffer& b = plan_.buffers[static_cast<size_t>(index)];
-  return b.state.empty() ? session_->arena_.data() + b.offset : session_->states_.at(b.state).memory.data();
+  return b.state.empty() ? arena() + b.offset : session_->states_.at(b.state).memory.data();
 }
 
 std::byte* Program::writable(int index) const {
   const Buffer& b = plan_.buffers[static_cast<size_t>(index)];
-  return b.state.empty() ? session_->arena_.data() + b.offset : session_->states_.at(b.state).memory.writable();
+  return b.state.empty() ? arena() + b.offset : session_->states_.at(b.state).memory.writable();
 }
 
 void Program::bind() {
@@ -97,12 +99,19 @@ void* Program::input_data(const std::string& name) {
   return writable(plan_.inputs.at(name));
 }
 
+void Program::follow_states() {
+  if (seen_version_ == session_->version_) return;
+  for (const Bound& step : steps_) step.kernel->constants_changed();
+  pack_constants();
+  seen_version_ = session_->version_;
+}
+
 void Program::run() {
-  session_->backend_->before_run();
-  if (seen_version_ != session_->version_) {
-    for (const Bound& step : steps_) step.kernel->constants_changed();
-    pack_constants();
-    seen_version_ = session_->version_;
+  if (stream_) {
+    check(seen_version_ == session_->version_, "Program::run: a stream's program outside of Session::run_streams");
+  } else {
+    session_->backend_->before_run();
+    follow_states();
   }
   if (!graph_->assignments().empty()) {
     ++session_->version_;
@@ -113,6 +122,7 @@ void Program::run() {
     for (const Bound& step : steps_) step.kernel->run({step.in, step.out, step.scratch, step.packed});
     return;
   }
+  ++profiled_runs_;
   for (size_t i = 0; i < steps_.size(); ++i) {
     const auto start = std::chrono::steady_clock::now();
     steps_[i].kernel->run({steps_[i].in, steps_[i].out, steps_[i].scratch, steps_[i].packed});
@@ -139,16 +149,41 @@ double Program::flops() const {
   return total;
 }
 
-Program& Session::compile(std::unique_ptr<Graph> graph, const PlanProgress& progress) {
+namespace {
+
+/// What is prepared in its scope is a stream's, if it is to be; what is prepared after it is not.
+class ForStream {
+ public:
+  ForStream(Backend& backend, bool on) : backend_(backend) { backend_.for_stream(on); }
+  ~ForStream() { backend_.for_stream(false); }
+  ForStream(const ForStream&) = delete;
+  ForStream& operator=(const ForStream&) = delete;
+
+ private:
+  Backend& backend_;
+};
+
+}  // namespace
+
+Program& Session::compile(std::unique_ptr<Graph> graph, const PlanProgress& progress, std::optional<int> stream) {
   auto program = std::unique_ptr<Program>(new Program);
   program->session_ = this;
+  program->stream_ = stream;
   program->graph_ = std::move(graph);
+  check(!stream || (*stream >= 0 && *stream < backend_->streams() && program->graph_->assignments().empty()),
+        "Session::compile: the backend has no such stream, or it would assign states");
+  const auto place = static_cast<size_t>(stream.value_or(0));
+  if (place >= arenas_.size()) arenas_.resize(place + 1);
+  AlignedMemory& arena = arenas_[place];
   // The arena is given back before a larger one is asked for, so it counts as available.
   const size_t untaken = available_memory();
-  const size_t available = untaken > SIZE_MAX - arena_.size() ? SIZE_MAX : untaken + arena_.size();
-  program->plan_ = make_plan(*program->graph_, *backend_, progress, available);
+  const size_t available = untaken > SIZE_MAX - arena.size() ? SIZE_MAX : untaken + arena.size();
+  {
+    const ForStream preparing(*backend_, stream.has_value());
+    program->plan_ = make_plan(*program->graph_, *backend_, progress, available);
+  }
   const Plan& plan = program->plan_;
-  require_memory(new_bytes(plan), available);
+  require_memory(new_bytes(plan, std::max(plan.arena_bytes, arena.size())), available);
   std::vector<std::string> added;
   try {
     for (int index : plan.states) {
@@ -165,7 +200,7 @@ Program& Session::compile(std::unique_ptr<Graph> graph, const PlanProgress& prog
     for (const auto& [assigned, value] : program->graph_->assignments())
       own_state(program->graph_->node(assigned).name);
     program->packed_ = reserve_packed(plan);
-    if (plan.arena_bytes > arena_.size()) grow_arena(plan.arena_bytes);
+    if (plan.arena_bytes > arena.size()) grow_arena(arena, plan.arena_bytes);
     program->bind();
     programs_.push_back(std::move(program));
   } catch (...) {
@@ -175,8 +210,16 @@ Program& Session::compile(std::unique_ptr<Graph> graph, const PlanProgress& prog
   return *programs_.back();
 }
 
-double Session::new_bytes(const Plan& plan) const {
-  double bytes = static_cast<double>(std::max(plan.arena_bytes, arena_.size()));
+void Session::run_streams(std::span<Program* const> programs, const std::function<void(int)>& run) {
+  for (Program* program : programs) {
+    check(program->session_ == this && program->stream_, "Session::run_streams: a program that is no stream's");
+    program->follow_states();
+  }
+  backend_->run_streams(static_cast<int>(programs.size()), run);
+}
+
+double Session::new_bytes(const Plan& plan, size_t arena) const {
+  double bytes = static_cast<double>(arena);
   for (int index : plan.states) {
     const Buffer& b = plan.buffers[static_cast<size_t>(index)];
     if (!states_.contains(b.state)) bytes += static_cast<double>(b.bytes);
@@ -316,13 +359,13 @@ void Session::bind_all() {
   for (const auto& program : programs_) program->bind();
 }
 
-void Session::grow_arena(size_t bytes) {
+void Session::grow_arena(AlignedMemory& arena, size_t bytes) {
   auto replace = [&](size_t size) {
-    arena_ = AlignedMemory();  // give back before asking for more
-    arena_ = AlignedMemory(size);
+    arena = AlignedMemory();  // give back before asking for more
+    arena = AlignedMemory(size);
     bind_all();
   };
-  const size_t before = arena_.size();
+  const size_t before = arena.size();
   try {
     replace(bytes);
   } catch (...) {
@@ -375,6 +418,12 @@ void Session::write_state(const std::string& name, const Tensor& tensor) {
   }
   to_layout(tensor, s.value.layout, s.memory.writable());
   s.version = ++version_;
+}
+
+size_t Session::arena_bytes() const {
+  size_t total = 0;
+  for (const AlignedMemory& arena : arenas_) total += arena.size();
+  return total;
 }
 
 size_t Session::state_bytes() const {

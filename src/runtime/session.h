@@ -1,9 +1,11 @@
 #pragma once
-// Runs plans: the states that outlast a step, the forms in which kernels read them, one arena that all programs of a
-// session share, and the programs. Only one program runs at a time.
+// Runs plans: the states that outlast a step, the forms in which kernels read them, an arena that all programs of a
+// session share, and the programs. Only one program runs at a time, but for those of streams, which have an arena each.
 
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -72,6 +74,7 @@ class Program {
   /// Reads a plain input from `data`, 64-byte aligned, instead of from a copy, until told otherwise; null: from its own
   /// place again.
   void read_input_at(const std::string& name, const void* data);
+  /// Of a stream's program: in Session::run_streams alone.
   void run();
   Tensor output(const std::string& name) const;
   /// A float output of one element.
@@ -86,11 +89,17 @@ class Program {
   /// Seconds spent in each step so far; filled only after profile(true).
   void profile(bool on) { profiling_ = on; }
   const std::vector<double>& step_seconds() const { return step_seconds_; }
+  /// Runs that these are of.
+  int64_t profiled_runs() const { return profiled_runs_; }
 
  private:
   friend class Session;
   Program() = default;
   void bind();
+  /// The arena's first byte.
+  std::byte* arena() const;
+  /// What kernels prepared of states that have changed is prepared anew.
+  void follow_states();
   /// Makes what kernels read in a form of their own, where the state has changed since; of one state, or (empty) of
   /// all.
   void pack_constants(const std::string& state = {});
@@ -108,6 +117,7 @@ class Program {
   };
 
   Session* session_ = nullptr;
+  std::optional<int> stream_;
   std::unique_ptr<Graph> graph_;
   Plan plan_;
   std::vector<Bound> steps_;
@@ -116,6 +126,7 @@ class Program {
   uint64_t seen_version_ = 0;                         ///< of the session's states, when constants were last prepared
   bool profiling_ = false;
   std::vector<double> step_seconds_;
+  int64_t profiled_runs_ = 0;
 };
 
 class Session {
@@ -125,8 +136,12 @@ class Session {
   /// Plans the graph on this session's backend. States are shared by name with the programs compiled
   /// before; a new one starts zero. Growing the arena rebinds the older programs, whose inputs must be set again.
   /// Throws ResourceError (limit) when the program needs more memory than there is; the session is then as before, but
-  /// for those inputs.
-  Program& compile(std::unique_ptr<Graph> graph, const PlanProgress& progress = {});
+  /// for those inputs. With `stream`, a number from 0 on, for one thread, beside the programs of other streams; such a
+  /// program assigns no states.
+  Program& compile(std::unique_ptr<Graph> graph, const PlanProgress& progress = {}, std::optional<int> stream = {});
+  /// Calls run(0) to run(programs.size() - 1) at once, each on a thread of its own, which may run its one of the
+  /// `programs`, of as many streams.
+  void run_streams(std::span<Program* const> programs, const std::function<void(int)>& run);
   /// Forgets a program and its kernels (its states stay).
   void release(const Program& program);
 
@@ -160,7 +175,8 @@ class Session {
   Backend& backend() { return *backend_; }
   /// For another session on the same backend.
   std::shared_ptr<Backend> shared_backend() { return backend_; }
-  size_t arena_bytes() const { return arena_.size(); }
+  /// Of all arenas.
+  size_t arena_bytes() const;
   size_t state_bytes() const;
   /// States in the forms that kernels read.
   size_t held_bytes() const;
@@ -184,17 +200,18 @@ class Session {
   const std::byte* state_data(const std::string& name) const;
   /// The program's shares of packed states, made ready but not filled.
   std::vector<std::shared_ptr<PackedState>> reserve_packed(const Plan& plan);
-  /// What the session's arena, the plan's kernels and its states that are not there yet take.
-  double new_bytes(const Plan& plan) const;
+  /// What an arena of so many bytes, the plan's kernels and its states that are not there yet take.
+  double new_bytes(const Plan& plan, size_t arena) const;
   /// A larger arena in place of the old one; without the memory for it, one of the old size, and throws.
-  void grow_arena(size_t bytes);
+  void grow_arena(AlignedMemory& arena, size_t bytes);
 
   std::shared_ptr<Backend> backend_;
   std::map<std::string, State> states_;
   std::map<std::pair<std::string, std::string>, std::weak_ptr<PackedState>> packed_;  ///< by state and form
   uint64_t version_ = 1;  ///< counts every change of any state
   int64_t packed_states_ = 0;
-  AlignedMemory arena_;
+  std::vector<AlignedMemory> arenas_ =
+      std::vector<AlignedMemory>(1);                 ///< by stream; the first is the other programs', too
   std::vector<std::shared_ptr<const void>> owners_;  ///< of adopted constants
   std::vector<std::unique_ptr<Program>> programs_;
 };

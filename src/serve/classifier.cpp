@@ -90,9 +90,9 @@ Classifier::Classifier(ModelDescription description, std::optional<Quantization>
   if (dtype_ == DType::f64 && options.backend == "cpu")
     throw UserError("{}: f64 weights; the cpu backend computes in f32; take the backend reference",
                     escape_control(description_.architecture));
-  const int64_t together = measure_micro_batch(session_, spec_, inference_options(options.max_batch), progress_);
-  save_memory_ = saves_memory(together, options.max_batch);
-  batches_ = batch_sizes(together);
+  together_ = measure_micro_batch(session_, spec_, inference_options(options.max_batch), progress_);
+  save_memory_ = saves_memory(together_.images, options.max_batch);
+  batches_ = batch_sizes(together_.images);
   for (const int64_t batch : batches_) {
     if (batch == 1 || session_.backend().measures()) program(batch);
   }
@@ -113,6 +113,7 @@ InferenceOptions Classifier::inference_options(int64_t batch) const {
   return {.model = description_.options,
           .dtype = dtype_,
           .images = {batch, description_.channels, size, size},
+          .streams = batch == together_.images ? together_.streams : 1,
           .save_memory = save_memory_ && batch > 1,  // one image is wanted soon
           .passes = {},
           .keep_model_states = false,

@@ -101,6 +101,7 @@ class Classifier {
   std::optional<Quantization> quantization_;
   DType dtype_;
   int threads_;
+  MicroBatch together_;           ///< the largest batch, the only one that may be in streams
   bool save_memory_ = false;      ///< whether the largest batch is a part of `max_batch` for memory's sake
   std::vector<int64_t> batches_;  ///< that may be compiled, in order of size
   Session session_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <charconv>
 #include <chrono>
 #include <cmath>
@@ -69,14 +70,14 @@ class SavingMemory {
   Backend& backend_;
 };
 
-/// A number of images at a time, compiled with random weights in a session of its own.
-class MicroBatch {
+/// A micro-batch compiled with random weights in a session of its own.
+class Candidate {
  public:
-  MicroBatch(Session& like, const ModelSpec& model, const InferenceOptions& options, int64_t count,
-             const PlanProgress& progress)
+  Candidate(Session& like, const ModelSpec& model, const InferenceOptions& options, const MicroBatch& together,
+            const PlanProgress& progress)
       : session_(like.shared_backend()),
-        program_(session_, model, with_count(options, count), progress),
-        images_(options.dtype, with_images(options.images, count)) {
+        program_(session_, model, with_micro_batch(options, together), progress),
+        images_(options.dtype, with_images(options.images, together.images)) {
     fill_states(session_, program_.program());
     Rng rng(1);
     with_float(images_.dtype(), [&](auto tag) {
@@ -85,14 +86,14 @@ class MicroBatch {
     });
     program_.run(images_);  // code and caches warm, weights packed
     const Plan& plan = program_.program().plan();
-    bytes_ = static_cast<double>(program_.program().arena_bytes());
+    bytes_ = static_cast<double>(session_.arena_bytes());
     for (const int index : plan.states) {
       const ValueInfo& state = plan.buffers[static_cast<size_t>(index)].value;
       bytes_ += static_cast<double>(storage_bytes(state.type, state.layout));
     }
   }
 
-  int64_t count() const { return images_.shape()[0]; }
+  std::string str() const { return ::resnet::str(program_.micro_batch()); }
   /// Of activations and plain weights: which of them are packed hangs on the chance of what was measured.
   double bytes() const { return bytes_; }
 
@@ -106,9 +107,10 @@ class MicroBatch {
   }
 
  private:
-  static InferenceOptions with_count(InferenceOptions options, int64_t count) {
+  static InferenceOptions with_micro_batch(InferenceOptions options, const MicroBatch& together) {
     options.keep_model_states = false;
-    options.micro_batch = count;
+    options.micro_batch = together.images;
+    options.streams = together.streams;
     return options;
   }
 
@@ -120,7 +122,7 @@ class MicroBatch {
 
 /// How much longer `b` takes for an image than `a`: the median of pairs. The rest of the machine makes both slower, and
 /// for seconds on end: only what is measured side by side can be compared.
-double paired_ratio(MicroBatch& a, MicroBatch& b, const PlanProgress& progress) {
+double paired_ratio(Candidate& a, Candidate& b, const PlanProgress& progress) {
   constexpr size_t kFewest = 7, kMost = 41;
   constexpr double kEnough = 6;  // seconds
   std::vector<double> ratios;
@@ -133,7 +135,7 @@ double paired_ratio(MicroBatch& a, MicroBatch& b, const PlanProgress& progress) 
     if (!progress) continue;
     const auto done = static_cast<double>(ratios.size());
     const double pairs = std::clamp(std::ceil(kEnough / seconds_since(start) * done), double{kFewest}, double{kMost});
-    progress(fmt::format("comparing {} and {} images at a time", a.count(), b.count()), static_cast<int>(done),
+    progress(fmt::format("comparing micro-batches of {} and {}", a.str(), b.str()), static_cast<int>(done),
              static_cast<int>(std::max(pairs, done)));
   }
   const auto middle = ratios.begin() + static_cast<std::ptrdiff_t>(ratios.size() / 2);
@@ -141,21 +143,52 @@ double paired_ratio(MicroBatch& a, MicroBatch& b, const PlanProgress& progress) 
   return *middle;
 }
 
-int64_t micro_batch_of(Session& session, const ModelSpec& model, const InferenceOptions& options,
-                       const PlanProgress& progress) {
+MicroBatch micro_batch_of(Session& session, const ModelSpec& model, const InferenceOptions& options,
+                          const PlanProgress& progress) {
   const int64_t all = options.images[0];
   double bytes = static_cast<double>(size_of(options.dtype));
   for (const int64_t dim : options.images.dims()) bytes *= static_cast<double>(dim);
   require_memory(bytes, available_memory());  // before hours are spent on measuring
-  if (options.micro_batch == kMeasuredMicroBatch) return measure_micro_batch(session, model, options, progress);
-  check(options.micro_batch >= 0, "InferenceProgram: a negative micro-batch");
-  return options.micro_batch == 0 ? all : std::min(options.micro_batch, all);
+  MicroBatch together;
+  if (options.micro_batch == kMeasuredMicroBatch) {
+    together = measure_micro_batch(session, model, options, progress);
+  } else {
+    check(options.micro_batch >= 0, "InferenceProgram: a negative micro-batch");
+    together.images = options.micro_batch == 0 ? all : std::min(options.micro_batch, all);
+  }
+  if (options.streams > 0) together.streams = options.streams;
+  check(together.streams == 1 || together.streams == session.backend().streams(),
+        "InferenceProgram: other than one stream or all of the backend's");
+  check(together.streams <= all, "InferenceProgram: more streams than images");
+  together.images = std::max<int64_t>(together.images, together.streams);
+  return together;
 }
 
 constexpr int64_t kFewImages = 8;
 constexpr double kFreeBytes = 160e6;
 
 }  // namespace
+
+std::string str(const MicroBatch& together) {
+  return together.streams == 1 ? fmt::format("{}", together.images)
+                               : fmt::format("{} in {} streams", together.images, together.streams);
+}
+
+std::optional<MicroBatch> parse_micro_batch(std::string_view text) {
+  MicroBatch together;
+  const auto number = [&](auto& value) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    text.remove_prefix(static_cast<size_t>(end - text.data()));
+    return error == std::errc() && value >= 1;
+  };
+  if (!number(together.images)) return std::nullopt;
+  constexpr std::string_view kIn = " in ", kStreams = " streams";
+  if (text.empty()) return together;
+  if (!text.starts_with(kIn)) return std::nullopt;
+  text.remove_prefix(kIn.size());
+  if (!number(together.streams) || text != kStreams || together.streams > together.images) return std::nullopt;
+  return together;
+}
 
 bool saves_memory(int64_t together, int64_t batch) { return together < batch && together <= kFewImages; }
 
@@ -190,23 +223,25 @@ int64_t confirmed_micro_batch(std::span<const MicroBatchTrial> trials,
   return chosen->count;
 }
 
-int64_t measure_micro_batch(Session& session, const ModelSpec& model, const InferenceOptions& options,
-                            const PlanProgress& progress) {
+MicroBatch measure_micro_batch(Session& session, const ModelSpec& model, const InferenceOptions& options,
+                               const PlanProgress& progress) {
   const int64_t all = options.images[0];
   Backend& backend = session.backend();
-  if (all == 1 || !backend.measures()) return all;
+  if (all == 1 || !backend.measures()) return {.images = all};
   const std::string problem =
       fmt::format("micro-batch {:016x} of {}{}", hash_text(print(*make_inference_graph(model, options))), all,
                   options.quantization ? fmt::format(" int8 {}", options.quantization->layers.size()) : "");
-  if (const auto known = backend.recall(problem)) {
-    int64_t count = 0;
-    const auto [end, error] = std::from_chars(known->data(), known->data() + known->size(), count);
-    if (error == std::errc() && end == known->data() + known->size() && count >= 1 && count <= all) return count;
+  if (const auto text = backend.recall(problem)) {
+    const auto known = parse_micro_batch(*text);
+    if (known && known->images <= all && (known->streams == 1 || known->streams == backend.streams())) return *known;
   }
+  const auto candidate = [&](const MicroBatch& together) {
+    return std::make_unique<Candidate>(session, model, options, together, progress);
+  };
   std::vector<int64_t> counts;
   for (int64_t count = 1; count < all; count *= 2) counts.push_back(count);
   counts.push_back(all);
-  auto last = std::make_unique<MicroBatch>(session, model, options, counts[0], progress);
+  auto last = candidate({.images = counts[0]});
   std::vector<MicroBatchTrial> trials = {{.count = counts[0], .seconds = 1, .bytes = last->bytes()}};
   double fastest = 1;
   // What a larger number gains is less and less, once its kernels are the fastest: three that gain nothing end it. Two
@@ -214,9 +249,9 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
   for (int without_gain = 0;
        trials.size() < counts.size() && (without_gain < 3 || saves_memory(trials.back().count, all));) {
     const int64_t count = counts[trials.size()];
-    std::unique_ptr<MicroBatch> next;
+    std::unique_ptr<Candidate> next;
     try {
-      next = std::make_unique<MicroBatch>(session, model, options, count, progress);
+      next = candidate({.images = count});
     } catch (const ResourceError&) {
       break;  // what fits has been tried
     }
@@ -228,16 +263,24 @@ int64_t measure_micro_batch(Session& session, const ModelSpec& model, const Infe
   }
   last.reset();
   bool short_of_memory = false;
-  const int64_t best = confirmed_micro_batch(trials, [&](int64_t leaner, int64_t chosen) {
+  const auto compare = [&](const MicroBatch& first, const MicroBatch& second) {
     try {
-      MicroBatch a(session, model, options, leaner, progress), b(session, model, options, chosen, progress);
-      return paired_ratio(a, b, progress);
+      const auto a = candidate(first), b = candidate(second);
+      return paired_ratio(*a, *b, progress);
     } catch (const ResourceError&) {
       short_of_memory = true;  // for now, as both fitted before: the next start looks again
       return std::numeric_limits<double>::infinity();
     }
-  });
-  if (!short_of_memory) backend.remember(problem, std::to_string(best));
+  };
+  MicroBatch best;
+  best.images = confirmed_micro_batch(
+      trials, [&](int64_t leaner, int64_t chosen) { return compare({.images = leaner}, {.images = chosen}); });
+  if (options.quantization && backend.streams() > 1 && backend.streams() <= best.images) {
+    constexpr double kFaster = 0.98;
+    const MicroBatch in_streams{.images = best.images, .streams = backend.streams()};
+    if (compare(best, in_streams) <= kFaster) best = in_streams;
+  }
+  if (!short_of_memory) backend.remember(problem, str(best));
   return best;
 }
 
@@ -269,26 +312,31 @@ InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, con
       dtype_(options.dtype),
       micro_batch_(micro_batch_of(session, model, options, progress)),
       quantization_(options.quantization) {
+  compile(model, options, progress);
+}
+
+void InferenceProgram::compile(const ModelSpec& model, const InferenceOptions& options, const PlanProgress& progress) {
   InferenceOptions together = options;
-  together.images = with_images(options.images, micro_batch_);
-  auto graph = make_inference_graph(model, together);
-  folded_ = run_inference_passes(*graph, quantization_ ? before_quantization(options.passes) : options.passes);
-  if (quantization_) {
-    QuantizedGraph quantized = quantize_graph(*graph, quantization_->layers);
-    graph = std::move(quantized.graph);
-    derived_ = std::move(quantized.derived);
-    folded_.clear();
+  together.images = with_images(options.images, micro_batch_.program_images());
+  const SavingMemory saving(session_.backend(), options.save_memory || saves_memory(micro_batch_.images, images_[0]));
+  for (int stream = 0; stream < micro_batch_.streams; ++stream) {
+    auto graph = make_inference_graph(model, together);
+    folded_ = run_inference_passes(*graph, quantization_ ? before_quantization(options.passes) : options.passes);
+    if (quantization_) {
+      QuantizedGraph quantized = quantize_graph(*graph, quantization_->layers);
+      graph = std::move(quantized.graph);
+      derived_ = std::move(quantized.derived);
+      folded_.clear();
+    }
+    // The folded states follow from the model's own, which the graph no longer reads.
+    for (const auto& [name, id] : graph->leaves()) {
+      if (options.keep_model_states && !quantization_ && graph->node(id).kind == NodeKind::state)
+        session_.add_state(name, graph->node(id).outputs[0]);
+    }
+    const auto place = micro_batch_.streams == 1 ? std::nullopt : std::optional(stream);
+    parts_.push_back({.program = &session_.compile(std::move(graph), progress, place), .partial = {}});
   }
-  // The folded states follow from the model's own, which the graph no longer reads.
-  for (const auto& [name, id] : graph->leaves()) {
-    if (options.keep_model_states && !quantization_ && graph->node(id).kind == NodeKind::state)
-      session.add_state(name, graph->node(id).outputs[0]);
-  }
-  {
-    const SavingMemory saving(session.backend(), options.save_memory || saves_memory(micro_batch_, images_[0]));
-    program_ = &session.compile(std::move(graph), progress);
-  }
-  const Plan& plan = program_->plan();
+  const Plan& plan = parts_[0].program->plan();
   const Buffer& input = plan.buffers[static_cast<size_t>(plan.inputs.at("images"))];
   reads_in_place_ = input.value.layout.kind == Layout::Kind::plain;
 }
@@ -328,8 +376,8 @@ void InferenceProgram::load(std::map<std::string, Tensor> values, KeepStates kee
     if (keep == KeepStates::unpacked) session_.keep_packed_only(f.folded_weight);
     written.insert({f.folded_weight, f.folded_bias});
   }
-  for (const int state : program_->plan().states) {
-    const std::string& name = program_->plan().buffers[static_cast<size_t>(state)].state;
+  for (const int state : program().plan().states) {
+    const std::string& name = program().plan().buffers[static_cast<size_t>(state)].state;
     if (written.contains(name)) continue;
     session_.write_state(name, take(name));
     if (keep == KeepStates::unpacked) session_.keep_packed_only(name);
@@ -353,7 +401,7 @@ void InferenceProgram::load(std::shared_ptr<const OpenModel> model, const Weight
 
   std::string description =
       fmt::format("weights 1\nbuild {}\nbackend {}: {}\nmodel {}\ngraph {:016x}\n", build, session_.backend().name(),
-                  session_.backend().identity(), content->hex(), hash_text(print(program_->graph())));
+                  session_.backend().identity(), content->hex(), hash_text(print(program().graph())));
   for (const Constant& constant : constants) description += constant.str() + '\n';
   if (auto found = cache.find(description, bytes)) {
     const std::vector<const std::byte*> parts = found->parts();
@@ -416,39 +464,58 @@ void InferenceProgram::write_folded(const FoldedConvolution& f, Unfolded from) {
   session_.write_state(f.folded_bias, bias);
 }
 
-void InferenceProgram::feed(const std::byte* images, int64_t count) {
-  const TensorType type{dtype_, with_images(images_, micro_batch_)};
-  const size_t bytes = static_cast<size_t>(count * type.shape.elements() / micro_batch_) * size_of(dtype_);
-  if (count == micro_batch_ && reads_in_place_ && reinterpret_cast<uintptr_t>(images) % kAlignment == 0) {
-    program_->read_input_at("images", images);
+void InferenceProgram::feed(Part& part, const std::byte* images, int64_t count) {
+  const int64_t room = micro_batch_.program_images();
+  const TensorType type{dtype_, with_images(images_, room)};
+  if (count == room && reads_in_place_ && reinterpret_cast<uintptr_t>(images) % kAlignment == 0) {
+    part.program->read_input_at("images", images);
     return;
   }
-  if (partial_.shape() != type.shape) partial_ = Tensor(type);  // a default tensor is a scalar
-  std::memcpy(partial_.data(), images, bytes);
+  if (part.partial.shape() != type.shape) part.partial = Tensor(type);  // a default tensor is a scalar
+  std::memcpy(part.partial.data(), images,
+              part.partial.size_bytes() / static_cast<size_t>(room) * static_cast<size_t>(count));
   if (reads_in_place_) {
-    program_->read_input_at("images", partial_.data());
+    part.program->read_input_at("images", part.partial.data());
   } else {
-    program_->set_input("images", partial_);
+    part.program->set_input("images", part.partial);
   }
+}
+
+void InferenceProgram::run(Part& part, const Tensor& images, int64_t first, int64_t count, Tensor& logits) {
+  const size_t image_bytes = images.size_bytes() / static_cast<size_t>(images.shape()[0]);
+  const size_t row_bytes = logits.size_bytes() / static_cast<size_t>(logits.shape()[0]);
+  feed(part, images.data() + static_cast<size_t>(first) * image_bytes, count);
+  part.program->run();
+  const Tensor all = part.program->output("logits");
+  std::memcpy(logits.data() + static_cast<size_t>(first) * row_bytes, all.data(),
+              static_cast<size_t>(count) * row_bytes);
 }
 
 Tensor InferenceProgram::run(const Tensor& images) {
   const int64_t n = images.shape()[0];
   check(images.dtype() == dtype_ && n >= 1 && n <= images_[0] && images.shape() == with_images(images_, n),
         "InferenceProgram::run: images of another type, or more than the batch");
-  const size_t image_bytes = images.size_bytes() / static_cast<size_t>(n);
-  Tensor logits;
-  for (int64_t first = 0; first < n; first += micro_batch_) {
-    const int64_t count = std::min(micro_batch_, n - first);
-    feed(images.data() + static_cast<size_t>(first) * image_bytes, count);
-    program_->run();
-    const Tensor part = program_->output("logits");
-    if (first == 0) logits = Tensor(part.dtype(), Shape{n, part.shape()[1]});
-    const size_t row_bytes = part.size_bytes() / static_cast<size_t>(micro_batch_);
-    std::memcpy(logits.data() + static_cast<size_t>(first) * row_bytes, part.data(),
-                static_cast<size_t>(count) * row_bytes);
+  const Buffer& output = program().plan().buffers[static_cast<size_t>(program().plan().outputs.at("logits"))];
+  Tensor logits(output.value.type.dtype, Shape{n, output.value.type.shape[1]});
+  const auto streams = static_cast<int64_t>(parts_.size());
+  // Where all fit at once they are shared out evenly.
+  const int64_t together = std::min(micro_batch_.program_images(), (n + streams - 1) / streams);
+  // Whichever stream computes an image, its kernels are the same.
+  std::atomic<int64_t> next = 0;
+  const auto run_part = [&](int stream) {
+    for (int64_t first; (first = next.fetch_add(together)) < n;)
+      run(parts_[static_cast<size_t>(stream)], images, first, std::min(together, n - first), logits);
+  };
+  if (streams == 1) {
+    run_part(0);
+  } else {
+    std::vector<Program*> programs;
+    for (const Part& part : parts_) programs.push_back(part.program);
+    session_.run_streams(programs, run_part);
   }
-  if (reads_in_place_) program_->read_input_at("images", nullptr);  // the images are the caller's
+  if (reads_in_place_) {  // the images are the caller's
+    for (const Part& part : parts_) part.program->read_input_at("images", nullptr);
+  }
   return logits;
 }
 

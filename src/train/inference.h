@@ -5,6 +5,9 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "formats/weights_cache.h"
 #include "models/registry.h"
@@ -18,6 +21,20 @@ namespace resnet {
 /// InferenceOptions::micro_batch: as many images as are best for speed and memory.
 inline constexpr int64_t kMeasuredMicroBatch = -1;
 
+/// How images of a batch go through the network together: by all threads, or in streams, where each thread computes
+/// images of its own.
+struct MicroBatch {
+  int64_t images = 1;  ///< of all streams together
+  int streams = 1;     ///< 1, or as many as the backend has
+  /// Of one program: a stream's share, or all.
+  int64_t program_images() const { return (images + streams - 1) / streams; }
+  bool operator==(const MicroBatch&) const = default;
+};
+/// "16", or "16 in 2 streams".
+std::string str(const MicroBatch& together);
+/// What str() writes; none for anything else.
+std::optional<MicroBatch> parse_micro_batch(std::string_view text);
+
 struct InferenceOptions {
   ModelOptions model;
   DType dtype = DType::f32;
@@ -26,6 +43,8 @@ struct InferenceOptions {
   /// machine's cache knows for this network, else measured (seconds) and remembered; all N where the backend does not
   /// measure.
   int64_t micro_batch = 0;
+  /// Of the micro-batch: 1, or as many as the backend has and no more than images; 0: what was measured with it, or 1.
+  int streams = 0;
   /// Kernels with small weights where they cost little time, as saves_memory() has it of a micro-batch.
   bool save_memory = false;
   PassOptions passes;
@@ -47,8 +66,8 @@ enum class KeepStates {
 /// A program [N,C,H,W] -> logits [N,K] over the session's states. Call refresh() after states changed.
 ///
 /// Large batches go through the network a few images at a time where that is asked for: activations then stay in the
-/// caches and the arena is small. Between two numbers that go together logits agree to rounding, as another algorithm
-/// may be chosen; for one they are the same bytes each time.
+/// caches and the arena is small. In streams no thread waits for another within the network. Between two numbers that
+/// go together logits agree to rounding, as another algorithm may be chosen; for one they are the same bytes each time.
 class InferenceProgram {
  public:
   InferenceProgram(Session& session, const ModelSpec& model, const InferenceOptions& options,
@@ -71,10 +90,10 @@ class InferenceProgram {
   /// Row-major images [n,C,H,W] of the program's dtype, n <= N (the rest of the batch is left as it was) -> logits
   /// [n,K].
   Tensor run(const Tensor& images);
-  /// The program itself, for benchmarks and dumps: it takes micro_batch() images.
-  Program& program() { return *program_; }
+  /// The program itself, or the first stream's, for benchmarks and dumps: it takes micro_batch().program_images().
+  Program& program() { return *parts_[0].program; }
   int64_t batch_size() const { return images_[0]; }
-  int64_t micro_batch() const { return micro_batch_; }
+  const MicroBatch& micro_batch() const { return micro_batch_; }
   DType dtype() const { return dtype_; }
 
  private:
@@ -83,16 +102,23 @@ class InferenceProgram {
     Tensor weight, bias, gamma, beta, mean, variance;
   };
   void write_folded(const FoldedConvolution& f, Unfolded from);
-  /// `count` images, a micro-batch at most, into the program.
-  void feed(const std::byte* images, int64_t count);
+  /// A compiled program, the only one or a stream's.
+  struct Part {
+    Program* program;
+    Tensor partial;  ///< all its images, where those it is given are fewer
+  };
+  void compile(const ModelSpec& model, const InferenceOptions& options, const PlanProgress& progress);
+  /// `count` images, as many as the part's program takes at most, into it.
+  void feed(Part& part, const std::byte* images, int64_t count);
+  /// Images from `first` on through one part, their logits into `logits`.
+  void run(Part& part, const Tensor& images, int64_t first, int64_t count, Tensor& logits);
 
   Session& session_;
   Shape images_;
   DType dtype_;
-  int64_t micro_batch_;
-  Program* program_;
-  bool reads_in_place_ = false;  ///< the program can read row-major images wherever they lie
-  Tensor partial_;               ///< a whole micro-batch, for images that are fewer
+  MicroBatch micro_batch_;
+  std::vector<Part> parts_;
+  bool reads_in_place_ = false;  ///< a program can read row-major images wherever they lie
   std::vector<FoldedConvolution> folded_;
   const Quantization* quantization_;
   std::vector<DerivedState> derived_;  ///< of a quantised model
@@ -137,9 +163,10 @@ bool saves_memory(int64_t together, int64_t batch);
 
 /// The confirmed_micro_batch of 1, 2, 4, ... and all `options.images`. Measured with random weights, each number
 /// beside the one before it, by the way choosing the algorithms for each, and remembered by the backend, unless there
-/// was no room for the second look.
-int64_t measure_micro_batch(Session& session, const ModelSpec& model, const InferenceOptions& options,
-                            const PlanProgress& progress = {});
+/// was no room for the second look. In 8 bits then the same images in streams, where that is 2 % faster or more
+/// (docs/decisions/0029-streams.md).
+MicroBatch measure_micro_batch(Session& session, const ModelSpec& model, const InferenceOptions& options,
+                               const PlanProgress& progress = {});
 
 /// The forward graph alone, input "images", output "logits"; inference statistics.
 std::unique_ptr<Graph> make_inference_graph(const ModelSpec& model, const InferenceOptions& options);

@@ -4,8 +4,11 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <fstream>
+#include <latch>
+#include <vector>
 
 #include "ops/add.h"
 #include "ops/relu.h"
@@ -43,6 +46,72 @@ TEST(Session, StatesStartAtZeroAndAreSharedByNameBetweenPrograms) {
   run(session, update, {{"grad", f64({2}, {10, 20})}, {"lr", f64({}, {0.5})}, {"guard", f64({}, {0})}});
   expect_near(session.read_state("w"), {-4, -8});
   expect_near(run(session, read, {{"x", f64({2}, {1, 1})}}).at("y"), {-3, -7});
+}
+
+/// y = relu(w + x), of a stream.
+Program& stream_of(Session& session, int stream) {
+  auto graph = std::make_unique<Graph>();
+  const TensorType type{DType::f32, {2}};
+  graph->set_output("y", relu(graph->state("w", type, {}, true) + graph->input("x", type)));
+  return session.compile(std::move(graph), {}, stream);
+}
+
+Tensor f32_pair(float a, float b) {
+  Tensor t(DType::f32, Shape{2});
+  t.as<float>()[0] = a;
+  t.as<float>()[1] = b;
+  return t;
+}
+
+TEST(Session, StreamsRunAtOnceOverOneSetOfStates) {
+  Session session(make_backend("cpu", 3));
+  std::vector<Program*> programs;
+  for (int stream = 0; stream < 3; ++stream) programs.push_back(&stream_of(session, stream));
+  Tensor results[3];
+  for (int round = 1; round < 3; ++round) {
+    session.write_state("w", f32_pair(static_cast<float>(round), -9));
+    std::latch all_there(3);
+    session.run_streams(programs, [&](int i) {
+      all_there.arrive_and_wait();  // for ever, if one came after the other
+      programs[static_cast<size_t>(i)]->set_input("x", f32_pair(static_cast<float>(10 * i), 4));
+      programs[static_cast<size_t>(i)]->run();
+      results[i] = programs[static_cast<size_t>(i)]->output("y");
+    });
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(results[i], f32_pair(static_cast<float>(10 * i + round), 0)) << i;
+  }
+}
+
+TEST(Session, WhatAStreamThrowsComesOutWhenAllAreDone) {
+  Session session(make_backend("cpu", 2));
+  const std::vector<Program*> programs = {&stream_of(session, 0), &stream_of(session, 1)};
+  std::atomic<int> done = 0;
+  const auto fail = [&](int i) {
+    ++done;
+    if (i == 1) throw UserError("of stream {}", i);
+  };
+  try {
+    session.run_streams(programs, fail);
+    FAIL() << "nothing was thrown";
+  } catch (const UserError& error) {
+    EXPECT_STREQ(error.what(), "of stream 1");
+  }
+  EXPECT_EQ(done, 2);
+}
+
+TEST(Session, WhatIsNoStreamsIsOurBug) {
+  Session session(make_backend("cpu", 2));
+  Program& stream = stream_of(session, 0);
+  EXPECT_THROW(stream.run(), InternalError) << "outside of run_streams, with a state that has never been followed";
+  EXPECT_THROW(stream_of(session, 2), InternalError) << "two threads have streams 0 and 1";
+  EXPECT_THROW(stream_of(session, -1), InternalError);
+  auto graph = std::make_unique<Graph>();
+  updater(*graph);
+  EXPECT_THROW(session.compile(std::move(graph), {}, 0), InternalError) << "it assigns a state";
+  auto plain = std::make_unique<Graph>();
+  plain->set_output("y", relu(plain->input("x", {DType::f32, {2}})));
+  const std::vector<Program*> programs = {&stream, &session.compile(std::move(plain))};
+  EXPECT_THROW(session.run_streams(programs, [](int) {}), InternalError);
+  EXPECT_THROW(stream_of(*std::make_unique<Session>(make_backend("reference", 1)), 1), InternalError);
 }
 
 TEST(Session, AStateOfAnotherTypeInASecondProgramIsOurBug) {

@@ -8,11 +8,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <limits>
 #include <map>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -39,7 +41,7 @@ std::map<std::string, Tensor> initial_values(const ModelSpec& model) {
 
 /// Logits of `images` by micro-batches of `together`, with direct convolutions (whose choice no timing can change).
 Tensor logits_of(const std::string& name, const Tensor& images, int64_t together, KeepStates keep = KeepStates::all,
-                 const std::set<std::string>& disabled = {}, const char* algorithm = "direct") {
+                 const std::set<std::string>& disabled = {}, const char* algorithm = "direct", int streams = 1) {
   ScopedEnvironment environment("RESNET_CONV_ALGORITHM", algorithm);
   const ModelSpec model = find_model(name);
   Session session(make_backend("cpu", 2));
@@ -47,6 +49,7 @@ Tensor logits_of(const std::string& name, const Tensor& images, int64_t together
                            {.model = {},
                             .images = images.shape(),
                             .micro_batch = together,
+                            .streams = streams,
                             .passes = {.disabled = disabled, .observer = {}},
                             .keep_model_states = false});
   program.load(initial_values(model), keep);
@@ -83,6 +86,50 @@ TEST_F(Inference, MicroBatchesAgreeWithTheWholeBatch) {
   }
 }
 
+TEST_F(Inference, StreamsAgreeWithTheTeam) {
+  const Tensor images = random_images(7);
+  for (const char* algorithm : {"direct", "winograd"}) {
+    const Tensor whole = logits_of("resnet18", images, 0, KeepStates::all, {}, algorithm);
+    for (const int64_t together : {2, 3, 7})
+      expect_close(logits_of("resnet18", images, together, KeepStates::unpacked, {}, algorithm, 2), whole,
+                   fmt::format("{}, {} together", algorithm, together));
+  }
+}
+
+TEST_F(Inference, FewerImagesThanABatchAreSharedOutAmongStreams) {
+  ScopedEnvironment environment("RESNET_CONV_ALGORITHM", "direct");
+  const ModelSpec model = find_model("resnet20_cifar_a");
+  Session session(make_backend("cpu", 3));
+  InferenceProgram program(
+      session, model,
+      {.model = {}, .images = {8, 3, 8, 8}, .micro_batch = 7, .streams = 3, .passes = {}, .keep_model_states = false});
+  program.load(initial_values(model));
+  EXPECT_EQ(program.micro_batch(), (MicroBatch{.images = 7, .streams = 3}));
+  EXPECT_EQ(program.micro_batch().program_images(), 3);
+  Rng rng(7);
+  const Tensor images = random_floats({8, 3, 8, 8}, rng);
+  const Tensor all = program.run(images);
+  const auto rows = [](const Tensor& t, int64_t n) {
+    Tensor first(DType::f32, Shape{n, t.elements() / t.shape()[0]});
+    std::memcpy(first.data(), t.data(), first.size_bytes());
+    return first;
+  };
+  for (int64_t n = 1; n <= 8; ++n) {
+    Tensor some(DType::f32, Shape{n, 3, 8, 8});
+    std::memcpy(some.data(), images.data(), some.size_bytes());
+    EXPECT_EQ(program.run(some), rows(all, n)) << n;
+  }
+}
+
+TEST_F(Inference, MoreStreamsThanImagesOrOtherThanTheBackendsAreOurBug) {
+  const ModelSpec model = find_model("resnet20_cifar_a");
+  Session session(make_backend("cpu", 3));
+  for (const auto& [images, streams] : {std::pair{2, 3}, {8, 2}}) {
+    const InferenceOptions options{.model = {}, .images = {images, 3, 8, 8}, .streams = streams, .passes = {}};
+    EXPECT_THROW(InferenceProgram(session, model, options), InternalError) << images << ' ' << streams;
+  }
+}
+
 /// oneDNN's kernels leave parts of a result unwritten where OpenMP gives fewer threads than they were made for.
 TEST_F(Inference, ACallersParallelRegionAndDynamicTeamsChangeNothing) {
   const Tensor images = random_images(2);
@@ -92,7 +139,14 @@ TEST_F(Inference, ACallersParallelRegionAndDynamicTeamsChangeNothing) {
 #pragma omp master
   inside = logits_of("resnet18", images, 0);
   EXPECT_EQ(inside, expected);
+  const auto in_streams = [&] { return logits_of("resnet18", images, 0, KeepStates::all, {}, "direct", 2); };
+  const Tensor expected_in_streams = in_streams();
+#pragma omp parallel num_threads(2)
+#pragma omp master
+  inside = in_streams();
+  EXPECT_EQ(inside, expected_in_streams);
   omp_set_dynamic(1);
+  EXPECT_EQ(in_streams(), expected_in_streams);
   EXPECT_EQ(logits_of("resnet18", images, 0), expected);
   omp_set_dynamic(0);
 }
@@ -113,6 +167,14 @@ TEST_F(Inference, EveryPassCanBeLeftOut) {
     for (const std::string& name : pass_names())
       expect_close(logits_of(model, images, 0, KeepStates::all, {name}), all, name);
   }
+}
+
+TEST(MicroBatch, IsReadAsItIsWritten) {
+  for (const MicroBatch together : {MicroBatch{16, 1}, {16, 2}, {3, 3}})
+    EXPECT_EQ(parse_micro_batch(str(together)), together) << str(together);
+  for (const char* text : {"", "0", "-1", "x", "3 in", "3 in 0 streams", "1 in 2 streams", "3 in 2 streams.",
+                           "3 in 2stream", "3 in 2", "3 2 streams", "99999999999999999999", " 3"})
+    EXPECT_EQ(parse_micro_batch(text), std::nullopt) << text;
 }
 
 TEST(MicroBatch, MemoryCountsAmongThoseAboutAsFastAsTheFastest) {
@@ -159,7 +221,7 @@ TEST(MicroBatch, MemoryIsSpentOnAGainThatShowsTwice) {
 
 TEST_F(Inference, AMeasuredMicroBatchIsRememberedAndCanBeAnyNumberOfImages) {
   const ModelSpec model = find_model("resnet18");
-  int64_t chosen = 0;
+  MicroBatch chosen;
   for (int round = 0; round < 2; ++round) {
     Session session(make_backend("cpu", 2));
     int kernels = 0, comparisons = 0;
@@ -171,12 +233,13 @@ TEST_F(Inference, AMeasuredMicroBatchIsRememberedAndCanBeAnyNumberOfImages) {
                               .keep_model_states = false},
                              [&](const std::string& what, int done, int total) {
                                ++(what == "choosing kernels" ? kernels : comparisons);
-                               EXPECT_TRUE(what == "choosing kernels" || what.find("images at a time") != what.npos);
+                               EXPECT_TRUE(what == "choosing kernels" || what.find("micro-batches of") != what.npos);
                                EXPECT_TRUE(1 <= done && done <= total) << what << ' ' << done << '/' << total;
                              });
     if (round == 0) chosen = program.micro_batch();
     EXPECT_EQ(program.micro_batch(), chosen);
-    EXPECT_TRUE(chosen == 1 || chosen == 2 || chosen == 3) << chosen;
+    EXPECT_TRUE(1 <= chosen.images && chosen.images <= 3) << chosen.images;
+    EXPECT_EQ(chosen.streams, 1) << "in f32 streams are not faster";
     const int steps = static_cast<int>(program.program().plan().steps.size());
     EXPECT_EQ(kernels > steps, round == 0) << "the second time nothing is tried";
     EXPECT_EQ(comparisons > 6, round == 0) << "measuring takes seconds, and tells of each pair";

@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <string>
 
 #include "formats/temporary_directory.h"
 #include "ops/conv2d.h"
@@ -92,6 +94,65 @@ double agreement(const Tensor& exact, const Tensor& rough) {
     error += d * d;
   }
   return 10 * std::log10(signal / error);
+}
+
+TEST(Quantize, StreamsGiveTheSameLogitsAndAreChosenByMeasuringOnce) {
+  const PrivateTuningCache cache;
+  const LoadedModel model = model_of("resnet20_cifar_a", 16);
+  const QuantizedModel quantized = quantize_model(model, random_images(8, 16, 3, 5), {.images = 8, .threads = 2});
+  ModelSpec spec = find_model(model.description.architecture);
+  const auto options = [&](int64_t together, int streams) {
+    return InferenceOptions{.model = model.description.options,
+                            .images = {5, 3, 16, 16},
+                            .micro_batch = together,
+                            .streams = streams,
+                            .passes = {},
+                            .keep_model_states = false,
+                            .quantization = &quantized.quantization};
+  };
+  const Tensor x = inputs_of(model, 5);
+  const auto logits = [&](int64_t together, int streams) {
+    Session session(make_backend("cpu", 2));
+    InferenceProgram program(session, spec, options(together, streams));
+    program.load(quantized.tensors);
+    return program.run(x);
+  };
+  const Tensor by_team = logits(5, 1);
+  for (const int64_t together : {2, 3, 5}) {
+    const Tensor in_streams = logits(together, 2);
+    // All sums but those of the last layer, which is f32, are whole numbers.
+    EXPECT_GT(agreement(by_team, in_streams), 120) << together;
+  }
+
+  std::string problem;
+  MicroBatch chosen;
+  {
+    Session session(make_backend("cpu", 2));
+    bool compared = false;
+    const InferenceProgram program(
+        session, spec, options(kMeasuredMicroBatch, 0),
+        [&](const std::string& what, int, int) { compared |= what.find(" in 2 streams") != what.npos; });
+    chosen = program.micro_batch();
+    // Only where two images or more go together is there something to share out.
+    EXPECT_EQ(compared, chosen.images > 1) << str(chosen);
+    for (const auto& [key, choice] : session.backend().choices()) {
+      if (key.find("micro-batch") == key.npos) continue;
+      problem = key;
+      EXPECT_EQ(choice, str(chosen));
+    }
+  }
+  ASSERT_FALSE(problem.empty());
+  const auto after = [&](const std::string& choice) {
+    Session session(make_backend("cpu", 2));
+    session.backend().adopt({{problem, choice}});
+    bool measured = false;
+    const InferenceProgram program(
+        session, spec, options(kMeasuredMicroBatch, 0),
+        [&](const std::string& what, int, int) { measured |= what.find("comparing") != what.npos; });
+    return measured ? std::nullopt : std::optional(program.micro_batch());
+  };
+  EXPECT_EQ(after("3"), (MicroBatch{.images = 3, .streams = 1}));
+  EXPECT_EQ(after("4 in 2 streams"), (MicroBatch{.images = 4, .streams = 2}));
 }
 
 TEST(Quantize, KeepsTheLogitsOfEveryKindOfNet) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <exception>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -251,7 +252,11 @@ class CpuBackend : public Backend {
                  tuning_,
                  options.measure,
                  options.half ? &half_kernels(isa_) : nullptr},
-        crowd_(options.threads) {}
+        stream_context_(context_),
+        crowd_(options.threads) {
+    stream_context_.threads = 1;
+    stream_context_.stream = true;
+  }
 
   std::string name() const override { return "cpu"; }
   std::string identity() const override {
@@ -291,10 +296,30 @@ class CpuBackend : public Backend {
   }
 
   std::unique_ptr<Kernel> prepare(const NodeRequest& request) override {
-    use_threads(context_.threads);
+    CpuContext& context = for_stream_ ? stream_context_ : context_;
+    use_threads(context.threads);
     const Entry* entry = find_entry(request.op);
     check(entry != nullptr, "cpu backend: prepare without supports");
-    return entry->make(request, context_);
+    return entry->make(request, context);
+  }
+
+  int streams() const override { return context_.threads; }
+  void for_stream(bool on) override { for_stream_ = on; }
+  void run_streams(int count, const std::function<void(int)>& run) override {
+    check(count <= streams(), "cpu backend: more streams than threads");
+    before_run();
+    std::exception_ptr error;
+#pragma omp parallel num_threads(count)
+    {
+      use_threads(1);  // oneDNN's primitives look for it
+      try {
+        run(omp_get_thread_num());
+      } catch (...) {
+#pragma omp critical(resnet_stream_error)
+        if (!error) error = std::current_exception();
+      }
+    }
+    if (error) std::rethrow_exception(error);
   }
 
   void before_run() override {
@@ -304,7 +329,7 @@ class CpuBackend : public Backend {
 
   std::map<std::string, std::string> choices() const override { return tuning_.used(); }
   void adopt(const std::map<std::string, std::string>& choices) override { tuning_.adopt(choices); }
-  void save_memory(bool on) override { context_.save_memory = on; }
+  void save_memory(bool on) override { context_.save_memory = stream_context_.save_memory = on; }
   bool measures() const override { return context_.measure; }
   std::optional<std::string> recall(const std::string& problem) const override {
     return context_.measure ? tuning_.find(tuning_key(context_, problem)) : std::nullopt;
@@ -318,7 +343,7 @@ class CpuBackend : public Backend {
   static std::string describe_machine(Isa isa, int threads) {
     const dnnl_version_t* version = dnnl_version();
     // oneDNN's instruction set is its own: ONEDNN_MAX_CPU_ISA narrows it.
-    return fmt::format("{} {} {} threads onednn {}.{}.{} isa {:x} kernels 11", processor_name(), isa_name(isa), threads,
+    return fmt::format("{} {} {} threads onednn {}.{}.{} isa {:x} kernels 12", processor_name(), isa_name(isa), threads,
                        version->major, version->minor, version->patch,
                        static_cast<unsigned>(dnnl_get_effective_cpu_isa()));
   }
@@ -326,7 +351,8 @@ class CpuBackend : public Backend {
   Isa isa_;
   std::string identity_;
   TuningCache tuning_;
-  CpuContext context_;
+  CpuContext context_, stream_context_;
+  bool for_stream_ = false;
   CrowdWatch crowd_;
 };
 

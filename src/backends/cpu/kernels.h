@@ -29,6 +29,7 @@ struct CpuContext {
   bool measure = true;                    ///< what the tuning cache does not know
   const HalfConvKernels* half = nullptr;  ///< in half precision; null: everything in f32
   bool save_memory = false;               ///< see Backend
+  bool stream = false;                    ///< for a stream, see Backend; one thread
 };
 
 /// Whether the kernel `name` is one of those that are not to be taken.
@@ -42,6 +43,7 @@ inline bool left_out(const CpuContext& context, std::string_view name) {
 inline std::string tuning_key(const CpuContext& context, const std::string& problem) {
   std::string limits = !context.half ? "" : context.half->native ? "f16 " : "emulated f16 ";
   if (context.save_memory) limits = "small " + limits;
+  if (context.stream) limits = "stream " + limits;
   for (const std::string& part : context.without) limits = fmt::format("without {} {}", part, limits);
   switch (context.algorithms) {
     case ConvAlgorithms::automatic: return limits + problem;
