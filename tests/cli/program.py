@@ -68,6 +68,12 @@ class Running:
         if not self.done():
             os.kill(self.process.pid, number)
 
+    def stop(self):
+        """SIGSTOP; it has stopped, or ended, when this returns."""
+        self.send(signal.SIGSTOP)
+        status = pathlib.Path(f"/proc/{self.process.pid}/status")
+        self.wait_until(lambda: self.done() or "State:\tT" in status.read_text())
+
     def wait_until(self, condition, seconds=HANG_SECONDS):
         """Polls until `condition()` holds or the program has ended; says whether it held."""
         end = time.monotonic() + seconds

@@ -74,10 +74,9 @@ class Resume(ProgramTest):
             time.sleep(self.random.uniform(0, 0.5))
         else:
             time.sleep(self.random.uniform(0.02, 0.3))
-        if running.done():
-            return running.wait(), False
         running.send(number)
-        return running.wait(), True
+        result = running.wait()
+        return result, result.code != 0  # it may have ended by itself until the signal was sent
 
     def survive_ten(self, number, *more):
         """Ten interruptions, over as many runs as that takes; each run is finished and compared."""
@@ -175,7 +174,7 @@ class Resume(ProgramTest):
         running = self.start(*self.train(run, "--epochs", "50"))
         running.wait_until(lambda: last_step(run) >= 2)
         # Stopped, so that both arrive before it can act on the first.
-        running.send(signal.SIGSTOP)
+        running.stop()
         before = last_step(run)
         running.send(signal.SIGINT)
         running.send(signal.SIGTERM)
@@ -190,11 +189,17 @@ class Resume(ProgramTest):
                          program.sha256(self.uninterrupted() / "last/model.safetensors"))
 
     def test_a_run_killed_before_its_first_checkpoint_begins_again(self):
-        run = self.folder / "early"
-        running = self.start(*self.train(run))
-        running.wait_until((run / "config.toml").exists)
-        running.send(signal.SIGKILL)
-        self.assertEqual((running.wait().code, last_step(run)), (-signal.SIGKILL, 0))
+        for attempt in range(10):
+            run = self.folder / f"early-{attempt}"
+            running = self.start(*self.train(run))
+            running.wait_until((run / "config.toml").exists)
+            running.send(signal.SIGKILL)
+            code = running.wait().code
+            if last_step(run) == 0:  # on a busy machine the kill may come later
+                break
+        else:
+            self.fail("no signal came before the first checkpoint")
+        self.assertEqual(code, -signal.SIGKILL)
         self.assertIn("no checkpoint yet", self.ok("train", "--resume", run).err)
         self.assert_as_if_never_stopped(run, self.uninterrupted())
 
