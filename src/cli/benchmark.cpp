@@ -228,13 +228,14 @@ int run_benchmark(const Arguments& a) {
                     escape_control(a.model), file->description().preprocessing.image_size);
   }
   const int threads = compute_threads(a.threads);
-  const bool in_streams = a.streams == threads && a.backend == "cpu" && a.streams <= a.batch_size;
-  if (a.streams < 0 || (a.streams > 1 && !in_streams))
-    throw UserError(
-        "--streams: {}; expected 0 (what is faster), 1, or the cpu backend's threads, {}, where the batch has as many "
-        "images",
-        a.streams, threads);
   Session session(make_backend(a.backend, threads, AlgorithmChoice::measured, precision));
+  const int streams = session.backend().streams();
+  if (a.streams < 0 || (a.streams > 1 && (a.streams != streams || a.streams > a.batch_size)))
+    throw UserError(
+        "--streams: {}; expected 0, 1 or the threads of the cpu backend, {}, where the batch has as many images",
+        a.streams, streams);
+  if (a.micro_batch > 0 && a.micro_batch < a.streams)
+    throw UserError("--micro-batch: {}; expected 0, or an image for each of {} streams", a.micro_batch, a.streams);
   const double peak = fma_peak(threads);
   const Shape images{a.batch_size, model.input[0], model.input[1], model.input[2]};
   Progress progress;
@@ -383,8 +384,8 @@ Command add_benchmark(CLI::App& app) {
                    "images that go through the network together; 0: what is best for speed and memory, measured once")
       ->capture_default_str();
   verb->add_option("--streams", a->streams,
-                   "parts of a micro-batch that one thread each computes at once, instead of all threads one after the "
-                   "other: 1, or as many as threads; 0: what is faster, measured once for a model in 8 bits, else 1")
+                   "parts of a micro-batch that one thread each computes at once, instead of all threads together: 1, "
+                   "or as many as threads; 0: what measuring the micro-batch of a model in 8 bits found faster, else 1")
       ->capture_default_str();
   verb->add_option("--image-size", a->image_size, "side of the input, pixels; 0: the model's own")
       ->capture_default_str();

@@ -59,7 +59,8 @@ struct Packing {
 };
 
 /// A node made ready to run; run() may be called any number of times. The cpu backend's kernels allocate nothing in
-/// it (a call of oneDNN makes a small table of its arguments); the reference loops may.
+/// it (a call of oneDNN makes a small table of its arguments, OpenMP one of a team within a stream); the reference
+/// loops may.
 class Kernel {
  public:
   virtual ~Kernel() = default;
@@ -106,7 +107,7 @@ class Backend {
   /// Whether what is prepared from now on is a stream's: it computes on the one thread that runs it.
   virtual void for_stream(bool on) { static_cast<void>(on); }
   /// Calls run(0) to run(count - 1) at once, each on a thread of its own, where kernels of streams may run and no
-  /// others; count is at most streams(). The first exception that one of them throws comes out when all are done.
+  /// others; count is 1 to streams(). The first exception that one of them throws comes out when all are done.
   virtual void run_streams(int count, const std::function<void(int)>& run) {
     for (int i = 0; i < count; ++i) run(i);
   }

@@ -108,7 +108,7 @@ void Program::follow_states() {
 
 void Program::run() {
   if (stream_) {
-    check(seen_version_ == session_->version_, "Program::run: a stream's program outside of Session::run_streams");
+    check(in_streams_, "Program::run: a stream's program outside of Session::run_streams");
   } else {
     session_->backend_->before_run();
     follow_states();
@@ -211,11 +211,24 @@ Program& Session::compile(std::unique_ptr<Graph> graph, const PlanProgress& prog
 }
 
 void Session::run_streams(std::span<Program* const> programs, const std::function<void(int)>& run) {
+  std::set<int> streams;
   for (Program* program : programs) {
     check(program->session_ == this && program->stream_, "Session::run_streams: a program that is no stream's");
+    check(streams.insert(*program->stream_).second, "Session::run_streams: two programs of one stream");
     program->follow_states();
   }
-  backend_->run_streams(static_cast<int>(programs.size()), run);
+  check(!streams.empty(), "Session::run_streams: no programs");
+  const auto mark = [&](bool on) {
+    for (Program* program : programs) program->in_streams_ = on;
+  };
+  mark(true);
+  try {
+    backend_->run_streams(static_cast<int>(programs.size()), run);
+  } catch (...) {
+    mark(false);
+    throw;
+  }
+  mark(false);
 }
 
 double Session::new_bytes(const Plan& plan, size_t arena) const {

@@ -118,6 +118,7 @@ class Program {
 
   Session* session_ = nullptr;
   std::optional<int> stream_;
+  bool in_streams_ = false;  ///< Session::run_streams is under way
   std::unique_ptr<Graph> graph_;
   Plan plan_;
   std::vector<Bound> steps_;
@@ -140,7 +141,7 @@ class Session {
   /// program assigns no states.
   Program& compile(std::unique_ptr<Graph> graph, const PlanProgress& progress = {}, std::optional<int> stream = {});
   /// Calls run(0) to run(programs.size() - 1) at once, each on a thread of its own, which may run its one of the
-  /// `programs`, of as many streams.
+  /// `programs`, of as many streams. The first exception that one of them throws comes out when all are done.
   void run_streams(std::span<Program* const> programs, const std::function<void(int)>& run);
   /// Forgets a program and its kernels (its states stay).
   void release(const Program& program);

@@ -223,14 +223,18 @@ int64_t confirmed_micro_batch(std::span<const MicroBatchTrial> trials,
   return chosen->count;
 }
 
+std::string micro_batch_problem(const ModelSpec& model, const InferenceOptions& options) {
+  return fmt::format("micro-batch {:016x} of {}{}", hash_text(print(*make_inference_graph(model, options))),
+                     options.images[0],
+                     options.quantization ? fmt::format(" int8 {}", options.quantization->layers.size()) : "");
+}
+
 MicroBatch measure_micro_batch(Session& session, const ModelSpec& model, const InferenceOptions& options,
                                const PlanProgress& progress) {
   const int64_t all = options.images[0];
   Backend& backend = session.backend();
   if (all == 1 || !backend.measures()) return {.images = all};
-  const std::string problem =
-      fmt::format("micro-batch {:016x} of {}{}", hash_text(print(*make_inference_graph(model, options))), all,
-                  options.quantization ? fmt::format(" int8 {}", options.quantization->layers.size()) : "");
+  const std::string problem = micro_batch_problem(model, options);
   if (const auto text = backend.recall(problem)) {
     const auto known = parse_micro_batch(*text);
     if (known && known->images <= all && (known->streams == 1 || known->streams == backend.streams())) return *known;
@@ -263,22 +267,25 @@ MicroBatch measure_micro_batch(Session& session, const ModelSpec& model, const I
   }
   last.reset();
   bool short_of_memory = false;
-  const auto compare = [&](const MicroBatch& first, const MicroBatch& second) {
+  MicroBatch best;
+  best.images = confirmed_micro_batch(trials, [&](int64_t leaner, int64_t chosen) {
     try {
-      const auto a = candidate(first), b = candidate(second);
+      const auto a = candidate({.images = leaner}), b = candidate({.images = chosen});
       return paired_ratio(*a, *b, progress);
     } catch (const ResourceError&) {
       short_of_memory = true;  // for now, as both fitted before: the next start looks again
       return std::numeric_limits<double>::infinity();
     }
-  };
-  MicroBatch best;
-  best.images = confirmed_micro_batch(
-      trials, [&](int64_t leaner, int64_t chosen) { return compare({.images = leaner}, {.images = chosen}); });
+  });
   if (options.quantization && backend.streams() > 1 && backend.streams() <= best.images) {
     constexpr double kFaster = 0.98;
     const MicroBatch in_streams{.images = best.images, .streams = backend.streams()};
-    if (compare(best, in_streams) <= kFaster) best = in_streams;
+    try {
+      const auto a = candidate(best), b = candidate(in_streams);
+      if (paired_ratio(*a, *b, progress) <= kFaster) best = in_streams;
+    } catch (const ResourceError&) {
+      // Where both have no room beside one another the team, which has been tried, is taken.
+    }
   }
   if (!short_of_memory) backend.remember(problem, str(best));
   return best;
@@ -334,7 +341,12 @@ void InferenceProgram::compile(const ModelSpec& model, const InferenceOptions& o
         session_.add_state(name, graph->node(id).outputs[0]);
     }
     const auto place = micro_batch_.streams == 1 ? std::nullopt : std::optional(stream);
-    parts_.push_back({.program = &session_.compile(std::move(graph), progress, place), .partial = {}});
+    try {
+      parts_.push_back({.program = &session_.compile(std::move(graph), progress, place), .partial = {}});
+    } catch (...) {
+      for (const Part& part : parts_) session_.release(*part.program);
+      throw;
+    }
   }
   const Plan& plan = parts_[0].program->plan();
   const Buffer& input = plan.buffers[static_cast<size_t>(plan.inputs.at("images"))];
@@ -472,6 +484,8 @@ void InferenceProgram::feed(Part& part, const std::byte* images, int64_t count) 
     return;
   }
   if (part.partial.shape() != type.shape) part.partial = Tensor(type);  // a default tensor is a scalar
+  // Half precision's scales may be those of neighbouring images: whichever came before must not show.
+  std::memset(part.partial.data(), 0, part.partial.size_bytes());
   std::memcpy(part.partial.data(), images,
               part.partial.size_bytes() / static_cast<size_t>(room) * static_cast<size_t>(count));
   if (reads_in_place_) {
@@ -500,10 +514,11 @@ Tensor InferenceProgram::run(const Tensor& images) {
   const auto streams = static_cast<int64_t>(parts_.size());
   // Where all fit at once they are shared out evenly.
   const int64_t together = std::min(micro_batch_.program_images(), (n + streams - 1) / streams);
-  // Whichever stream computes an image, its kernels are the same.
-  std::atomic<int64_t> next = 0;
+  // Each stream begins with images of its own, and who is free takes the next: whichever computes an image, its kernels
+  // are the same.
+  std::atomic<int64_t> next = streams * together;
   const auto run_part = [&](int stream) {
-    for (int64_t first; (first = next.fetch_add(together)) < n;)
+    for (int64_t first = stream * together; first < n; first = next.fetch_add(together))
       run(parts_[static_cast<size_t>(stream)], images, first, std::min(together, n - first), logits);
   };
   if (streams == 1) {

@@ -87,7 +87,7 @@ class InferenceProgram {
   void keep_for_next_start();
   /// Where the weights came from, and whether the next start will find them: "cache" or "file (...)".
   const std::string& weights_origin() const { return weights_origin_; }
-  /// Row-major images [n,C,H,W] of the program's dtype, n <= N (the rest of the batch is left as it was) -> logits
+  /// Row-major images [n,C,H,W] of the program's dtype, n <= N (the rest of the batch is zero) -> logits
   /// [n,K].
   Tensor run(const Tensor& images);
   /// The program itself, or the first stream's, for benchmarks and dumps: it takes micro_batch().program_images().
@@ -163,10 +163,13 @@ bool saves_memory(int64_t together, int64_t batch);
 
 /// The confirmed_micro_batch of 1, 2, 4, ... and all `options.images`. Measured with random weights, each number
 /// beside the one before it, by the way choosing the algorithms for each, and remembered by the backend, unless there
-/// was no room for the second look. In 8 bits then the same images in streams, where that is 2 % faster or more
-/// (docs/decisions/0029-streams.md).
+/// was no room for the second look. In 8 bits then the same images in streams, where that is 2 % faster or more and
+/// there is room to compare (docs/decisions/0029-streams.md).
 MicroBatch measure_micro_batch(Session& session, const ModelSpec& model, const InferenceOptions& options,
                                const PlanProgress& progress = {});
+
+/// What the backend remembers a measured micro-batch by.
+std::string micro_batch_problem(const ModelSpec& model, const InferenceOptions& options);
 
 /// The forward graph alone, input "images", output "logits"; inference statistics.
 std::unique_ptr<Graph> make_inference_graph(const ModelSpec& model, const InferenceOptions& options);

@@ -6,6 +6,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import unittest
 
 import numpy as np
 import program
@@ -339,6 +340,24 @@ class Benchmark(ProgramTest):
         names = [line.split()[0] for line in lines[table + 1:table + 1 + len(plan)]]
         self.assertEqual(names, [step["op"] for step in plan])
         self.assertRegex(lines[table + 1 + len(plan)], rf"^{len(plan)} steps for 2 images, predicted [0-9.]+ ms, measured [0-9.]+ ms")
+
+    @unittest.skipIf(program.THREAD_LIMIT is not None and program.THREAD_LIMIT < 2, "OMP_THREAD_LIMIT leaves no two threads")
+    def test_the_plan_of_one_of_two_streams(self):
+        flags = ("benchmark", "lecture_resnet18", "--batch-size", "5", "--micro-batch", "4", "--streams", "2", "--threads", "2",
+                 "--image-size", "32", "--runs", "1", "--dump-plan", "--profile")
+        result = self.ok(*flags, "--json")
+        b = result.json()
+        self.assertEqual((b["micro_batch"], b["streams"]), (4, 2))
+        for step in b["plan"]:
+            self.assertGreater(step["measured_ms"], 0, step)
+            # One thread's share of the peak.
+            self.assertGreaterEqual(step["predicted_ms"] * b["fma_peak_gflops"] / 2 * 1e6, 0.999 * step["flops"], step)
+        result = self.ok(*flags)
+        self.assertIn("4 images at a time, in 2 streams of one thread each", result.out)
+        self.assertIn(" steps for 2 images in one of 2 streams, predicted ", result.err)
+        self.assertNotIn("nan", result.err + result.out)
+        refused = self.call("benchmark", "lecture_resnet18", "--threads", "2", "--streams", "2", "--micro-batch", "1")
+        self.assertEqual((refused.code, refused.err), (2, "resnet: error: --micro-batch: 1; expected 0, or an image for each of 2 streams\n"))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,13 @@
 #include <omp.h>
 
 #include <cmath>
+#include <cstring>
 #include <limits>
-#include <optional>
+#include <map>
 #include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "formats/temporary_directory.h"
 #include "ops/conv2d.h"
@@ -126,35 +130,67 @@ TEST(Quantize, StreamsGiveTheSameLogitsAndAreChosenByMeasuringOnce) {
     EXPECT_GT(agreement(by_team, in_streams), 120) << together;
   }
 
-  std::string problem;
-  MicroBatch chosen;
-  {
+  const auto measured = [&] {
     Session session(make_backend("cpu", 2));
-    bool compared = false;
-    const InferenceProgram program(
-        session, spec, options(kMeasuredMicroBatch, 0),
-        [&](const std::string& what, int, int) { compared |= what.find(" in 2 streams") != what.npos; });
-    chosen = program.micro_batch();
-    // Only where two images or more go together is there something to share out.
-    EXPECT_EQ(compared, chosen.images > 1) << str(chosen);
-    for (const auto& [key, choice] : session.backend().choices()) {
-      if (key.find("micro-batch") == key.npos) continue;
-      problem = key;
-      EXPECT_EQ(choice, str(chosen));
+    bool compares = false, streams = false;
+    const InferenceProgram program(session, spec, options(kMeasuredMicroBatch, 0),
+                                   [&](const std::string& what, int, int) {
+                                     compares |= what.find("micro-batches of") != what.npos;
+                                     streams |= what.find(" in 2 streams") != what.npos;
+                                   });
+    return std::tuple(program.micro_batch(), compares, streams);
+  };
+  const auto [chosen, compares, streams] = measured();
+  EXPECT_TRUE(compares);
+  // Only where two images or more go together is there something to share out.
+  EXPECT_EQ(streams, chosen.images > 1) << str(chosen);
+  EXPECT_EQ(measured(), std::tuple(chosen, false, false)) << "it was remembered";
+  for (const MicroBatch together : {MicroBatch{3, 1}, {4, 2}}) {
+    make_backend("cpu", 2)->remember(micro_batch_problem(spec, options(kMeasuredMicroBatch, 0)), str(together));
+    EXPECT_EQ(measured(), std::tuple(together, false, false));
+  }
+}
+
+/// In streams, or not: for any number of images, from a file and from the cache.
+TEST(Quantize, AClassifierWhoseLargestBatchGoesInStreams) {
+  if (omp_get_thread_limit() < 2) GTEST_SKIP() << "OMP_THREAD_LIMIT leaves no two threads";
+  const PrivateTuningCache cache;
+  const TemporaryDirectory folder;
+  const LoadedModel model = model_of("resnet18", 32);
+  const QuantizedModel quantized = quantize_model(model, random_images(8, 32, 3, 5), {.images = 8, .threads = 2});
+  const std::string path = folder.path() + "/m.safetensors";
+  ModelFile file{.metadata = to_metadata(model.description), .tensors = quantized.tensors};
+  file.metadata[kQuantizationKey] = to_json(quantized.quantization);
+  write_safetensors(path, file);
+  const InferenceOptions options{.model = model.description.options,
+                                 .images = {5, 3, 32, 32},
+                                 .passes = {},
+                                 .quantization = &quantized.quantization};
+  const Tensor x = inputs_of(model, 9);
+  Tensor first;
+  std::string origin = "file (not kept yet)";
+  std::map<int, int> programs;  // by streams
+  for (const MicroBatch together : {MicroBatch{4, 2}, {4, 2}, {4, 1}}) {
+    make_backend("cpu", 2)->remember(micro_batch_problem(find_model("resnet18"), options), str(together));
+    programs[together.streams] = 0;
+    Classifier classifier(
+        path, {.threads = 2, .max_batch = 5, .measure = true, .progress = [&](const std::string&, int done, int) {
+                 programs[together.streams] += done == 1;
+               }});
+    EXPECT_EQ(classifier.weights_origin(), std::exchange(origin, "cache"));
+    EXPECT_EQ(classifier.compiled_batches(), (std::vector<int64_t>{1, 4}));
+    const Tensor all = classifier.logits(x);
+    EXPECT_EQ(classifier.logits(x), all);
+    if (first.elements() == 1) first = all;
+    EXPECT_GT(agreement(first, all), 120) << str(together);
+    for (int64_t n = 1; n < 9; ++n) {
+      Tensor some(DType::f32, Shape{n, 3, 32, 32}), expected(DType::f32, Shape{n, 5});
+      std::memcpy(some.data(), x.data(), some.size_bytes());
+      std::memcpy(expected.data(), first.data(), expected.size_bytes());
+      EXPECT_GT(agreement(expected, classifier.logits(some)), 120) << n << ", " << str(together);
     }
   }
-  ASSERT_FALSE(problem.empty());
-  const auto after = [&](const std::string& choice) {
-    Session session(make_backend("cpu", 2));
-    session.backend().adopt({{problem, choice}});
-    bool measured = false;
-    const InferenceProgram program(
-        session, spec, options(kMeasuredMicroBatch, 0),
-        [&](const std::string& what, int, int) { measured |= what.find("comparing") != what.npos; });
-    return measured ? std::nullopt : std::optional(program.micro_batch());
-  };
-  EXPECT_EQ(after("3"), (MicroBatch{.images = 3, .streams = 1}));
-  EXPECT_EQ(after("4 in 2 streams"), (MicroBatch{.images = 4, .streams = 2}));
+  EXPECT_EQ(programs[2], programs[1] + 1) << "one more of the largest batch";
 }
 
 TEST(Quantize, KeepsTheLogitsOfEveryKindOfNet) {

@@ -306,7 +306,7 @@ class CpuBackend : public Backend {
   int streams() const override { return context_.threads; }
   void for_stream(bool on) override { for_stream_ = on; }
   void run_streams(int count, const std::function<void(int)>& run) override {
-    check(count <= streams(), "cpu backend: more streams than threads");
+    check(count >= 1 && count <= streams(), "cpu backend: other than one stream to as many as threads");
     before_run();
     std::exception_ptr error;
 #pragma omp parallel num_threads(count)

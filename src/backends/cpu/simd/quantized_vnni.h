@@ -78,8 +78,8 @@ class VnniWriter {
 
 /// A thread's tiles. Twelve pixels times two slivers of filters are two tiles of registers. The sums of each wait in
 /// memory and become results while the next one's products are made: the two need different units of some processors
-/// (docs/decisions/0026-int8-by-vnni-in-registers.md). Twelve pixels times one sliver are rounded in their registers.
-/// Only pairs of which one is no whole sliver, and what is cut off elsewhere than a byte is, wait for nothing.
+/// (docs/decisions/0026-int8-by-vnni-in-registers.md). Twelve pixels times one sliver are rounded in their registers,
+/// and pairs of which one is no whole sliver, or whose results are cut off elsewhere than a byte is, right after them.
 template <Residual kResidual, Saturation kRange>
 class VnniPipe {
  public:
