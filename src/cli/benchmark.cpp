@@ -385,7 +385,7 @@ Command add_benchmark(CLI::App& app) {
       ->capture_default_str();
   verb->add_option("--streams", a->streams,
                    "parts of a micro-batch that one thread each computes at once, instead of all threads together: 1, "
-                   "or as many as threads; 0: what measuring the micro-batch of a model in 8 bits found faster, else 1")
+                   "or as many as threads; 0: as was measured with the micro-batch, 1 where that is given")
       ->capture_default_str();
   verb->add_option("--image-size", a->image_size, "side of the input, pixels; 0: the model's own")
       ->capture_default_str();

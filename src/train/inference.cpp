@@ -143,6 +143,25 @@ double paired_ratio(Candidate& a, Candidate& b, const PlanProgress& progress) {
   return *middle;
 }
 
+/// Whether a few images for each thread are computed about as fast in streams as by the team; the team where they do
+/// not fit in memory beside one another. In streams no thread reads what another has just written, whose pace can
+/// change from one minute to the next where the cores are a host's that has other guests: what is a little slower in a
+/// good minute is preferred, as it is so in all (docs/decisions/0029-streams.md).
+template <class MakeCandidate>
+bool streams_are_as_good(Backend& backend, int64_t all, const MakeCandidate& candidate, const PlanProgress& progress) {
+  constexpr int64_t kForEach = 8;
+  constexpr double kAsGood = 1.05;
+  const int64_t several = std::min(all, kForEach * backend.streams());
+  if (backend.streams() == 1 || several < backend.streams()) return false;
+  try {
+    const auto team = candidate({.images = several}),
+               streams = candidate({.images = several, .streams = backend.streams()});
+    return paired_ratio(*team, *streams, progress) <= kAsGood;
+  } catch (const ResourceError&) {
+    return false;
+  }
+}
+
 MicroBatch micro_batch_of(Session& session, const ModelSpec& model, const InferenceOptions& options,
                           const PlanProgress& progress) {
   const int64_t all = options.images[0];
@@ -239,13 +258,14 @@ MicroBatch measure_micro_batch(Session& session, const ModelSpec& model, const I
     const auto known = parse_micro_batch(*text);
     if (known && known->images <= all && (known->streams == 1 || known->streams == backend.streams())) return *known;
   }
-  const auto candidate = [&](const MicroBatch& together) {
+  const auto candidate = [&](MicroBatch together) {
     return std::make_unique<Candidate>(session, model, options, together, progress);
   };
+  const int streams = streams_are_as_good(backend, all, candidate, progress) ? backend.streams() : 1;
   std::vector<int64_t> counts;
-  for (int64_t count = 1; count < all; count *= 2) counts.push_back(count);
+  for (int64_t count = streams; count < all; count *= 2) counts.push_back(count);
   counts.push_back(all);
-  auto last = candidate({.images = counts[0]});
+  auto last = candidate({.images = counts[0], .streams = streams});
   std::vector<MicroBatchTrial> trials = {{.count = counts[0], .seconds = 1, .bytes = last->bytes()}};
   double fastest = 1;
   // What a larger number gains is less and less, once its kernels are the fastest: three that gain nothing end it. Two
@@ -255,7 +275,7 @@ MicroBatch measure_micro_batch(Session& session, const ModelSpec& model, const I
     const int64_t count = counts[trials.size()];
     std::unique_ptr<Candidate> next;
     try {
-      next = candidate({.images = count});
+      next = candidate({.images = count, .streams = streams});
     } catch (const ResourceError&) {
       break;  // what fits has been tried
     }
@@ -267,26 +287,17 @@ MicroBatch measure_micro_batch(Session& session, const ModelSpec& model, const I
   }
   last.reset();
   bool short_of_memory = false;
-  MicroBatch best;
+  MicroBatch best{.images = 0, .streams = streams};
   best.images = confirmed_micro_batch(trials, [&](int64_t leaner, int64_t chosen) {
     try {
-      const auto a = candidate({.images = leaner}), b = candidate({.images = chosen});
+      const auto a = candidate({.images = leaner, .streams = streams});
+      const auto b = candidate({.images = chosen, .streams = streams});
       return paired_ratio(*a, *b, progress);
     } catch (const ResourceError&) {
       short_of_memory = true;  // for now, as both fitted before: the next start looks again
       return std::numeric_limits<double>::infinity();
     }
   });
-  if (options.quantization && backend.streams() > 1 && backend.streams() <= best.images) {
-    constexpr double kFaster = 0.98;
-    const MicroBatch in_streams{.images = best.images, .streams = backend.streams()};
-    try {
-      const auto a = candidate(best), b = candidate(in_streams);
-      if (paired_ratio(*a, *b, progress) <= kFaster) best = in_streams;
-    } catch (const ResourceError&) {
-      // Where both have no room beside one another the team, which has been tried, is taken.
-    }
-  }
   if (!short_of_memory) backend.remember(problem, str(best));
   return best;
 }

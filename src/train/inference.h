@@ -43,7 +43,7 @@ struct InferenceOptions {
   /// machine's cache knows for this network, else measured (seconds) and remembered; all N where the backend does not
   /// measure.
   int64_t micro_batch = 0;
-  /// Of the micro-batch: 1, or as many as the backend has and no more than images; 0: what was measured with it, or 1.
+  /// Of the micro-batch: 1, or as many as the backend has and no more than images; 0: as was measured with it, or 1.
   int streams = 0;
   /// Kernels with small weights where they cost little time, as saves_memory() has it of a micro-batch.
   bool save_memory = false;
@@ -161,10 +161,9 @@ int64_t confirmed_micro_batch(std::span<const MicroBatchTrial> trials,
 /// Whether `together` images of a batch go together to save memory: few, as larger parts are faster.
 bool saves_memory(int64_t together, int64_t batch);
 
-/// The confirmed_micro_batch of 1, 2, 4, ... and all `options.images`. Measured with random weights, each number
-/// beside the one before it, by the way choosing the algorithms for each, and remembered by the backend, unless there
-/// was no room for the second look. In 8 bits then the same images in streams, where that is 2 % faster or more and
-/// there is room to compare (docs/decisions/0029-streams.md).
+/// The confirmed_micro_batch of 1, 2, 4, ... and all `options.images`, or of as many in each of the backend's streams,
+/// where these are as good. Measured with random weights, each number beside the one before it, by the way choosing the
+/// algorithms for each, and remembered by the backend, unless there was no room for the second look.
 MicroBatch measure_micro_batch(Session& session, const ModelSpec& model, const InferenceOptions& options,
                                const PlanProgress& progress = {});
 
