@@ -231,9 +231,10 @@ int run_benchmark(const Arguments& a) {
   Session session(make_backend(a.backend, threads, AlgorithmChoice::measured, precision));
   const int streams = session.backend().streams();
   if (a.streams < 0 || (a.streams > 1 && (a.streams != streams || a.streams > a.batch_size)))
-    throw UserError(
-        "--streams: {}; expected 0, 1 or the threads of the cpu backend, {}, where the batch has as many images",
-        a.streams, streams);
+    throw UserError("--streams: {}; expected 0, 1{}", a.streams,
+                    streams == 1
+                        ? ", or with the backend cpu and several threads their number"
+                        : fmt::format(", or the number of threads, {}, of a batch with as many images", streams));
   if (a.micro_batch > 0 && a.micro_batch < a.streams)
     throw UserError("--micro-batch: {}; expected 0, or an image for each of {} streams", a.micro_batch, a.streams);
   const double peak = fma_peak(threads);
@@ -385,7 +386,8 @@ Command add_benchmark(CLI::App& app) {
       ->capture_default_str();
   verb->add_option("--streams", a->streams,
                    "parts of a micro-batch that one thread each computes at once, instead of all threads together: 1, "
-                   "or as many as threads; 0: as was measured with the micro-batch, 1 where that is given")
+                   "or as many as threads; 0: as was measured with the micro-batch, 1 where that is given. A measured "
+                   "micro-batch is the best of the way that was measured to be as good, so give --micro-batch, too")
       ->capture_default_str();
   verb->add_option("--image-size", a->image_size, "side of the input, pixels; 0: the model's own")
       ->capture_default_str();

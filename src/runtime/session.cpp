@@ -18,7 +18,7 @@ const Buffer& Program::buffer(const std::map<std::string, int>& names, const std
   return plan_.buffers[static_cast<size_t>(found->second)];
 }
 
-std::byte* Program::arena() const { return session_->arenas_[static_cast<size_t>(stream_.value_or(0))].data(); }
+std::byte* Program::arena() const { return session_->arenas_[static_cast<size_t>(stream_.value_or(0))].memory.data(); }
 
 const std::byte* Program::address(int index) const {
   const Buffer& b = plan_.buffers[static_cast<size_t>(index)];
@@ -111,12 +111,16 @@ void Program::run() {
     check(in_streams_, "Program::run: a stream's program outside of Session::run_streams");
   } else {
     session_->backend_->before_run();
+    session_->arenas_[0].used = true;
     follow_states();
   }
   if (!graph_->assignments().empty()) {
     ++session_->version_;
-    for (const auto& [state, value] : graph_->assignments())
-      session_->states_.at(graph_->node(state).name).version = session_->version_;
+    for (const auto& [name, value] : graph_->assignments()) {
+      Session::State& state = session_->states_.at(graph_->node(name).name);
+      state.version = session_->version_;
+      state.used = true;
+    }
   }
   if (!profiling_) {
     for (const Bound& step : steps_) step.kernel->run({step.in, step.out, step.scratch, step.packed});
@@ -163,6 +167,21 @@ class ForStream {
   Backend& backend_;
 };
 
+/// Where its streams run, programs of streams may run.
+class Marked {
+ public:
+  explicit Marked(std::span<bool* const> marks) : marks_(marks) { set(true); }
+  ~Marked() { set(false); }
+  Marked(const Marked&) = delete;
+  Marked& operator=(const Marked&) = delete;
+
+ private:
+  void set(bool on) {
+    for (bool* mark : marks_) *mark = on;
+  }
+  std::span<bool* const> marks_;
+};
+
 }  // namespace
 
 Program& Session::compile(std::unique_ptr<Graph> graph, const PlanProgress& progress, std::optional<int> stream) {
@@ -174,16 +193,18 @@ Program& Session::compile(std::unique_ptr<Graph> graph, const PlanProgress& prog
         "Session::compile: the backend has no such stream, or it would assign states");
   const auto place = static_cast<size_t>(stream.value_or(0));
   if (place >= arenas_.size()) arenas_.resize(place + 1);
-  AlignedMemory& arena = arenas_[place];
-  // The arena is given back before a larger one is asked for, so it counts as available.
-  const size_t untaken = available_memory();
-  const size_t available = untaken > SIZE_MAX - arena.size() ? SIZE_MAX : untaken + arena.size();
+  Arena& arena = arenas_[place];
+  // The arena is given back before a larger one is asked for, so it counts as available; what earlier programs have
+  // been promised and have not touched yet does not.
+  const double all = static_cast<double>(available_memory()) + static_cast<double>(arena.memory.size());
+  const double rest = std::max(0.0, all - untouched_bytes());
+  const size_t available = rest < static_cast<double>(SIZE_MAX) ? static_cast<size_t>(rest) : SIZE_MAX;
   {
     const ForStream preparing(*backend_, stream.has_value());
     program->plan_ = make_plan(*program->graph_, *backend_, progress, available);
   }
   const Plan& plan = program->plan_;
-  require_memory(new_bytes(plan, std::max(plan.arena_bytes, arena.size())), available);
+  require_memory(new_bytes(plan, std::max(plan.arena_bytes, arena.memory.size())), available);
   std::vector<std::string> added;
   try {
     for (int index : plan.states) {
@@ -200,7 +221,7 @@ Program& Session::compile(std::unique_ptr<Graph> graph, const PlanProgress& prog
     for (const auto& [assigned, value] : program->graph_->assignments())
       own_state(program->graph_->node(assigned).name);
     program->packed_ = reserve_packed(plan);
-    if (plan.arena_bytes > arena.size()) grow_arena(arena, plan.arena_bytes);
+    if (plan.arena_bytes > arena.memory.size()) grow_arena(arena, plan.arena_bytes);
     program->bind();
     programs_.push_back(std::move(program));
   } catch (...) {
@@ -212,23 +233,28 @@ Program& Session::compile(std::unique_ptr<Graph> graph, const PlanProgress& prog
 
 void Session::run_streams(std::span<Program* const> programs, const std::function<void(int)>& run) {
   std::set<int> streams;
+  std::vector<bool*> marks;
   for (Program* program : programs) {
     check(program->session_ == this && program->stream_, "Session::run_streams: a program that is no stream's");
     check(streams.insert(*program->stream_).second, "Session::run_streams: two programs of one stream");
+    arenas_[static_cast<size_t>(*program->stream_)].used = true;
     program->follow_states();
+    marks.push_back(&program->in_streams_);
   }
   check(!streams.empty(), "Session::run_streams: no programs");
-  const auto mark = [&](bool on) {
-    for (Program* program : programs) program->in_streams_ = on;
-  };
-  mark(true);
-  try {
-    backend_->run_streams(static_cast<int>(programs.size()), run);
-  } catch (...) {
-    mark(false);
-    throw;
+  const Marked running(marks);
+  backend_->run_streams(static_cast<int>(programs.size()), run);
+}
+
+double Session::untouched_bytes() const {
+  double bytes = 0;
+  for (const Arena& arena : arenas_) bytes += arena.used ? 0 : static_cast<double>(arena.memory.size());
+  for (const auto& [name, s] : states_)
+    bytes += s.used || s.memory.is_borrowed() ? 0 : static_cast<double>(s.memory.size());
+  for (const auto& [key, packed] : packed_) {
+    if (const auto shared = packed.lock(); shared && shared->version == 0) bytes += static_cast<double>(shared->bytes);
   }
-  mark(false);
+  return bytes;
 }
 
 double Session::new_bytes(const Plan& plan, size_t arena) const {
@@ -365,6 +391,7 @@ void Session::own_state(const std::string& name) {
   ConstantMemory copy(storage_bytes(s.value.type, s.value.layout));
   std::memcpy(copy.writable(), s.memory.data(), s.memory.size());
   s.memory = std::move(copy);
+  s.used = true;
   bind_all();
 }
 
@@ -372,13 +399,13 @@ void Session::bind_all() {
   for (const auto& program : programs_) program->bind();
 }
 
-void Session::grow_arena(AlignedMemory& arena, size_t bytes) {
+void Session::grow_arena(Arena& arena, size_t bytes) {
   auto replace = [&](size_t size) {
-    arena = AlignedMemory();  // give back before asking for more
-    arena = AlignedMemory(size);
+    arena = Arena();  // give back before asking for more
+    arena.memory = AlignedMemory(size);
     bind_all();
   };
-  const size_t before = arena.size();
+  const size_t before = arena.memory.size();
   try {
     replace(bytes);
   } catch (...) {
@@ -431,11 +458,12 @@ void Session::write_state(const std::string& name, const Tensor& tensor) {
   }
   to_layout(tensor, s.value.layout, s.memory.writable());
   s.version = ++version_;
+  s.used = true;
 }
 
 size_t Session::arena_bytes() const {
   size_t total = 0;
-  for (const AlignedMemory& arena : arenas_) total += arena.size();
+  for (const Arena& arena : arenas_) total += arena.memory.size();
   return total;
 }
 

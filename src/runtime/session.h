@@ -190,6 +190,12 @@ class Session {
     ValueInfo value;
     ConstantMemory memory;  ///< none while only packed forms are kept
     uint64_t version = 1;   ///< the session's, when it last changed
+    bool used = false;      ///< written by anybody: before that the memory is only promised
+  };
+  /// Where the activations of programs lie.
+  struct Arena {
+    AlignedMemory memory;
+    bool used = false;  ///< by a run: before that the memory is only promised
   };
 
   const State& state(const std::string& name) const;
@@ -203,17 +209,18 @@ class Session {
   std::vector<std::shared_ptr<PackedState>> reserve_packed(const Plan& plan);
   /// What an arena of so many bytes, the plan's kernels and its states that are not there yet take.
   double new_bytes(const Plan& plan, size_t arena) const;
+  /// What the session has reserved and not used yet: the system still counts it as free.
+  double untouched_bytes() const;
   /// A larger arena in place of the old one; without the memory for it, one of the old size, and throws.
-  void grow_arena(AlignedMemory& arena, size_t bytes);
+  void grow_arena(Arena& arena, size_t bytes);
 
   std::shared_ptr<Backend> backend_;
   std::map<std::string, State> states_;
   std::map<std::pair<std::string, std::string>, std::weak_ptr<PackedState>> packed_;  ///< by state and form
   uint64_t version_ = 1;  ///< counts every change of any state
   int64_t packed_states_ = 0;
-  std::vector<AlignedMemory> arenas_ =
-      std::vector<AlignedMemory>(1);                 ///< by stream; the first is the other programs', too
-  std::vector<std::shared_ptr<const void>> owners_;  ///< of adopted constants
+  std::vector<Arena> arenas_ = std::vector<Arena>(1);  ///< by stream; the first is the other programs', too
+  std::vector<std::shared_ptr<const void>> owners_;    ///< of adopted constants
   std::vector<std::unique_ptr<Program>> programs_;
 };
 

@@ -143,25 +143,6 @@ double paired_ratio(Candidate& a, Candidate& b, const PlanProgress& progress) {
   return *middle;
 }
 
-/// Whether a few images for each thread are computed about as fast in streams as by the team; the team where they do
-/// not fit in memory beside one another. In streams no thread reads what another has just written, whose pace can
-/// change from one minute to the next where the cores are a host's that has other guests: what is a little slower in a
-/// good minute is preferred, as it is so in all (docs/decisions/0029-streams.md).
-template <class MakeCandidate>
-bool streams_are_as_good(Backend& backend, int64_t all, const MakeCandidate& candidate, const PlanProgress& progress) {
-  constexpr int64_t kForEach = 8;
-  constexpr double kAsGood = 1.05;
-  const int64_t several = std::min(all, kForEach * backend.streams());
-  if (backend.streams() == 1 || several < backend.streams()) return false;
-  try {
-    const auto team = candidate({.images = several}),
-               streams = candidate({.images = several, .streams = backend.streams()});
-    return paired_ratio(*team, *streams, progress) <= kAsGood;
-  } catch (const ResourceError&) {
-    return false;
-  }
-}
-
 MicroBatch micro_batch_of(Session& session, const ModelSpec& model, const InferenceOptions& options,
                           const PlanProgress& progress) {
   const int64_t all = options.images[0];
@@ -242,6 +223,19 @@ int64_t confirmed_micro_batch(std::span<const MicroBatchTrial> trials,
   return chosen->count;
 }
 
+bool streams_are_as_good(int streams, int64_t all,
+                         const std::function<double(MicroBatch by_team, MicroBatch in_streams)>& compare) {
+  constexpr int64_t kForEach = 8;
+  constexpr double kAsGood = 1.05;
+  const int64_t several = std::min(all, kForEach * streams);
+  if (streams == 1 || several < streams) return false;
+  try {
+    return compare({.images = several}, {.images = several, .streams = streams}) <= kAsGood;
+  } catch (const ResourceError&) {
+    return false;
+  }
+}
+
 std::string micro_batch_problem(const ModelSpec& model, const InferenceOptions& options) {
   return fmt::format("micro-batch {:016x} of {}{}", hash_text(print(*make_inference_graph(model, options))),
                      options.images[0],
@@ -261,7 +255,11 @@ MicroBatch measure_micro_batch(Session& session, const ModelSpec& model, const I
   const auto candidate = [&](MicroBatch together) {
     return std::make_unique<Candidate>(session, model, options, together, progress);
   };
-  const int streams = streams_are_as_good(backend, all, candidate, progress) ? backend.streams() : 1;
+  const auto compare = [&](const MicroBatch& one, const MicroBatch& other) {
+    const auto a = candidate(one), b = candidate(other);
+    return paired_ratio(*a, *b, progress);
+  };
+  const int streams = streams_are_as_good(backend.streams(), all, compare) ? backend.streams() : 1;
   std::vector<int64_t> counts;
   for (int64_t count = streams; count < all; count *= 2) counts.push_back(count);
   counts.push_back(all);
@@ -290,9 +288,7 @@ MicroBatch measure_micro_batch(Session& session, const ModelSpec& model, const I
   MicroBatch best{.images = 0, .streams = streams};
   best.images = confirmed_micro_batch(trials, [&](int64_t leaner, int64_t chosen) {
     try {
-      const auto a = candidate({.images = leaner, .streams = streams});
-      const auto b = candidate({.images = chosen, .streams = streams});
-      return paired_ratio(*a, *b, progress);
+      return compare({.images = leaner, .streams = streams}, {.images = chosen, .streams = streams});
     } catch (const ResourceError&) {
       short_of_memory = true;  // for now, as both fitted before: the next start looks again
       return std::numeric_limits<double>::infinity();
@@ -330,7 +326,12 @@ InferenceProgram::InferenceProgram(Session& session, const ModelSpec& model, con
       dtype_(options.dtype),
       micro_batch_(micro_batch_of(session, model, options, progress)),
       quantization_(options.quantization) {
-  compile(model, options, progress);
+  try {
+    compile(model, options, progress);
+  } catch (...) {
+    for (const Part& part : parts_) session_.release(*part.program);
+    throw;
+  }
 }
 
 void InferenceProgram::compile(const ModelSpec& model, const InferenceOptions& options, const PlanProgress& progress) {
@@ -352,12 +353,7 @@ void InferenceProgram::compile(const ModelSpec& model, const InferenceOptions& o
         session_.add_state(name, graph->node(id).outputs[0]);
     }
     const auto place = micro_batch_.streams == 1 ? std::nullopt : std::optional(stream);
-    try {
-      parts_.push_back({.program = &session_.compile(std::move(graph), progress, place), .partial = {}});
-    } catch (...) {
-      for (const Part& part : parts_) session_.release(*part.program);
-      throw;
-    }
+    parts_.push_back({.program = &session_.compile(std::move(graph), progress, place), .partial = {}});
   }
   const Plan& plan = parts_[0].program->plan();
   const Buffer& input = plan.buffers[static_cast<size_t>(plan.inputs.at("images"))];
@@ -495,10 +491,10 @@ void InferenceProgram::feed(Part& part, const std::byte* images, int64_t count) 
     return;
   }
   if (part.partial.shape() != type.shape) part.partial = Tensor(type);  // a default tensor is a scalar
+  const size_t given = part.partial.size_bytes() / static_cast<size_t>(room) * static_cast<size_t>(count);
+  std::memcpy(part.partial.data(), images, given);
   // Half precision's scales may be those of neighbouring images: whichever came before must not show.
-  std::memset(part.partial.data(), 0, part.partial.size_bytes());
-  std::memcpy(part.partial.data(), images,
-              part.partial.size_bytes() / static_cast<size_t>(room) * static_cast<size_t>(count));
+  std::memset(part.partial.data() + given, 0, part.partial.size_bytes() - given);
   if (reads_in_place_) {
     part.program->read_input_at("images", part.partial.data());
   } else {

@@ -158,6 +158,14 @@ int64_t best_micro_batch(std::span<const MicroBatchTrial> trials);
 int64_t confirmed_micro_batch(std::span<const MicroBatchTrial> trials,
                               const std::function<double(int64_t leaner, int64_t chosen)>& compare_again);
 
+/// Whether a few images for each thread are computed about as fast in `streams` as by the team: `compare` gives the
+/// time for an image in streams by that of the team. The team where there is one stream, or an image too few, or no
+/// room for both beside one another (ResourceError). In streams no thread reads what another has just written, whose
+/// pace can change from one minute to the next where the cores are a host's that has other guests: what is a little
+/// slower in a good minute is preferred, as it is so in all (docs/decisions/0029-streams.md).
+bool streams_are_as_good(int streams, int64_t all,
+                         const std::function<double(MicroBatch by_team, MicroBatch in_streams)>& compare);
+
 /// Whether `together` images of a batch go together to save memory: few, as larger parts are faster.
 bool saves_memory(int64_t together, int64_t batch);
 

@@ -191,8 +191,8 @@ class CommandLine(BadInput):
                 (("benchmark", "lecture_resnet18", "--image-size", "-1"), "--image-size: -1"),
                 (("benchmark", "lecture_resnet18", "--streams", "-1"), "--streams: -1"),
                 (("benchmark", "lecture_resnet18", "--threads", "1", "--streams", "2"), "--streams: 2"),
-                (("benchmark", "lecture_resnet18", "--threads", "2", "--streams", "2", "--batch-size", "1"), "--streams: 2"),
-                (("benchmark", "lecture_resnet18", "--threads", "2", "--streams", "2", "--backend", "reference"), "--streams: 2"),
+                (("benchmark", "lecture_resnet18", "--threads", "2", "--streams", "2", "--batch-size", "1"), ("--streams: 2", "threads, 2,")),
+                (("benchmark", "lecture_resnet18", "--threads", "2", "--streams", "2", "--backend", "reference"), ("--streams: 2", "backend cpu")),
                 (("benchmark", "lecture_resnet18", "--threads", "2", "--streams", "2", "--mode", "training"), ("--streams: 2", "inference")),
                 (("benchmark", "lecture_resnet18", "--backend", "gpu"), ("gpu", "cpu")),
         ]:

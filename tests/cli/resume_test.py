@@ -67,7 +67,7 @@ class Resume(ProgramTest):
         return self.start("train", "--resume", run) if (run / "config.toml").exists() else self.start(*self.train(run, *more))
 
     def interrupt(self, run, number, *more):
-        """One process, sent a signal at a random moment of its start or of its steps. None when it ended before."""
+        """One process, sent a signal at a random moment of its start or of its steps; and whether it came in time."""
         running = self.continued(run, *more)
         if self.random.random() < 0.8:
             running.wait_until(is_planned(running))

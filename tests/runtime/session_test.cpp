@@ -9,9 +9,11 @@
 #include <chrono>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <thread>
 #include <vector>
 
+#include "base/memory.h"
 #include "ops/add.h"
 #include "ops/relu.h"
 #include "ops/sgd_update.h"
@@ -242,6 +244,29 @@ TEST(Session, AProgramThatNoMachineCanHoldIsRefusedAndTheOthersGoOn) {
   EXPECT_FALSE(session.has_state("v"));
   good.run();
   expect_near(good.output("y"), {4, 6});
+}
+
+/// y = relu(x) of about so many bytes in all, of a stream or of the team.
+Program& touching_nothing(Session& session, size_t bytes, std::optional<int> stream = {}) {
+  auto graph = std::make_unique<Graph>();
+  graph->set_output("y", relu(graph->input("x", {DType::f32, {static_cast<int64_t>(bytes / 8)}})));
+  return session.compile(std::move(graph), {}, stream);
+}
+
+TEST_F(Streams, AreRefusedWhereTheyDoNotFitInMemoryTogether) {
+  Session session(make_backend("cpu", 2));
+  const size_t most = available_memory() / 10 * 6;
+  touching_nothing(session, most, 0);  // the system still counts what is not touched as free
+  expect_limit([&] { touching_nothing(session, most, 1); });
+  EXPECT_NO_THROW(touching_nothing(session, most / 4, 1));
+}
+
+TEST(Session, AnArenaThatNothingHasRunInIsCountedOnce) {
+  Session session(make_backend("reference", 1));
+  const size_t most = available_memory() / 10 * 6;
+  touching_nothing(session, most);
+  EXPECT_NO_THROW(touching_nothing(session, most)) << "in the same arena";
+  expect_limit([&] { touching_nothing(session, 2 * most); });
 }
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)

@@ -129,6 +129,25 @@ TEST_F(Streams, ShareOutFewerImagesThanABatch) {
   }
 }
 
+TEST_F(Inference, WhatWasComputedBeforeDoesNotShowInAPartThatIsNotFull) {
+  const ScopedEnvironment half("RESNET_F16", "emulate"), environment("RESNET_CONV_ALGORITHM", "winograd");
+  const ModelSpec model = find_model("resnet20_cifar_a");
+  Session session(make_backend("cpu", 2, AlgorithmChoice::measured, Precision::f16));
+  InferenceProgram program(session, model,
+                           {.model = {}, .images = {4, 3, 8, 8}, .passes = {}, .keep_model_states = false});
+  program.load(initial_values(model));
+  Rng rng(7);
+  Tensor images = random_floats({4, 3, 8, 8}, rng);
+  Tensor one(DType::f32, Shape{1, 3, 8, 8});
+  std::memcpy(one.data(), images.data(), one.size_bytes());
+  const Tensor expected = program.run(one);
+  for (float& value : images.as<float>()) value *= 1000;
+  Tensor three(DType::f32, Shape{3, 3, 8, 8});
+  std::memcpy(three.data(), images.data(), three.size_bytes());
+  program.run(three);
+  EXPECT_EQ(program.run(one), expected) << "scales are those of several images";
+}
+
 TEST_F(Streams, MoreThanImagesOrOtherThanTheBackendsAreOurBug) {
   const ModelSpec model = find_model("resnet20_cifar_a");
   Session session(make_backend("cpu", 3));
@@ -232,6 +251,32 @@ TEST(MicroBatch, MemoryIsSpentOnAGainThatShowsTwice) {
   EXPECT_EQ(confirmed({{1, 1.0, 9e9}}, {}), 1) << "there is no leaner one";
   EXPECT_EQ(confirmed({{1, 1.1, 1e6}, {2, 1.0, 1.5e8}}, {}), 2) << "small ones need no second look";
   EXPECT_EQ(compared, Pairs{});
+}
+
+TEST(MicroBatch, GoesInStreamsWhereTheyAreAtMostATwentiethSlower) {
+  std::vector<std::pair<MicroBatch, MicroBatch>> compared;
+  const auto good = [&](int streams, int64_t all, double ratio) {
+    compared.clear();
+    return streams_are_as_good(streams, all, [&](MicroBatch by_team, MicroBatch in_streams) {
+      compared.emplace_back(by_team, in_streams);
+      return ratio;
+    });
+  };
+  EXPECT_TRUE(good(2, 32, 1.049));
+  ASSERT_EQ(compared.size(), 1u);
+  EXPECT_EQ(compared[0], (std::pair{MicroBatch{16, 1}, MicroBatch{16, 2}})) << "eight images for each thread";
+  EXPECT_FALSE(good(2, 32, 1.051));
+  EXPECT_TRUE(good(3, 5, 0.9));
+  EXPECT_EQ(compared[0], (std::pair{MicroBatch{5, 1}, MicroBatch{5, 3}})) << "or all there are";
+  for (const auto& [streams, all] : {std::pair{1, 32}, {4, 3}}) {
+    EXPECT_FALSE(good(streams, all, 0.5));
+    EXPECT_TRUE(compared.empty()) << "there is nothing to compare";
+  }
+  EXPECT_FALSE(streams_are_as_good(
+      2, 32, [](const MicroBatch&, const MicroBatch&) -> double { throw ResourceError(ExitCode::limit, "no room"); }));
+  EXPECT_THROW(
+      streams_are_as_good(2, 32, [](const MicroBatch&, const MicroBatch&) -> double { throw InternalError("a bug"); }),
+      InternalError);
 }
 
 TEST_F(Inference, AMeasuredMicroBatchIsRememberedAndCanBeAnyNumberOfImages) {

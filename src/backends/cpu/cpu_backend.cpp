@@ -311,8 +311,10 @@ class CpuBackend : public Backend {
     std::exception_ptr error;
 #pragma omp parallel num_threads(count)
     {
+      const int given = omp_get_num_threads();
       use_threads(1);  // oneDNN's primitives look for it
       try {
+        require_threads(given, count);  // another caller's region may have taken some since before_run()
         run(omp_get_thread_num());
       } catch (...) {
 #pragma omp critical(resnet_stream_error)
@@ -343,7 +345,7 @@ class CpuBackend : public Backend {
   static std::string describe_machine(Isa isa, int threads) {
     const dnnl_version_t* version = dnnl_version();
     // oneDNN's instruction set is its own: ONEDNN_MAX_CPU_ISA narrows it.
-    return fmt::format("{} {} {} threads onednn {}.{}.{} isa {:x} kernels 12", processor_name(), isa_name(isa), threads,
+    return fmt::format("{} {} {} threads onednn {}.{}.{} isa {:x} kernels 13", processor_name(), isa_name(isa), threads,
                        version->major, version->minor, version->patch,
                        static_cast<unsigned>(dnnl_get_effective_cpu_isa()));
   }

@@ -38,17 +38,20 @@ inline void use_threads(int threads) {
 }
 
 /// A primitive that runs on fewer threads than it was made for leaves parts of its result unwritten (seen of 2.6.3's
-/// inner product for AVX-512): throws ResourceError when OpenMP does not give as many.
+/// inner product for AVX-512): throws ResourceError when OpenMP gives another number than was asked for.
+inline void require_threads(int given, int threads) {
+  if (given == threads) return;
+  throw ResourceError(ExitCode::limit, "OpenMP gives {} of {} threads; expected all of them; look at OMP_THREAD_LIMIT",
+                      given, threads);
+}
+/// The same of the teams that the calling thread would be given from now on.
 inline void require_team(int threads) {
   use_threads(threads);
   int team = 1;
 #pragma omp parallel num_threads(threads)
 #pragma omp master
   team = omp_get_num_threads();
-  if (team < threads) {
-    throw ResourceError(ExitCode::limit,
-                        "OpenMP gives {} of {} threads; expected all of them; look at OMP_THREAD_LIMIT", team, threads);
-  }
+  require_threads(team, threads);
 }
 
 /// What a primitive runs on. The C++ interface makes a map and a vector of it at every call; this is made once. The
