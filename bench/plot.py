@@ -2,7 +2,7 @@
 """What bench/peers.py recorded of inference, as a page and a picture.
 
     bench/plot.py [--records bench/results/inference.jsonl] [--output docs/results]
-    bench/plot.py --commits fe50cdc --output docs/results/zen5      of a race on another machine
+    bench/plot.py --commits 7668a3e --output docs/results/zen5      of a race on another machine
 
 Writes inference.md, the newest table of each setup and the promised ratios, and inference.svg: images a second of every
 contestant, a panel for each precision and batch size. The same records give the same bytes.
