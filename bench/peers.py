@@ -10,9 +10,10 @@
 Peers are long-lived processes that wait on a pipe, so that only one of all computes at a time. A round asks each
 contestant once, in an order that rotates; a ratio is the median over rounds of resnet's rate by the peer's rate *in the
 same round*, so slow drift of the machine cancels. Inference: everyone runs the same random weights and proves it by its
-logits; peers are of the same precision, but our f16, which no peer has, is held against our f32. With batch 1 the time
-from a process's start to its first answer is measured too, and the size of the program with its libraries. Prints a table
-for each setup and appends one JSON line each to bench/results/MODE.jsonl. A peer that cannot be had is named with its
+logits; peers are of the same precision, but our f16, which no peer has, is held against our f32. With batch 1 ours takes
+part twice, as OpenVINO does: one image at a time, and with as many at once as there are threads. The time from a process's
+start to its first answer is measured too then, and the size of the program with its libraries. Prints a table for each setup
+and appends one JSON line each to bench/results/MODE.jsonl. A peer that cannot be had is named with its
 reason. Peers from PyPI live in a virtual environment under build/peers, made on the first run (6 GB: the wheels of PyTorch
 bring CUDA's libraries along).
 """
@@ -228,13 +229,12 @@ def require_right_logits(program, file, precision):
         raise SystemExit(f"peers: error: the logits of {file} {wrong}")
 
 
-def require_right_logits_when_measured(program, setup, threads):
-    """What is timed: the algorithms and the number of images at a time that this machine takes for this batch."""
-    file, flags = setup["resnet"]
+def require_right_logits_when_measured(program, file, flags, precision, threads):
+    """What is timed: the algorithms and the number of images at a time that this machine takes for the batch of `flags`."""
     images = "\n".join([str(file.parent / "image.png")] * MEASURED_IMAGES)
     done = subprocess.run([str(word) for word in (program, "predict", file, "-", *flags, "--threads", threads, "--workers", 0,
                                                   "--logits", "--json")], input=images, text=True, capture_output=True)
-    if done.returncode == USAGE and setup["precision"] == "f16":
+    if done.returncode == USAGE and precision == "f16":
         return  # the race says why there is none
     if done.returncode != 0:
         raise SystemExit(f"peers: error: resnet predict {file}: {last_line(done)}")
@@ -243,8 +243,8 @@ def require_right_logits_when_measured(program, setup, threads):
     if len(answers) != MEASURED_IMAGES:
         raise SystemExit(f"peers: error: resnet predict {file}: {len(answers)} answers for {MEASURED_IMAGES} images")
     for answer in answers:
-        if wrong := disagreement(answer[None], wanted, setup["precision"]):
-            raise SystemExit(f"peers: error: the logits of {file} at batch {setup['batch_size']} {wrong}")
+        if wrong := disagreement(answer[None], wanted, precision):
+            raise SystemExit(f"peers: error: the logits of {file} with {' '.join(map(str, flags))} {wrong}")
 
 
 def prepare_int8(program, folder):
@@ -339,13 +339,18 @@ def percentile(seconds, share):
     return sorted(seconds)[max(0, -int(-len(seconds) * share // 1) - 1)]
 
 
+def paired(rates, others):
+    """Rates by those of the same rounds."""
+    return [a / b for a, b in zip(rates, others, strict=True)]
+
+
 def summarise(contestants, series, image_share):
     """Rows of the table, ours first. `image_share`: FLOPs of an image by a second's FMA peak; a direct convolution's for everyone."""
     rows = []
     for contestant, own in zip(contestants, series):
         rates = own["rates"]
         median = statistics.median(rates)
-        ratios = [a / b for a, b in zip(series[0]["rates"], rates, strict=True)]
+        ratios = paired(series[0]["rates"], rates)
         rows.append({
             "name": contestant.name, "version": contestant.version, "rounds": [round(r, 3) for r in rates],
             "median": median, "min": min(rates), "max": max(rates), "mad": statistics.median(abs(r - median) for r in rates),
@@ -357,9 +362,13 @@ def summarise(contestants, series, image_share):
     return rows
 
 
+def peers_of(rows):
+    return [row for row in rows[1:] if not row.get("ours")]
+
+
 def best_peer(rows):
     """The row of the fastest peer; none without peers."""
-    return max(rows[1:], key=lambda row: row["median"], default=None)
+    return max(peers_of(rows), key=lambda row: row["median"], default=None)
 
 
 def start_columns(row):
@@ -370,15 +379,18 @@ def print_table(rows, skipped):
     print(f"{'peer':<30} {'version':<13} {'img/s':>7} {'min..max':>14} {'MAD':>5} {'p50 ms':>7} {'p99 ms':>7} {'ratio':>6} "
           f"{'min..max':>11} {'of peak':>7} {'MiB':>6} {'memory':>7} {'start ms':>8} {'disk MB':>7}")
     for i, row in enumerate(rows):
-        ratio, spread, memory = (f"{row['ratio']:.2f}", f"{row['ratio_min']:.2f}..{row['ratio_max']:.2f}",
-                                 f"{row['memory_ratio']:.2f}") if i else ("", "", "")
+        ratio, spread, resident = (f"{row['ratio']:.2f}", f"{row['ratio_min']:.2f}..{row['ratio_max']:.2f}",
+                                   f"{row['memory_ratio']:.2f}") if i else ("", "", "")
         print(f"{row['name']:<30} {row['version']:<13} {row['median']:7.1f} {row['min']:6.1f}..{row['max']:6.1f} {row['mad']:5.1f} "
               f"{row['p50_ms']:7.1f} {row['p99_ms']:7.1f} {ratio:>6} {spread:>11} {row['peak_share']:7.0%} "
-              f"{row['resident_bytes'] / 2**20:6.0f} {memory:>7} " +
+              f"{row['resident_bytes'] / 2**20:6.0f} {resident:>7} " +
               start_columns(row))
     if best := best_peer(rows):
         print(f"best peer: {best['name']}; ratio {best['ratio']:.2f} ({best['ratio_min']:.2f}..{best['ratio_max']:.2f}), memory "
-              f"by the least of a peer's {rows[0]['resident_bytes'] / min(row['resident_bytes'] for row in rows[1:]):.2f}")
+              f"by the least of a peer's {memory(rows)[0]:.2f}")
+    for row in rows[1:]:
+        if best and row.get("ours"):
+            print(f"{row['name']}: ratio {statistics.median(paired(row['rounds'], best['rounds'])):.2f} to the same")
     for name, reason in skipped.items():
         print(f"{name}: not measured: {reason}")
 
@@ -415,7 +427,7 @@ def training_setups(args):
     size, batch = 96, (args.batch_sizes or [256])[0]
     flags = ["--batch-size", batch, "--image-size", size]
     yield {"model": "lecture_resnet18", "batch_size": batch, "image_size": size, "runs": args.runs or 2,
-           "precision": "f32", "starts": False, "ours_in_f32": None, "unavailable": None,
+           "precision": "f32", "starts": False, "ours_in_f32": None, "ours_at_once": None, "unavailable": None,
            "resnet": ("lecture_resnet18", flags), "peers": ([("pytorch_training", DEBIAN)], flags),
            "skipped": {"newest PyTorch": "measured in inference only"}}
 
@@ -433,12 +445,14 @@ def inference_setups(args):
                     unavailable = str(reason)
             for batch in args.batch_sizes or [1, 8, 32]:
                 flags = ["--batch-size", batch]
+                at_once = batch == 1 and precision != "f16" and args.threads > 1
                 least = LEAST_RUNS if batch == 1 else 1
                 wanted = round(ROUND_GFLOP / (GFLOP.get(model, ROUND_GFLOP) * batch))
                 yield {"model": model, "precision": precision, "batch_size": batch, "image_size": 224,
                        "runs": args.runs or max(least, wanted),
                        "resnet": (ours, [*flags, *(["--precision", "f16"] if precision == "f16" else [])]), "starts": batch == 1,
-                       "ours_in_f32": (ours, flags) if precision == "f16" else None, "unavailable": unavailable,
+                       "ours_in_f32": (ours, flags) if precision == "f16" else None,
+                       "ours_at_once": (ours, ["--batch-size", args.threads]) if at_once else None, "unavailable": unavailable,
                        "peers": (PEERS_OF[precision], [*flags, "--model", model, "--nets", folder]), "skipped": {}}
 
 
@@ -453,7 +467,8 @@ def measure(setup, args, host):
     size = setup["image_size"]
     title = f"{args.mode}: {setup['model']}, {size}x{size}, batch {setup['batch_size']}, {setup['precision']}"
     if args.mode == "inference" and not setup["unavailable"]:
-        require_right_logits_when_measured(args.resnet, setup, args.threads)
+        for ours in filter(None, (setup["resnet"], setup["ours_at_once"])):
+            require_right_logits_when_measured(args.resnet, *ours, setup["precision"], args.threads)
     try:
         if setup["unavailable"]:
             raise Unavailable(setup["unavailable"])
@@ -465,7 +480,9 @@ def measure(setup, args, host):
     if setup["ours_in_f32"]:
         peers.append(Resnet(args.resnet, args.mode, *setup["ours_in_f32"], args.threads, name="resnet.cpp, f32"))
     skipped.update(setup["skipped"])
-    contestants = [mine, *peers]
+    at_once = [Resnet(args.resnet, args.mode, *ours, args.threads, name=f"resnet.cpp, {args.threads} images at once")
+               for ours in filter(None, [setup["ours_at_once"]])]
+    contestants = [mine, *at_once, *peers]
     try:
         series = race(contestants, args.rounds, setup["runs"], skipped)
     finally:
@@ -473,9 +490,13 @@ def measure(setup, args, host):
             contestant.close()
     contestants, series = zip(*((c, s) for c, s in zip(contestants, series) if s))
     rows = summarise(contestants, series, mine.gflop_per_image / mine.fma_peak_gflops)
+    for row, contestant in zip(rows, contestants):
+        if contestant in at_once:
+            row["ours"] = True
     if setup["starts"]:
-        for row, start in zip(rows, first_answers(contestants)):
-            row.update(start)
+        starting = [(row, contestant) for row, contestant in zip(rows, contestants) if contestant not in at_once]
+        for (row, _), first in zip(starting, first_answers([contestant for _, contestant in starting])):
+            row.update(first)
     print(f"{title}, {args.threads} threads, {host['cpu']}, {args.rounds} rounds of {setup['runs']}, commit {host['commit']}")
     print_table(rows, skipped)
     print(flush=True)
@@ -483,29 +504,56 @@ def measure(setup, args, host):
             "results": rows, "skipped": skipped}
 
 
-# Measures of GOALS: a number of a setup's rows, ours first; None where they cannot tell.
+# Measures of GOALS: (a number of a setup's rows, ours first; the peer that it is by); None where they cannot tell.
 def speed(rows):
+    """Images a second of ours with the batch that was asked for, by those of the fastest peer in whatever way it is fastest."""
     best = best_peer(rows)
-    return best and best["ratio"]
+    return best and (best["ratio"], best["name"])
+
+
+def throughput(rows):
+    """As speed, of ours in whatever way it is fastest, too."""
+    ours, best = [rows[0], *(row for row in rows[1:] if row.get("ours"))], best_peer(rows)
+    if best is None or len(ours) == 1:
+        return None
+    fastest = max(ours, key=lambda row: row["median"])
+    return statistics.median(paired(fastest["rounds"], best["rounds"])), best["name"]
+
+
+def latency(rows):
+    """How much longer the peer that answers soonest takes."""
+    soonest = min(peers_of(rows), key=lambda row: row["p50_ms"], default=None)
+    if soonest is None:
+        return None
+    ratio = statistics.median(paired(rows[0]["rounds"], soonest["rounds"]))  # of images a second
+    return ratio * soonest["images_per_run"] / rows[0]["images_per_run"], soonest["name"]
 
 
 def memory(rows):
-    return rows[0]["resident_bytes"] / min(row["resident_bytes"] for row in rows[1:]) if len(rows) > 1 else None
+    leanest = min(peers_of(rows), key=lambda row: row["resident_bytes"], default=None)
+    return leanest and (rows[0]["resident_bytes"] / leanest["resident_bytes"], leanest["name"])
 
 
 def start(rows):
     """By the soonest of PyTorch's."""
-    theirs = [statistics.median(row["first_answer_ms"]) for row in rows[1:]
+    theirs = [(statistics.median(row["first_answer_ms"]), row["name"]) for row in peers_of(rows)
               if "PyTorch" in row["name"] and "first_answer_ms" in row]
-    return statistics.median(rows[0]["first_answer_ms"]) / min(theirs) if theirs and "first_answer_ms" in rows[0] else None
+    if not theirs or "first_answer_ms" not in rows[0]:
+        return None
+    soonest, name = min(theirs)
+    return statistics.median(rows[0]["first_answer_ms"]) / soonest, name
 
 
 # What the benchmark has to show: (what, model, precision, batch size, measure, floor, aim).
 GOALS = [("ResNet-18 f32 batch 32, by the best peer", "resnet18", "f32", 32, speed, 1.8, 2.3),
          ("ResNet-34 f32 batch 32, by the best peer", "resnet34", "f32", 32, speed, 1.8, 2.3),
+         ("ResNet-18 f32 batch 1, latency, by the soonest peer", "resnet18", "f32", 1, latency, 1.2, 1.8),
          ("ResNet-18 f32 batch 1, by the best peer", "resnet18", "f32", 1, speed, 1.2, 1.8),
+         ("ResNet-18 f32, an image a thread, by the best peer", "resnet18", "f32", 1, throughput, 1.2, 1.8),
          ("ResNet-50 f32 batch 32, by the best peer", "resnet50", "f32", 32, speed, 1.2, 1.4),
+         ("ResNet-50 f32 batch 1, latency, by the soonest peer", "resnet50", "f32", 1, latency, 1.05, 1.3),
          ("ResNet-50 f32 batch 1, by the best peer", "resnet50", "f32", 1, speed, 1.05, 1.3),
+         ("ResNet-50 f32, an image a thread, by the best peer", "resnet50", "f32", 1, throughput, 1.05, 1.3),
          ("ResNet-50 int8 batch 32, by the best int8 peer", "resnet50", "int8", 32, speed, 1.05, 1.3),
          ("ResNet-18 int8 batch 32, by the best int8 peer", "resnet18", "int8", 32, speed, 1.05, 1.3),
          ("ResNet-18 f16 batch 32, by our own f32", "resnet18", "f16", 32, speed, 1.3, 1.8),
@@ -526,15 +574,15 @@ def report(records):
     lines = [f"{'':<52} {'floor':>6} {'aim':>6} {'measured':>8}  {'':<6} peer, commit, cpu"]
     for what, *key, measure_of, floor, aim in GOALS:
         record = records.get(tuple(key))
-        value = record and measure_of(record["results"])
+        measured = record and measure_of(record["results"])
         told = lambda bound: "" if bound is None else f"{bound:.2f}"
-        if value is None:
+        if measured is None:
             lines.append(f"{what:<52} {told(floor):>6} {told(aim):>6} {'-':>8}  not measured")
             continue
+        value, peer = measured
         reaches = lambda bound: bound is not None and (value <= bound if measure_of in (memory, start) else value >= bound)
         verdict = "aim" if reaches(aim) else "floor" if reaches(floor) else "missed"
-        peer = f"{best_peer(record['results'])['name']}, " if measure_of is speed else ""
-        lines.append(f"{what:<52} {told(floor):>6} {told(aim):>6} {value:8.3f}  {verdict:<6} {peer}{record['commit']}, {record['cpu']}")
+        lines.append(f"{what:<52} {told(floor):>6} {told(aim):>6} {value:8.3f}  {verdict:<6} {peer}, {record['commit']}, {record['cpu']}")
     return lines
 
 

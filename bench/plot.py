@@ -18,9 +18,9 @@ import peers
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BATCHES = (32, 8, 1)  # of the panels
-# Ours has a colour that nobody shares. Those of the peers differ in hue and lightness (of Okabe and Ito's and of Tol's); within a
+# Ours have colours that nobody shares. Those of the peers differ in hue and lightness (of Okabe and Ito's and of Tol's); within a
 # panel there are fewer peers than colours. All stand on light and on dark ground.
-OUR_COLOUR = "#d55e00"
+OUR_COLOURS = ("#d55e00", "#f4a261", "#9a4400")
 COLOURS = ("#56b4e9", "#0072b2", "#009e73", "#cc79a7", "#e6b800", "#8c8c8c", "#7a5195", "#44aa99", "#882255", "#999933", "#6699cc",
            "#117733", "#aa4499", "#b0b0b0", "#4477aa")
 OURS = "resnet.cpp"
@@ -57,8 +57,8 @@ def round_up(value):
 
 def svg(panels):
     names = sorted({name for _, rates in panels for row in rates.values() for name in row}, key=lambda n: (not n.startswith(OURS), n))
-    others = [name for name in names if name != OURS]
-    colour = {OURS: OUR_COLOUR} | {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)}
+    colour = {name: of[i % len(of)] for mine, of in ((True, OUR_COLOURS), (False, COLOURS))
+              for i, name in enumerate(name for name in names if name.startswith(OURS) == mine)}
     legend_rows = -(-len(names) // 3)
     top = 30 + 20 * legend_rows
     height = top + len(panels) * (PANEL + 60)

@@ -109,17 +109,18 @@ class Peers(unittest.TestCase):
 
     def test_the_report_holds_each_promise_against_the_newest_record_of_its_setup(self):
         def record(batch, ours, *theirs, **more):
-            rows = [{"name": name, "median": rate, "ratio": ours / rate, "resident_bytes": size, "p50_ms": 1.0,
-                     "first_answer_ms": [ms, 9 * ms, ms]}
+            rows = [{"name": name, "median": rate, "rounds": [rate, rate], "ratio": ours / rate, "resident_bytes": size,
+                     "p50_ms": 1e3 * batch / rate, "images_per_run": batch, "first_answer_ms": [ms, 9 * ms, ms]}
                     for name, rate, size, ms in (("resnet.cpp", ours, 40, 100), *theirs)]
             return {"model": "resnet18", "precision": "f32", "batch_size": batch, "results": rows, "commit": "c0ffee", "cpu": "Z", **more}
 
         torch, other = ("PyTorch, eager", 20.0, 100, 2000), ("ONNX Runtime", 50.0, 50, 500)
+        single = record(1, 55.0, torch, other)
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "inference.jsonl"
             self.assertEqual(peers.newest_records(path), {})
             old = [record(32, 1000.0, other), {**record(32, 1000.0, torch), "model": "resnet50"}]
-            path.write_text("".join(json.dumps(r) + "\n" for r in (*old, record(32, 100.0, torch, other), record(1, 55.0, torch, other))))
+            path.write_text("".join(json.dumps(r) + "\n" for r in (*old, record(32, 100.0, torch, other), single)))
             lines = peers.report(peers.newest_records(path))
             self.assertEqual(peers.newest_records(path, ["dead", "c0"]), peers.newest_records(path))
             self.assertEqual(peers.newest_records(path, ["dead"]), {})
@@ -128,10 +129,30 @@ class Peers(unittest.TestCase):
         self.assertEqual(told["ResNet-18 f32 batch 32, by the best peer"][:4], ["1.80", "2.30", "2.000", "floor"])
         self.assertEqual(told["ResNet-18 f32 batch 32, by the best peer"][4:6], ["ONNX", "Runtime,"])
         self.assertEqual(told["ResNet-18 f32 batch 1, by the best peer"][2:4], ["1.100", "missed"])
+        self.assertEqual(told["ResNet-18 f32 batch 1, latency, by the soonest peer"][2:4], ["1.100", "missed"])
+        self.assertEqual(told["ResNet-18 f32, an image a thread, by the best peer"][2:], ["-", "not", "measured"])
         self.assertEqual(told["ResNet-50 f32 batch 32, by the best peer"][2:4], ["50.000", "aim"])
         self.assertEqual(told["memory, ResNet-50 f32 batch 32, by the leanest peer"][2:4], ["0.400", "aim"])
         self.assertEqual(told["start to first answer, ResNet-18 f32, by PyTorch"][2:4], ["0.050", "floor"])
         self.assertEqual(told["ResNet-18 f16 batch 32, by our own f32"][2:], ["-", "not", "measured"])
+
+    def test_with_one_image_latency_is_held_against_latency_and_throughput_against_throughput(self):
+        def row(name, rounds, images, **more):
+            median = sorted(rounds)[1]
+            return {"name": name, "rounds": rounds, "median": median, "images_per_run": images, "p50_ms": 1e3 * images / median,
+                    "resident_bytes": 10, "ratio": 50 / median, **more}
+
+        # In the second round the machine is half as fast.
+        rows = [row("resnet.cpp", [50, 25, 60], 1), row("resnet.cpp, 2 images at once", [84, 44, 90], 2, ours=True, resident_bytes=1),
+                row("latency", [40, 20, 48], 1), row("throughput", [60, 40, 64], 2)]
+        self.assertEqual(peers.best_peer(rows)["name"], "throughput")
+        self.assertEqual(peers.speed(rows), (50 / 60, "throughput"))
+        self.assertEqual(peers.latency(rows), (1.25, "latency"))
+        self.assertEqual(peers.throughput(rows), (1.4, "throughput"))
+        self.assertEqual(peers.latency([rows[0], rows[3]]), (5 / 3, "throughput"))
+        self.assertEqual(peers.memory(rows)[0], 1)
+        for measure in (peers.speed, peers.latency, peers.throughput, peers.memory, peers.start):
+            self.assertIsNone(measure(rows[:2]), measure.__name__)
 
     def test_a_slow_starter_is_started_once(self):
         class Starter:
