@@ -5,15 +5,15 @@
     bench/peers.py inference     torchvision's ResNets at 224, batch 1, 8, 32, in f32, int8 and f16, against PyTorch, ONNX Runtime,
                                  OpenVINO and ncnn
     bench/peers.py inference --models resnet18,resnet50 --batch-sizes 32 --precision int8
-    bench/peers.py report        what the newest records say of the ratios that were promised
+    bench/peers.py report        what the newest race's records say of the ratios that were promised
 
 Peers are long-lived processes that wait on a pipe, so that only one of all computes at a time. A round asks each
 contestant once, in an order that rotates; a ratio is the median over rounds of resnet's rate by the peer's rate *in the
 same round*, so slow drift of the machine cancels. Inference: everyone runs the same random weights and proves it by its
-logits; peers are of the same precision, but our f16, which no peer has, is held against our f32. With batch 1 ours takes
-part twice, as OpenVINO does: one image at a time, and with as many at once as there are threads. The time from a process's
-start to its first answer is measured too then, and the size of the program with its libraries. Prints a table for each setup
-and appends one JSON line each to bench/results/MODE.jsonl. A peer that cannot be had is named with its
+logits; peers are of the same precision, but our f16, which no peer has, is held against our f32. With batch 1 those that
+could gain from it take part once more, with as many images at once as there are threads. The time from a process's start to
+its first answer is measured too then, and the size of the program with its libraries. Prints a table for each setup and
+appends one JSON line each to bench/results/MODE.jsonl. A peer that cannot be had is named with its
 reason. Peers from PyPI live in a virtual environment under build/peers, made on the first run (6 GB: the wheels of PyTorch
 bring CUDA's libraries along).
 """
@@ -55,6 +55,8 @@ INT8_PEERS = [("pytorch_int8", "pytorch"), ("onnxruntime_int8", "onnxruntime"), 
               ("openvino_int8_latency", "openvino"), ("openvino_int8_throughput", "openvino"),
               ("openvino_symmetric_int8_throughput", "openvino"), ("openvino_our_int8_throughput", "openvino")]
 PEERS_OF = {"f32": INFERENCE_PEERS, "int8": INT8_PEERS, "f16": []}
+# Those that take part once more, and we, with an image for each thread in one batch, where single images are asked for.
+AT_ONCE_OF = {"f32": ["onnxruntime", "openvino_latency"], "int8": ["onnxruntime_int8", "openvino_int8_latency"], "f16": []}
 ROUND_GFLOP = 80  # of images that a round gives each contestant, and at least one batch, and LEAST_RUNS of batch 1
 LEAST_RUNS = 16
 GFLOP = {"resnet18": 3.6, "resnet34": 7.3, "resnet50": 8.2, "resnet101": 15.6}  # of an image of 224x224
@@ -71,8 +73,10 @@ class Unavailable(Exception):
 class Peer:
     """A peer_process.py; warm and waiting after greet()."""
 
-    def __init__(self, kind, python, arguments, threads):
-        self.kind = kind
+    ours = False
+
+    def __init__(self, kind, python, arguments, threads, at_once=False):
+        self.kind, self.at_once = kind, at_once
         self.command = [str(word) for word in (python, BENCH / "peer_process.py", kind, "--threads", threads, *arguments)]
         self.env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self.env)
@@ -80,6 +84,7 @@ class Peer:
     def greet(self):
         hello = self.reply()
         self.name, self.version, self.images = hello["name"], hello["version"], hello["images"]
+        self.name += f", {self.images} images at once" if self.at_once else ""
         return self
 
     def first_answer(self):
@@ -125,7 +130,10 @@ class Peer:
 class Resnet:
     """`resnet benchmark`, one process a round: its kernels are chosen once and then come from its cache."""
 
-    def __init__(self, program, mode, model, arguments, threads, name="resnet.cpp"):
+    ours = True
+
+    def __init__(self, program, mode, model, arguments, threads, name="resnet.cpp", at_once=False):
+        self.at_once = at_once
         self.name, self.program, self.model, self.threads = name, program, model, threads
         self.command = [str(word) for word in (program, "benchmark", model, "--mode", mode, *arguments, "--threads", threads, "--json")]
         self.version = run_resnet([program, "--version"]).split()[-1]
@@ -268,13 +276,16 @@ def prepare_int8(program, folder):
     return ours
 
 
-def start_peers(wanted, arguments, threads):
-    """`wanted`: (kind, interpreter or group of PINS). -> the peers that run, and {kind: reason} of the others."""
+def start_peers(wanted, arguments, threads, at_once=()):
+    """`wanted`: (kind, interpreter or group of PINS); those of the kinds in `at_once` take part once more. -> the peers that run,
+    and {kind: reason} of the others."""
     started, peers, skipped = [], [], {}
     for kind, home in wanted:
         try:
             python = home if home == DEBIAN else prepare_venv(home)
             started.append(Peer(kind, python, arguments, threads))
+            if kind in at_once:
+                started.append(Peer(kind, python, [*arguments, "--batch-size", threads], threads, at_once=True))
         except Unavailable as reason:
             skipped[kind] = str(reason)
     print(f"starting {', '.join(peer.kind for peer in started)}", file=sys.stderr)
@@ -359,11 +370,16 @@ def summarise(contestants, series, image_share):
             "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
             "peak_share": image_share * median, "resident_bytes": own["resident"],
             "memory_ratio": series[0]["resident"] / own["resident"]})
+        if contestant.at_once:
+            rows[-1].update(at_once=True, ours=contestant.ours)
+        if contestant.ours:  # how it was computed
+            rows[-1].update({key: contestant.last[key] for key in ("micro_batch", "streams") if key in contestant.last})
     return rows
 
 
 def peers_of(rows):
-    return [row for row in rows[1:] if not row.get("ours")]
+    """Those with the batch that was asked for."""
+    return [row for row in rows[1:] if not row.get("at_once")]
 
 
 def best_peer(rows):
@@ -388,14 +404,15 @@ def print_table(rows, skipped):
     if best := best_peer(rows):
         print(f"best peer: {best['name']}; ratio {best['ratio']:.2f} ({best['ratio_min']:.2f}..{best['ratio_max']:.2f}), memory "
               f"by the least of a peer's {memory(rows)[0]:.2f}")
-    for row in rows[1:]:
-        if best and row.get("ours"):
-            print(f"{row['name']}: ratio {statistics.median(paired(row['rounds'], best['rounds'])):.2f} to the same")
+    for what, measure_of in (("latency", latency), ("images a second, an image a thread", throughput)):
+        if best and any(row.get("at_once") for row in rows):
+            ratio, peer = measure_of(rows)
+            print(f"{what}: ratio {ratio:.2f} ({peer})")
     for name, reason in skipped.items():
         print(f"{name}: not measured: {reason}")
 
 
-EXPLANATION = ("ratio: resnet.cpp's rate by the peer's, median over rounds. of peak: FLOPs of a direct convolution by the measured "
+EXPLANATION = ("ratio: resnet.cpp's rate, in the first row, by the row's, median over rounds. of peak: FLOPs of a direct convolution by the measured "
                "FMA peak in f32.\nms: of one run of all its images. MiB: largest resident size of the process. memory: resnet.cpp's by the peer's.\n"
                "start: from a process's start to its first logits, median. disk: the program and the shared libraries it loads.")
 
@@ -428,7 +445,7 @@ def training_setups(args):
     flags = ["--batch-size", batch, "--image-size", size]
     yield {"model": "lecture_resnet18", "batch_size": batch, "image_size": size, "runs": args.runs or 2,
            "precision": "f32", "starts": False, "ours_in_f32": None, "ours_at_once": None, "unavailable": None,
-           "resnet": ("lecture_resnet18", flags), "peers": ([("pytorch_training", DEBIAN)], flags),
+           "resnet": ("lecture_resnet18", flags), "peers": ([("pytorch_training", DEBIAN)], flags), "at_once": (),
            "skipped": {"newest PyTorch": "measured in inference only"}}
 
 
@@ -445,7 +462,7 @@ def inference_setups(args):
                     unavailable = str(reason)
             for batch in args.batch_sizes or [1, 8, 32]:
                 flags = ["--batch-size", batch]
-                at_once = batch == 1 and precision != "f16" and args.threads > 1
+                at_once = AT_ONCE_OF[precision] if batch == 1 and args.threads > 1 else []
                 least = LEAST_RUNS if batch == 1 else 1
                 wanted = round(ROUND_GFLOP / (GFLOP.get(model, ROUND_GFLOP) * batch))
                 yield {"model": model, "precision": precision, "batch_size": batch, "image_size": 224,
@@ -453,7 +470,7 @@ def inference_setups(args):
                        "resnet": (ours, [*flags, *(["--precision", "f16"] if precision == "f16" else [])]), "starts": batch == 1,
                        "ours_in_f32": (ours, flags) if precision == "f16" else None,
                        "ours_at_once": (ours, ["--batch-size", args.threads]) if at_once else None, "unavailable": unavailable,
-                       "peers": (PEERS_OF[precision], [*flags, "--model", model, "--nets", folder]), "skipped": {}}
+                       "peers": (PEERS_OF[precision], [*flags, "--model", model, "--nets", folder]), "at_once": at_once, "skipped": {}}
 
 
 def record_of(setup, args, host):
@@ -476,11 +493,11 @@ def measure(setup, args, host):
     except Unavailable as reason:
         print(f"{title}: resnet.cpp: not measured: {reason}\n", flush=True)
         return None
-    peers, skipped = start_peers(*setup["peers"], args.threads)
+    peers, skipped = start_peers(*setup["peers"], args.threads, setup["at_once"])
     if setup["ours_in_f32"]:
         peers.append(Resnet(args.resnet, args.mode, *setup["ours_in_f32"], args.threads, name="resnet.cpp, f32"))
     skipped.update(setup["skipped"])
-    at_once = [Resnet(args.resnet, args.mode, *ours, args.threads, name=f"resnet.cpp, {args.threads} images at once")
+    at_once = [Resnet(args.resnet, args.mode, *ours, args.threads, name=f"resnet.cpp, {args.threads} images at once", at_once=True)
                for ours in filter(None, [setup["ours_at_once"]])]
     contestants = [mine, *at_once, *peers]
     try:
@@ -490,11 +507,8 @@ def measure(setup, args, host):
             contestant.close()
     contestants, series = zip(*((c, s) for c, s in zip(contestants, series) if s))
     rows = summarise(contestants, series, mine.gflop_per_image / mine.fma_peak_gflops)
-    for row, contestant in zip(rows, contestants):
-        if contestant in at_once:
-            row["ours"] = True
     if setup["starts"]:
-        starting = [(row, contestant) for row, contestant in zip(rows, contestants) if contestant not in at_once]
+        starting = [(row, contestant) for row, contestant in zip(rows, contestants) if not contestant.at_once]
         for (row, _), first in zip(starting, first_answers([contestant for _, contestant in starting])):
             row.update(first)
     print(f"{title}, {args.threads} threads, {host['cpu']}, {args.rounds} rounds of {setup['runs']}, commit {host['commit']}")
@@ -512,12 +526,13 @@ def speed(rows):
 
 
 def throughput(rows):
-    """As speed, of ours in whatever way it is fastest, too."""
-    ours, best = [rows[0], *(row for row in rows[1:] if row.get("ours"))], best_peer(rows)
-    if best is None or len(ours) == 1:
+    """As speed, where everyone may compute as many images at once as there are threads."""
+    ours = [rows[0], *(row for row in rows[1:] if row.get("ours"))]
+    theirs = [row for row in rows[1:] if not row.get("ours")]
+    if not theirs or len(ours) == 1:
         return None
-    fastest = max(ours, key=lambda row: row["median"])
-    return statistics.median(paired(fastest["rounds"], best["rounds"])), best["name"]
+    mine, best = (max(those, key=lambda row: row["median"]) for those in (ours, theirs))
+    return statistics.median(paired(mine["rounds"], best["rounds"])), best["name"]
 
 
 def latency(rows):
@@ -549,11 +564,11 @@ GOALS = [("ResNet-18 f32 batch 32, by the best peer", "resnet18", "f32", 32, spe
          ("ResNet-34 f32 batch 32, by the best peer", "resnet34", "f32", 32, speed, 1.8, 2.3),
          ("ResNet-18 f32 batch 1, latency, by the soonest peer", "resnet18", "f32", 1, latency, 1.2, 1.8),
          ("ResNet-18 f32 batch 1, by the best peer", "resnet18", "f32", 1, speed, 1.2, 1.8),
-         ("ResNet-18 f32, an image a thread, by the best peer", "resnet18", "f32", 1, throughput, 1.2, 1.8),
+         ("ResNet-18 f32, an image a thread, by the best peer", "resnet18", "f32", 1, throughput, None, None),
          ("ResNet-50 f32 batch 32, by the best peer", "resnet50", "f32", 32, speed, 1.2, 1.4),
          ("ResNet-50 f32 batch 1, latency, by the soonest peer", "resnet50", "f32", 1, latency, 1.05, 1.3),
          ("ResNet-50 f32 batch 1, by the best peer", "resnet50", "f32", 1, speed, 1.05, 1.3),
-         ("ResNet-50 f32, an image a thread, by the best peer", "resnet50", "f32", 1, throughput, 1.05, 1.3),
+         ("ResNet-50 f32, an image a thread, by the best peer", "resnet50", "f32", 1, throughput, None, None),
          ("ResNet-50 int8 batch 32, by the best int8 peer", "resnet50", "int8", 32, speed, 1.05, 1.3),
          ("ResNet-18 int8 batch 32, by the best int8 peer", "resnet18", "int8", 32, speed, 1.05, 1.3),
          ("ResNet-18 f16 batch 32, by our own f32", "resnet18", "f16", 32, speed, 1.3, 1.8),
@@ -562,10 +577,14 @@ GOALS = [("ResNet-18 f32 batch 32, by the best peer", "resnet18", "f32", 32, spe
          ("start to first answer, ResNet-18 f32, by PyTorch", "resnet18", "f32", 1, start, 0.1, 0.03)]
 
 
-def newest_records(path, commits=("",)):
-    """{(model, precision, batch size): the last record of it, of those commits}; the first records had no latencies, and are left out."""
+def newest_records(path, commits=()):
+    """{(model, precision, batch size): the last record of it, of those commits}, or of the last record's commit and processor, as
+    ratios of two machines are no race; the first records had no latencies, and are left out."""
     records = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    records = [r for r in records if r.get("commit", "").startswith(tuple(commits))]
+    if commits:
+        records = [r for r in records if r.get("commit", "").startswith(tuple(commits))]
+    else:
+        records = [r for r in records if (r["commit"], r["cpu"]) == (records[-1]["commit"], records[-1]["cpu"])]
     return {(r["model"], r["precision"], r["batch_size"]): r for r in records if "p50_ms" in r["results"][0]}
 
 
@@ -581,7 +600,7 @@ def report(records):
             continue
         value, peer = measured
         reaches = lambda bound: bound is not None and (value <= bound if measure_of in (memory, start) else value >= bound)
-        verdict = "aim" if reaches(aim) else "floor" if reaches(floor) else "missed"
+        verdict = "aim" if reaches(aim) else "floor" if reaches(floor) else "" if floor is aim is None else "missed"
         lines.append(f"{what:<52} {told(floor):>6} {told(aim):>6} {value:8.3f}  {verdict:<6} {peer}, {record['commit']}, {record['cpu']}")
     return lines
 
@@ -605,12 +624,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=7, help="default %(default)s")
     parser.add_argument("--runs", type=int, help="steps or batches a round (default: 2 of training; of inference about 80 GFLOP, at least one, with batch 1 at least 16)")
     parser.add_argument("--threads", type=int, default=2, help="of every contestant (default %(default)s)")
+    parser.add_argument("--commits", type=names, default=[], help="of report: of these alone, by their first digits (default: the newest race's)")
     parser.add_argument("--no-record", action="store_true", help="append nothing to bench/results/")
     args = parser.parse_args()
     if strange := set(args.precision) - set(PEERS_OF):
         parser.error(f"--precision: '{min(strange)}'; expected {', '.join(PEERS_OF)}")
     if args.mode == "report":
-        print("\n".join(report(newest_records(BENCH / "results" / "inference.jsonl"))))
+        print("\n".join(report(newest_records(BENCH / "results" / "inference.jsonl", args.commits))))
         return
     host = machine()
     if host["load_before"] > 0.3:

@@ -90,7 +90,7 @@ def svg(panels):
 
 
 def page(records, commits, how):
-    of_commits = f" --commits {','.join(commits)}" if any(commits) else ""
+    of_commits = f" --commits {','.join(commits)}" if commits else ""
     lines = ["# Inference beside its peers", "",
              f"Written by `bench/plot.py{of_commits}` from `bench/results/inference.jsonl`: the newest record of each setup, of `make bench-inference` or a part of it",
              f"([how it is measured]({how})).", "", "![images a second of every contestant](inference.svg)", "",
@@ -111,7 +111,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=pathlib.Path, default=ROOT / "bench/results/inference.jsonl", help="default %(default)s")
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs/results", help="the folder (default %(default)s)")
-    parser.add_argument("--commits", type=peers.names, default=[""], help="of these alone, by their first digits (default: of all)")
+    parser.add_argument("--commits", type=peers.names, default=[], help="of these alone, by their first digits (default: the newest race's)")
     args = parser.parse_args()
     records = peers.newest_records(args.records, args.commits)
     if not records:

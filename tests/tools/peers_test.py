@@ -13,11 +13,13 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench"))
 import cold_start  # noqa: F401 it imports names of peers, which must be there
+import peer_process
 import peers
+import plot
 
 
 class Contestant:
-    version = "1"
+    version, at_once, ours = "1", False, False
 
     def __init__(self, name, rates, calls):
         self.name, self.rates, self.calls = name, iter(rates), calls
@@ -119,10 +121,12 @@ class Peers(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "inference.jsonl"
             self.assertEqual(peers.newest_records(path), {})
-            old = [record(32, 1000.0, other), {**record(32, 1000.0, torch), "model": "resnet50"}]
+            another = [record(8, 1.0, other, commit="0dd"), record(8, 1.0, other, cpu="Y")]  # race, of which nothing may be told
+            old = [*another, record(32, 1000.0, other), {**record(32, 1000.0, torch), "model": "resnet50"}]
             path.write_text("".join(json.dumps(r) + "\n" for r in (*old, record(32, 100.0, torch, other), single)))
             lines = peers.report(peers.newest_records(path))
-            self.assertEqual(peers.newest_records(path, ["dead", "c0"]), peers.newest_records(path))
+            self.assertEqual({batch for _, _, batch in peers.newest_records(path)}, {1, 32})
+            self.assertEqual({batch for _, _, batch in peers.newest_records(path, ["dead", "c0"])}, {1, 8, 32})
             self.assertEqual(peers.newest_records(path, ["dead"]), {})
         self.assertEqual(len(lines), 1 + len(peers.GOALS))
         told = {line[:52].strip(): line[52:].split() for line in lines}
@@ -130,7 +134,7 @@ class Peers(unittest.TestCase):
         self.assertEqual(told["ResNet-18 f32 batch 32, by the best peer"][4:6], ["ONNX", "Runtime,"])
         self.assertEqual(told["ResNet-18 f32 batch 1, by the best peer"][2:4], ["1.100", "missed"])
         self.assertEqual(told["ResNet-18 f32 batch 1, latency, by the soonest peer"][2:4], ["1.100", "missed"])
-        self.assertEqual(told["ResNet-18 f32, an image a thread, by the best peer"][2:], ["-", "not", "measured"])
+        self.assertEqual(told["ResNet-18 f32, an image a thread, by the best peer"], ["-", "not", "measured"])
         self.assertEqual(told["ResNet-50 f32 batch 32, by the best peer"][2:4], ["50.000", "aim"])
         self.assertEqual(told["memory, ResNet-50 f32 batch 32, by the leanest peer"][2:4], ["0.400", "aim"])
         self.assertEqual(told["start to first answer, ResNet-18 f32, by PyTorch"][2:4], ["0.050", "floor"])
@@ -143,16 +147,75 @@ class Peers(unittest.TestCase):
                     "resident_bytes": 10, "ratio": 50 / median, **more}
 
         # In the second round the machine is half as fast.
-        rows = [row("resnet.cpp", [50, 25, 60], 1), row("resnet.cpp, 2 images at once", [84, 44, 90], 2, ours=True, resident_bytes=1),
-                row("latency", [40, 20, 48], 1), row("throughput", [60, 40, 64], 2)]
+        rows = [row("resnet.cpp", [50, 25, 60], 1),
+                row("resnet.cpp, 2 images at once", [84, 44, 90], 2, ours=True, at_once=True, resident_bytes=1),
+                row("latency", [40, 20, 48], 1), row("throughput", [60, 40, 64], 2),
+                row("latency, 2 images at once", [42, 22, 48], 2, ours=False, at_once=True, resident_bytes=1)]
         self.assertEqual(peers.best_peer(rows)["name"], "throughput")
         self.assertEqual(peers.speed(rows), (50 / 60, "throughput"))
         self.assertEqual(peers.latency(rows), (1.25, "latency"))
         self.assertEqual(peers.throughput(rows), (1.4, "throughput"))
+        self.assertEqual(peers.throughput([*rows[:3], rows[4]]), (2, "latency, 2 images at once"))
+        self.assertIsNone(peers.throughput([rows[0], *rows[2:4]]), "ours has to take part that way, too")
         self.assertEqual(peers.latency([rows[0], rows[3]]), (5 / 3, "throughput"))
         self.assertEqual(peers.memory(rows)[0], 1)
         for measure in (peers.speed, peers.latency, peers.throughput, peers.memory, peers.start):
             self.assertIsNone(measure(rows[:2]), measure.__name__)
+        record = {"results": rows}
+        picture = plot.svg(plot.panels_of({("resnet18", "f32", 1): record}))
+        self.assertEqual(len({line.split('fill="')[1] for line in picture.splitlines() if "<title>" in line and "rect" in line}), len(rows))
+
+    def test_a_setup_of_single_images_races_them_in_both_ways(self):
+        class Program(Contestant):
+            ours, last = True, {"peak_bytes": 7, "micro_batch": 2, "streams": 2}
+            gflop_per_image, fma_peak_gflops = 1.0, 100.0
+
+            def __init__(self, program, mode, model, flags, threads, name="resnet.cpp", at_once=False):
+                super().__init__(name, [20.0] if at_once else [10.0], [])
+                self.at_once = at_once
+
+            def measure(self, runs):
+                return [1 / next(self.rates)], 1, 100
+
+            def first_answer(self):
+                return 0.25, 7
+
+            def close(self):
+                pass
+
+        class Other(Program):
+            ours = False
+
+        def start(wanted, arguments, threads, at_once):
+            self.assertEqual((wanted, at_once), ("wanted", ["twice"]))
+            return [Other(*[None] * 5, name="twice"), Other(*[None] * 5, name="twice, 2 images at once", at_once=True)], {}
+
+        setup = {"model": "resnet18", "precision": "f32", "batch_size": 1, "image_size": 224, "runs": 1, "resnet": ("file", []), "starts": True,
+                 "ours_in_f32": None, "ours_at_once": ("file", ["--batch-size", 2]), "unavailable": None, "peers": ("wanted", []),
+                 "at_once": ["twice"], "skipped": {}}
+        args = unittest.mock.Mock(mode="inference", threads=2, rounds=1, resnet="resnet")
+        with unittest.mock.patch.multiple(peers, Resnet=Program, start_peers=start, STARTS=2, require_right_logits_when_measured=lambda *_: None), \
+                contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
+            rows = peers.measure(setup, args, {"cpu": "Z", "commit": "c0ffee"})["results"]
+        self.assertEqual([row["name"] for row in rows], ["resnet.cpp", "resnet.cpp, 2 images at once", "twice", "twice, 2 images at once"])
+        self.assertEqual([(row.get("at_once", False), row.get("ours")) for row in rows], [(False, None), (True, True), (False, None), (True, False)])
+        self.assertEqual(["first_answer_ms" in row for row in rows], [True, False, True, False])
+        self.assertEqual(["streams" in row for row in rows], [True, True, False, False])
+        self.assertIn("best peer: twice; ratio 1.00", out.getvalue())
+        self.assertIn("images a second, an image a thread: ratio 1.00 (twice, 2 images at once)", out.getvalue())
+
+    def test_a_peer_with_requests_on_their_way_is_timed_among_them(self):
+        calls = []
+
+        def run():
+            calls.append("run")
+
+        self.assertEqual(len(peer_process.timed(run, 3)), 3)
+        self.assertEqual(calls, ["run"] * 3)
+        calls.clear()
+        run.go_on, run.finish = lambda: calls.append("go on"), lambda: calls.append("finish")
+        self.assertEqual(len(peer_process.timed(run, 3)), 3)
+        self.assertEqual(calls, ["go on"] * 4 + ["finish"])
 
     def test_a_slow_starter_is_started_once(self):
         class Starter:
