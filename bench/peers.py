@@ -392,12 +392,13 @@ def start_columns(row):
 
 
 def print_table(rows, skipped):
-    print(f"{'peer':<30} {'version':<13} {'img/s':>7} {'min..max':>14} {'MAD':>5} {'p50 ms':>7} {'p99 ms':>7} {'ratio':>6} "
+    width = max(len(row["name"]) for row in rows)
+    print(f"{'peer':<{width}} {'version':<13} {'img/s':>7} {'min..max':>14} {'MAD':>5} {'p50 ms':>7} {'p99 ms':>7} {'ratio':>6} "
           f"{'min..max':>11} {'of peak':>7} {'MiB':>6} {'memory':>7} {'start ms':>8} {'disk MB':>7}")
     for i, row in enumerate(rows):
         ratio, spread, resident = (f"{row['ratio']:.2f}", f"{row['ratio_min']:.2f}..{row['ratio_max']:.2f}",
                                    f"{row['memory_ratio']:.2f}") if i else ("", "", "")
-        print(f"{row['name']:<30} {row['version']:<13} {row['median']:7.1f} {row['min']:6.1f}..{row['max']:6.1f} {row['mad']:5.1f} "
+        print(f"{row['name']:<{width}} {row['version']:<13} {row['median']:7.1f} {row['min']:6.1f}..{row['max']:6.1f} {row['mad']:5.1f} "
               f"{row['p50_ms']:7.1f} {row['p99_ms']:7.1f} {ratio:>6} {spread:>11} {row['peak_share']:7.0%} "
               f"{row['resident_bytes'] / 2**20:6.0f} {resident:>7} " +
               start_columns(row))
