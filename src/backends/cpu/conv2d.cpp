@@ -246,12 +246,13 @@ std::vector<ConvCandidate> f32_candidates(const ConvProblem& problem, const CpuC
       if (!problem.constant_weights) continue;
       // Small weights are kept, and threads have tiles of their own, as it is: other ways are for large ones.
       for (const auto& [packs, apart] : {std::pair{false, false}, {true, true}, {false, true}}) {
-        list.push_back({WinogradKernel::name(tile, packs, apart), true,
-                        [&context, tile, packs, apart](const ConvProblem& p) -> std::unique_ptr<Kernel> {
-                          auto kernel = std::make_unique<WinogradKernel>(p, context, tile, packs, apart);
-                          if (!kernel->transforms_in_pieces() || (apart && !kernel->can_be_apart())) return nullptr;
-                          return kernel;
-                        }});
+        list.push_back(
+            {WinogradKernel::name(tile, packs, apart), true,
+             [&context, tile, packs = packs, apart = apart](const ConvProblem& p) -> std::unique_ptr<Kernel> {
+               auto kernel = std::make_unique<WinogradKernel>(p, context, tile, packs, apart);
+               if (!kernel->transforms_in_pieces() || (apart && !kernel->can_be_apart())) return nullptr;
+               return kernel;
+             }});
       }
     }
   }
