@@ -1332,7 +1332,7 @@ TEST(CpuBackend, DoublePrecisionIsRefusedNamingOpAndBackend) {
       {"global_avg_pool 'layer'", [](Graph&, Value x) { return global_avg_pool(x, "layer"); }}};
   for (const auto& [who, op] : ops) {
     expect_user_error(
-        [&] { run_on("cpu", 1, [&](Graph& g) { g.set_output("y", op(g, g.input("x", f64_type(s)))); }, {}); },
+        [&, &op = op] { run_on("cpu", 1, [&](Graph& g) { g.set_output("y", op(g, g.input("x", f64_type(s)))); }, {}); },
         {"backend 'cpu'", who, "f64", "--backend reference"});
   }
 }
