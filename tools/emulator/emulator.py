@@ -12,6 +12,7 @@ processor's, so libraries that compile for it as they run (oneDNN) do so here.
 Exit code: the program's; 139 after an exception (page fault, misaligned access, unknown instruction), told on stderr; 70 where
 all threads wait for ever.
 """
+import bisect
 import ctypes
 import errno
 import os
@@ -28,6 +29,7 @@ PROGRAM, HEAP, INTERPRETER, MAPPINGS = (BASE + offset for offset in (0x40_0000, 
 STACK = BASE + SIZE - 0x1000
 KERNEL = 0xFFFF_FF80_0000_0000  # where SYSCALL goes
 PAGE = 4096
+MADV_DONTNEED = 4
 SAPPHIRE_RAPIDS = 30  # of Bochs' enumeration of processors
 
 bochs = ctypes.CDLL(bochscpu._bochscpu.__file__)
@@ -37,6 +39,7 @@ for function in ("cpu_get_reg64", "cpu_get_pc", "cpu_get_cr2"):
 bochs.sim_get_param_enum.restype = ctypes.c_void_p
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 libc.syscall.restype = ctypes.c_long
 
 RAX, RDX, RSP, RSI, RDI, R8, R9, R10 = 0, 2, 4, 6, 7, 8, 9, 10  # Bochs' numbers
@@ -65,8 +68,7 @@ class Memory:
             raise MemoryError("emulator: no room for the window")
         self.offset = self.pool + PHYSICAL - BASE
         self.break_ = HEAP
-        self.next = MAPPINGS
-        self.free = {}  # bytes -> addresses
+        self.free = [(MAPPINGS, STACK - (8 << 20))]  # ranges, sorted, no two of them adjacent
         self.page_tables()
 
     def page_tables(self):
@@ -105,17 +107,23 @@ class Memory:
     def map(self, count):
         """Address of `count` bytes of zeros, or None."""
         count = in_pages(count)
-        if self.free.get(count):
-            address = self.free[count].pop()
-            self.clear(address, count)
-            return address
-        if self.next + count > STACK - (8 << 20):
-            return None
-        self.next += count
-        return self.next - count
+        for i, (start, end) in enumerate(self.free):
+            if end - start >= count:
+                self.free[i:i + 1] = [(start + count, end)] if end - start > count else []
+                return start
+        return None
 
     def unmap(self, address, count):
-        self.free.setdefault(in_pages(count), []).append(address)
+        """What glibc trims off a mapping's ends, too, so neighbours become one range again."""
+        start, end = address, address + in_pages(count)
+        libc.madvise(self.host(start), end - start, MADV_DONTNEED)
+        at = bisect.bisect(self.free, (start, end))
+        if at < len(self.free) and self.free[at][0] == end:
+            end = self.free.pop(at)[1]
+        if at and self.free[at - 1][1] == start:
+            at -= 1
+            start = self.free.pop(at)[0]
+        self.free.insert(at, (start, end))
 
 
 def in_pages(count):
@@ -376,7 +384,7 @@ class Process:
             memory.unmap(a[0], old)
             return address
         if number == 28:  # madvise; MADV_DONTNEED leaves zeros
-            if a[2] == 4:
+            if a[2] == MADV_DONTNEED:
                 memory.clear(a[0], a[1])
             return 0
         if number == 158 and a[0] == 0x1002:  # arch_prctl, ARCH_SET_FS
