@@ -293,7 +293,7 @@ def start_peers(wanted, arguments, threads, at_once=()):
         try:
             peers.append(peer.greet())
         except Unavailable as reason:
-            skipped[peer.kind] = str(reason)
+            skipped[peer.kind + (", an image a thread" if peer.at_once else "")] = str(reason)
     return peers, skipped
 
 
